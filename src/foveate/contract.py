@@ -1,0 +1,102 @@
+"""What every model promises to the stations around it: what it eats, what it hands out, what it minimises."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Views = Mapping[str, Float[Tensor, "B C *space"]]
+Criterion = Callable[[Float[Tensor, "B K"], Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """What a model eats.
+
+    Attributes:
+        views: names of its inputs, in order.
+        dimensions: ``"2"`` a plane, ``"2.5"`` a slice with its neighbours as channels, ``"3"`` a volume.
+        size: spatial size in array order, ``(H, W)`` or ``(D, H, W)``.
+        channels: channels per view (3 neighbours-as-channels for ``"2.5"``).
+    """
+
+    views: tuple[str, ...] = ("image",)
+    dimensions: Literal["2", "2.5", "3"] = "2"
+    size: tuple[int, ...] = (224, 224)
+    channels: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionMap:
+    """Attention weights that a model computed on its way.
+
+    Attributes:
+        name: the block's name in the paper, such as ``spatial_attention``.
+        weights: ``(B, ...)`` tensor.
+        normalized_over: axes over which the weights sum to one, or None if they need not.
+    """
+
+    name: str
+    weights: Tensor
+    normalized_over: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOutput:
+    """What a model hands out.
+
+    Attributes:
+        logits: ``(B, K)`` scores before softmax or sigmoid.
+        features: named spatial maps ``(B, C, h, w)`` or ``(B, C, d, h, w)``, still in the graph, on the
+            way to the logits; explainers use these and never walk modules.
+        attention: the model's own attention, if it has any.
+    """
+
+    logits: Float[Tensor, "B K"]
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    attention: tuple[AttentionMap, ...] = ()
+
+
+class Classifier(nn.Module, ABC):
+    """Base of every model in the ``MODELS`` table.
+
+    Attributes:
+        input_spec: what it eats.
+        num_classes: K.
+        cam_feature: for each view, the key in ``ModelOutput.features`` that CAM methods use by default.
+        linear_head: the last linear layer when the logits are ``linear_head(global average pool of the
+            cam feature)`` (then Grad-CAM is the analytic CAM), else None.
+        criterion: the classification loss, set by the trainer (class weights, focal, …); takes
+            ``(logits (B, K), targets)`` where targets are ``(B,)`` class indices (multi-class) or
+            ``(B, K)`` of 1, 0, NaN = unknown (multi-label).
+    """
+
+    input_spec: InputSpec
+    num_classes: int
+    cam_feature: Mapping[str, str]
+    linear_head: nn.Linear | None = None
+    criterion: Criterion
+
+    @abstractmethod
+    def forward(self, views: Views) -> ModelOutput:
+        """Classify a batch: each view ``(B, C, *space)`` → ``ModelOutput`` with logits ``(B, K)``."""
+
+    def objective(self, output: ModelOutput, targets: Tensor, progress: float) -> dict[str, Tensor]:
+        """Named loss terms with their sum under ``total``.
+
+        Args:
+            output: of ``forward`` in training mode.
+            targets: as ``criterion`` takes them.
+            progress: share of training done, in [0, 1].
+        """
+        loss = self.criterion(output.logits, targets)
+        return {"classification": loss, "total": loss}
+
+    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, object]]:
+        """Optimiser groups; models whose paper trains new layers faster override this."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": lr, "weight_decay": weight_decay}]

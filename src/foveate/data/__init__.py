@@ -1,0 +1,1 @@
+"""Many files become a cohort: manifest, audit, splits, dataset, phantom."""

@@ -1,0 +1,218 @@
+"""The nouns of the product, in NumPy only: Geometry, Image, Box, Case, Prediction, Heatmap.
+
+Conventions used everywhere:
+
+* Pixel arrays are channel-first: ``(C, H, W)`` for 2-D, ``(C, D, H, W)`` for 3-D, with C = 1 or 3.
+* Positions are array indices, 0-based, in array order ``(y, x)`` or ``(z, y, x)``; a box holds the
+  half-open range ``start <= index < stop``.
+* Lengths are millimetres; ``None`` means that the file does not say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Task = Literal["multiclass", "multilabel"]
+Item = TypeVar("Item")
+
+
+class Track(Protocol):
+    """Wraps a sequence so that going through it shows progress; the command line passes Rich bars."""
+
+    def __call__(self, items: Sequence[Item], what: str) -> Iterable[Item]:
+        """Yield every item; ``what`` names the work for the reader."""
+
+
+def quiet(items: Sequence[Item], what: str) -> Iterable[Item]:
+    """Show nothing (the default ``Track``)."""
+    return items
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How array indices map to millimetres.
+
+    Attributes:
+        shape: spatial shape in array order, ``(H, W)`` or ``(D, H, W)``.
+        spacing: millimetres per step along each array axis, or None if the file does not say.
+        affine: ``(4, 4)`` matrix from array index ``(i, j, k, 1)``, in array order, to millimetres
+            in RAS+ (x to the right, y to the front, z up); None for images without a patient frame.
+        orientation: anatomical direction in which each array axis grows, such as ``("S", "P", "L")``
+            for a volume whose slices go up; None if unknown.
+    """
+
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...] | None = None
+    affine: Array | None = None
+    orientation: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One file or series, decoded.
+
+    Attributes:
+        pixels: ``(C, H, W)`` or ``(C, D, H, W)``, in the file's own precision (uint8, uint16, int16,
+            float32, …), never display-windowed. Grey images have C = 1, colour C = 3 (R, G, B).
+        geometry: spacing, affine and orientation of the pixels.
+        source: path as the user gave it (a folder for a series).
+        sha256: hash of the bytes of the file, or of all files of the series in slice order.
+        unit: ``"HU"`` for CT after rescaling, else ``"stored"`` (arbitrary units).
+        value_range: lowest and highest value the encoding can hold (``(0, 255)`` for 8-bit), or None
+            where values are physical or unbounded.
+        warnings: codes of what was noticed and tolerated, such as ``"alpha-dropped"``.
+    """
+
+    pixels: Array
+    geometry: Geometry
+    source: str
+    sha256: str
+    unit: Literal["HU", "stored"] = "stored"
+    value_range: tuple[float, float] | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        """Number of channels, 1 or 3."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def dimensions(self) -> int:
+        """2 for ``(C, H, W)``, 3 for ``(C, D, H, W)``."""
+        return self.pixels.ndim - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """An axis-aligned bounding box in the pixels of the original image.
+
+    Attributes:
+        start: first index along each axis, array order ``(y, x)`` or ``(z, y, x)``; may be fractional.
+        stop: one past the last index along each axis.
+        label: the class or finding it encloses.
+        score: confidence where a method gave one, else NaN.
+    """
+
+    start: tuple[float, ...]
+    stop: tuple[float, ...]
+    label: str = ""
+    score: float = float("nan")
+
+    @property
+    def xywh(self) -> tuple[float, float, float, float]:
+        """Left, top, width, height in pixels (the last two axes)."""
+        (top, left), (bottom, right) = self.start[-2:], self.stop[-2:]
+        return left, top, right - left, bottom - top
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One thing to be classified.
+
+    Attributes:
+        case_id: unique within the cohort.
+        patient_id: cases of one patient never part.
+        views: path of each view by name; a missing view is absent.
+        label: the class, for multi-class cohorts; None where unlabelled.
+        findings: 1 present, 0 absent, None unknown, by finding, for multi-label cohorts.
+        mask: file whose non-zero pixels are the truth for localization.
+        organ_mask: file whose non-zero pixels are the organ to crop to.
+        boxes: true boxes, in original pixels.
+        slice_index: 0-based position along the first axis of a volume, if the case is one slice of it.
+        split: the part that the manifest itself assigns, if any.
+        row: row of the manifest, counted as an editor counts lines (the header is 1).
+        metadata: every other column, as text.
+    """
+
+    case_id: str
+    patient_id: str
+    views: Mapping[str, Path]
+    label: str | None = None
+    findings: Mapping[str, int | None] = field(default_factory=dict)
+    mask: Path | None = None
+    organ_mask: Path | None = None
+    boxes: tuple[Box, ...] = ()
+    slice_index: int | None = None
+    split: str | None = None
+    row: int = 0
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """All cases of a manifest, with what they share.
+
+    Attributes:
+        cases: in the manifest's order.
+        task: ``multiclass`` (exactly one class a case) or ``multilabel`` (any number of findings).
+        classes: class or finding names, in the order of every score vector.
+        view_names: every view that occurs.
+        manifest: path of the CSV.
+        manifest_sha256: hash of its bytes.
+    """
+
+    cases: tuple[Case, ...]
+    task: Task
+    classes: tuple[str, ...]
+    view_names: tuple[str, ...]
+    manifest: Path
+    manifest_sha256: str
+
+    def target(self, case: Case) -> NDArray[np.float64]:
+        """Truth of one case as a ``(K,)`` vector over ``classes``: 1, 0, or NaN where unknown."""
+        if self.task == "multiclass":
+            unknown = case.label is None
+            return np.array([np.nan if unknown else float(case.label == name) for name in self.classes])
+        found = (case.findings.get(name) for name in self.classes)
+        return np.array([np.nan if value is None else float(value) for value in found])
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model said of one case.
+
+    Attributes:
+        case_id, patient_id, split: as in the cohort.
+        logits: ``(K,)`` raw scores.
+        probabilities: ``(K,)``, softmax over classes (multi-class) or sigmoids (multi-label).
+        truth: ``(K,)`` 1, 0, or NaN where unknown.
+    """
+
+    case_id: str
+    patient_id: str
+    split: str
+    logits: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
+    truth: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Heatmap:
+    """Raw signed evidence for one explicit class, never rescaled for looks.
+
+    Attributes:
+        values: float32, spatial only: ``(h, w)`` / ``(d, h, w)`` as the model sees it, or, after the
+            way back, in the pixels of the original image.
+        target: the class or finding it is evidence for.
+        explainer: name in the ``EXPLAINERS`` table.
+        view: the view it lies over.
+        case_id: the case.
+    """
+
+    values: NDArray[np.float32]
+    target: str
+    explainer: str
+    view: str
+    case_id: str = ""
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing speaks for the target: no value above zero."""
+        return not bool((self.values > 0).any())

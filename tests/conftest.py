@@ -1,0 +1,20 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real medical images, or skip: a user's machine does not have it."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("FOVEATE_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip("no folder of real images: set FOVEATE_DATA to one")
+    return folder
