@@ -64,6 +64,7 @@ class SplitConfig(Settings):
         test: share of cases for testing (hold-out only; with folds, each fold's test part is 1/folds).
         val: share of the cases that are not for testing, used for model selection and thresholds.
         folds: number of cross-validation folds, or None for one hold-out split.
+        fold: which of the folds this run trains on, 0-based.
         seed: of the assignment.
         column: manifest column that already holds train, val or test; then nothing is drawn.
         keep_twins_together: near-duplicate images are treated as one patient.
@@ -72,6 +73,7 @@ class SplitConfig(Settings):
     test: Share = 0.2
     val: Share = 0.15
     folds: Annotated[int, Field(ge=2)] | None = None
+    fold: Annotated[int, Field(ge=0)] = 0
     seed: int = 0
     column: str | None = None
     keep_twins_together: bool = True

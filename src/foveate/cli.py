@@ -1,0 +1,327 @@
+"""The command line: one thin function per command; everything heavy is imported inside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from foveate.errors import FoveateError, UsageError
+
+if TYPE_CHECKING:
+    from foveate.run import Run
+
+app = typer.Typer(
+    name="foveate",
+    help="Train, explain and prove medical image classifiers, from image-level labels only.\n\n"
+    "Exit codes: 0 ok · 2 usage · 3 input refused · 4 run failed · 5 partial (some cases refused).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Target = Annotated[Path, typer.Argument(metavar="STUDY|RUN", help="A study (.yaml), or the folder of a run.")]
+RunOption = Annotated[Path | None, typer.Option("--run", help="Folder of the run [default: runs/<study name>].")]
+Allow = Annotated[list[str] | None, typer.Option("--allow", help="Audit finding to accept, by its code; repeatable.")]
+Part = Annotated[str, typer.Option("--part", help="train, val or test.")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the phantom, the run and the report.")] = Path("foveate-demo"),
+    patients: Annotated[int, typer.Option(help="Phantom patients.")] = 80,
+    seed: Annotated[int, typer.Option(help="Seed of phantom, split and training.")] = 0,
+) -> None:
+    """Do the whole way once on a built-in phantom, and write its report.
+
+    Example: foveate demo
+    """
+    from foveate import terminal
+    from foveate.data.phantom import make_phantom
+    from foveate.run import Run
+    from foveate.train.study import Study
+
+    terminal.heading("Phantom", "CT liver slices with known lesions")
+    manifest = make_phantom(out / "phantom", patients=patients, slices=4, seed=seed, track=terminal.track)
+    study = Study.load(_shipped("ct_phantom_dadrn")).with_manifest(manifest, seed=seed)
+    _whole_way(Run.create(study, out / "run"))
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    patients: Annotated[int, typer.Option(min=5, help="Number of patients; one lesion class each.")] = 60,
+    slices: Annotated[int, typer.Option(min=1, help="Labelled slices per patient.")] = 4,
+    size: Annotated[int, typer.Option(min=64, help="Pixels per side.")] = 128,
+    format: Annotated[str, typer.Option(help="nifti, dicom or png.")] = "nifti",
+    difficulty: Annotated[float, typer.Option(min=0, max=1, help="0 easy … 1 hard.")] = 0.5,
+    shortcut: Annotated[bool, typer.Option(help="Plant a burned-in marker that predicts the class.")] = False,
+    seed: Annotated[int, typer.Option(help="Same seed, same phantom.")] = 0,
+) -> None:
+    """Make CT liver slices of five classes, with true masks, to try things on.
+
+    Example: foveate phantom phantom --patients 60 --format dicom
+    """
+    from foveate import terminal
+    from foveate.data.phantom import make_phantom
+
+    if format not in ("nifti", "dicom", "png"):
+        raise UsageError(f"unknown format '{format}'", where="--format", fix="choose nifti, dicom or png")
+    manifest = make_phantom(
+        out, patients=patients, slices=slices, size=size, seed=seed, format=format, difficulty=difficulty,
+        shortcut=shortcut, track=terminal.track,
+    )  # fmt: skip
+    terminal.say(f"manifest: {manifest}")
+
+
+@app.command()
+def manifest(
+    folder: Annotated[Path, typer.Argument(help="One folder per class, images inside.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="CSV to write [default: FOLDER/manifest.csv].")] = None,
+) -> None:
+    """Make a manifest from a folder-per-class tree.
+
+    Example: foveate manifest images/ -o images/manifest.csv
+    """
+    from foveate import terminal
+    from foveate.data.manifest import manifest_from_folder
+
+    terminal.say(f"manifest: {manifest_from_folder(folder, out or folder / 'manifest.csv')}")
+
+
+@app.command()
+def init(
+    manifest: Annotated[Path, typer.Argument(help="CSV that lists the cases.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Study to write.")] = Path("study.yaml"),
+    patient: Annotated[str, typer.Option(help="Column that says which cases belong together.")] = "patient_id",
+    case: Annotated[str, typer.Option(help="Column that names the cases.")] = "case_id",
+    label: Annotated[str | None, typer.Option(help="Column of the class (multi-class).")] = None,
+    finding: Annotated[list[str] | None, typer.Option(help="0/1 column of a finding (multi-label); repeatable.")] = None,
+    view: Annotated[list[str] | None, typer.Option(help="Column of an image path; repeatable.")] = None,
+    boxes: Annotated[Path | None, typer.Option(help="CSV of true bounding boxes.")] = None,
+    model: Annotated[str, typer.Option(help="A name from `foveate models`, or timm:<name>.")] = "timm:resnet18",
+) -> None:
+    """Write a study file for a manifest, after checking every row.
+
+    Example: foveate init labels.csv --patient slide_image -o study.yaml
+    """
+    from foveate import terminal
+    from foveate.data.manifest import load_manifest
+    from foveate.train.study import Study
+
+    cohort = load_manifest(
+        manifest, label=label, findings=finding, views=view, boxes=boxes, patient=patient, case=case
+    )
+    data = {"manifest": manifest.resolve(), "label": label, "findings": finding, "views": view, "boxes": boxes and boxes.resolve(),
+            "patient": patient, "case": case}  # fmt: skip
+    study = Study.for_cohort(cohort, name=out.stem, data=data, model=model)
+    study.write(out)
+    patients = len({item.patient_id for item in cohort.cases})
+    terminal.say(f"{len(cohort.cases)} cases of {patients} patients, {len(cohort.classes)} classes, {cohort.task}")
+    terminal.say(f"study: {out}   next: foveate run {out}")
+
+
+@app.command()
+def audit(target: Target, run: RunOption = None, allow: Allow = None) -> None:
+    """Look for leakage, duplicates, contradictory labels and unusable images.
+
+    Example: foveate audit study.yaml
+    """
+    from foveate import stations, terminal
+
+    opened = _open(target, run, allow)
+    terminal.show_audit(stations.audit(opened, track=terminal.track))
+    terminal.say(f"audit: {opened.folder / 'audit.json'}")
+
+
+@app.command()
+def split(target: Target, run: RunOption = None) -> None:
+    """Divide the cases by patient, stratified, and store who is where.
+
+    Example: foveate split study.yaml
+    """
+    from foveate import stations, terminal
+
+    opened = _open(target, run)
+    terminal.show_splits(stations.split(opened), opened.study.split.fold)
+    terminal.say(f"splits: {opened.folder / 'splits.json'}")
+
+
+@app.command()
+def train(target: Target, run: RunOption = None) -> None:
+    """Train, or go on with an interrupted training exactly where it stopped.
+
+    Example: foveate train study.yaml
+    """
+    from foveate import stations, terminal
+
+    opened = _open(target, run)
+    terminal.show_training(stations.train(opened, terminal.console))
+
+
+@app.command()
+def predict(
+    target: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="A run folder, its study, or a bundle.")],
+    images: Annotated[list[Path] | None, typer.Argument(help="Single images to classify instead of the run's cohort.")] = None,
+    run: RunOption = None,
+    part: Annotated[list[str] | None, typer.Option("--part", help="Parts to classify; repeatable [default: val, test].")] = None,
+) -> None:
+    """Classify the cases of a run, or any image.
+
+    Example: foveate predict runs/study image.png
+    """
+    from foveate import stations, terminal
+
+    if images:
+        terminal.show_predictions(*stations.predict_images(target, images))
+        return
+    opened = _open(target, run)
+    table = stations.predict(opened, part or ("val", "test"), track=terminal.track)
+    terminal.say(f"{len(table.case_ids)} predictions: {opened.folder / 'predictions.csv'}")
+
+
+@app.command()
+def evaluate(target: Target, run: RunOption = None, part: Part = "test") -> None:
+    """Compute every metric with its patient-clustered interval.
+
+    Example: foveate evaluate runs/study
+    """
+    from foveate import stations, terminal
+
+    opened = _open(target, run)
+    terminal.show_metrics(stations.evaluate(opened, part, track=terminal.track))
+    terminal.say(f"metrics: {opened.folder / 'metrics.json'}")
+
+
+@app.command()
+def explain(
+    target: Target,
+    run: RunOption = None,
+    method: Annotated[str | None, typer.Option(help="gradcam, gradcam++, hirescam, integrated_gradients, … [default: the study's].")] = None,
+    case: Annotated[list[str] | None, typer.Option("--case", help="Only these cases; repeatable.")] = None,
+) -> None:
+    """Make heat maps, in the pixels of the original images.
+
+    Example: foveate explain runs/study --method gradcam
+    """
+    from foveate import stations, terminal
+
+    opened = _open(target, run)
+    count = stations.explain(opened, method=method, only=case or (), track=terminal.track)
+    terminal.say(f"{count} cases explained: {opened.folder / 'heatmaps'}")
+
+
+@app.command()
+def localize(target: Target, run: RunOption = None) -> None:
+    """Turn heat maps into boxes, and test them against the truth and against controls.
+
+    Example: foveate localize runs/study
+    """
+    from foveate import stations, terminal
+
+    opened = _open(target, run)
+    terminal.show_localization(stations.localize(opened, track=terminal.track))
+    terminal.say(f"boxes: {opened.folder / 'boxes.csv'}")
+
+
+@app.command()
+def report(target: Target, run: RunOption = None) -> None:
+    """Write the report of a run: one HTML page that needs no network.
+
+    Example: foveate report runs/study
+    """
+    from foveate import stations, terminal
+
+    terminal.say(f"report: {stations.report(_open(target, run))}")
+
+
+@app.command(name="run")
+def run_all(target: Target, run: RunOption = None, allow: Allow = None) -> None:
+    """Do every station of a study: audit, split, train, predict, evaluate, explain, localize, report.
+
+    Example: foveate run study.yaml
+    """
+    _whole_way(_open(target, run, allow))
+
+
+@app.command()
+def models() -> None:
+    """List the models, with their papers and parameter counts.
+
+    Example: foveate models
+    """
+    from foveate import terminal
+    from foveate.models.cards import list_models
+
+    terminal.show_models(list_models())
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine offers: versions, precision, devices, decoders.
+
+    Example: foveate doctor
+    """
+    from foveate import doctor as examine
+    from foveate import terminal
+
+    terminal.show_doctor(examine.examine())
+
+
+def main() -> None:
+    """Run the command line; errors become one clear message and a documented exit code."""
+    from foveate import terminal
+
+    try:
+        app(standalone_mode=False)
+    except FoveateError as error:
+        terminal.complain(error)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _open(target: Path, folder: Path | None, allow: list[str] | None = None) -> Run:
+    """Open the run that a study file or a run folder names."""
+    from foveate.run import Run
+    from foveate.train.study import Study
+
+    if target.is_dir():
+        opened = Run.open(target)
+    else:
+        study = Study.load(target if target.exists() else _shipped(str(target)))
+        opened = Run.create(study, folder or Path("runs") / study.name)
+    return opened.allowing(allow) if allow else opened
+
+
+def _shipped(name: str) -> Path:
+    """Path of a study that comes with the package."""
+    folder = Path(__file__).parent / "studies"
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(item.stem for item in folder.glob("*.yaml")))
+        raise UsageError("no such study file or run folder", where=name, fix=f"give a path, or a shipped study: {known}")
+    return path
+
+
+def _whole_way(run: Run) -> None:
+    """Every station in turn, each with a heading and its main figures."""
+    from foveate import stations, terminal
+
+    terminal.heading("Audit", "duplicates, leakage, contradictory labels")
+    terminal.show_audit(stations.audit(run, track=terminal.track))
+    terminal.heading("Split", "by patient")
+    terminal.show_splits(stations.split(run), run.study.split.fold)
+    terminal.heading("Train", run.study.model.name)
+    terminal.show_training(stations.train(run, terminal.console))
+    terminal.heading("Predict and evaluate", "on patients the model has never seen")
+    stations.predict(run, track=terminal.track)
+    metrics = stations.evaluate(run, track=terminal.track)
+    terminal.heading("Explain and localize", run.study.explain.method)
+    stations.explain(run, track=terminal.track)
+    localization = stations.localize(run, track=terminal.track)
+    terminal.heading("Result", run.study.name)
+    terminal.show_metrics(metrics)
+    terminal.show_localization(localization)
+    terminal.say(f"report: {stations.report(run)}")

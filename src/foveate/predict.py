@@ -1,0 +1,169 @@
+"""One case, from its files to an answer and to a picture of where the answer came from. Read this first.
+
+read (``io``) → prepare (``preprocess``) → predict (``models``) → explain (``explain``) → bring back
+(``preprocess``). Cohorts take the same way: ``predict_prepared`` and ``explain_prepared`` do any number of
+cases at once, and one case is a cohort of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foveate.bundle import Bundle
+from foveate.data.dataset import prepare_case
+from foveate.errors import InputRefused, UsageError
+from foveate.explain import explain_batch
+from foveate.preprocess import Prepared
+from foveate.types import Case, Heatmap, Prediction
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCase:
+    """A case with its views ready for the model.
+
+    Attributes:
+        case: as in the manifest.
+        views: what ``Preprocess.prepare`` made of each view.
+        truth: ``(K,)`` 1, 0, or NaN where unknown.
+    """
+
+    case: Case
+    views: Mapping[str, Prepared]
+    truth: np.ndarray[tuple[int], np.dtype[np.float64]]
+
+
+def read_and_prepare(bundle: Bundle, case: Case) -> PreparedCase:
+    """Read the files of a case and prepare every view that the model needs.
+
+    Raises:
+        InputRefused: a view is missing, or its file cannot be used.
+    """
+    missing = [view for view in bundle.views if view not in case.views]
+    if missing:
+        raise InputRefused(
+            f"the model needs the views {', '.join(bundle.views)}; missing: {', '.join(missing)}",
+            where=f"case {case.case_id}",
+            fix="give every view, or leave this case out",
+            code="view-missing",
+        )
+    return PreparedCase(case, prepare_case(case, bundle.preprocess), _truth(bundle, case))
+
+
+def predict_case(bundle: Bundle, case: Case) -> Prediction:
+    """Classify one case.
+
+    Args:
+        bundle: from ``load_bundle``.
+        case: with a path for each of the bundle's views.
+
+    Returns:
+        Logits and probabilities over ``bundle.classes``.
+    """
+    return predict_prepared(bundle, [read_and_prepare(bundle, case)])[0]
+
+
+def explain_case(
+    bundle: Bundle, case: Case, *, explainer: str = "gradcam", targets: Sequence[str] = ()
+) -> list[Heatmap]:
+    """Show where one answer came from.
+
+    Args:
+        bundle: from ``load_bundle``.
+        case: with a path for each of the bundle's views.
+        explainer: a name in ``foveate.explain.EXPLAINERS``.
+        targets: classes to explain; none means the predicted one.
+
+    Returns:
+        One raw, signed heat map per view and target, in the pixels of the original image.
+    """
+    prepared = read_and_prepare(bundle, case)
+    if not targets:
+        targets = [bundle.classes[int(predict_prepared(bundle, [prepared])[0].probabilities.argmax())]]
+    return explain_prepared(bundle, [prepared], [targets], explainer=explainer)[0]
+
+
+@torch.inference_mode()
+def predict_prepared(bundle: Bundle, cases: Sequence[PreparedCase]) -> list[Prediction]:
+    """Classify a batch of prepared cases; in float32, whatever precision the training used."""
+    logits = bundle.model(as_batch(bundle, cases)).logits
+    probabilities = bundle.probabilities(logits).cpu().numpy()
+    scores = logits.double().cpu().numpy()
+    return [
+        Prediction(
+            case_id=item.case.case_id,
+            patient_id=item.case.patient_id,
+            split=item.case.split or "",
+            logits=scores[row],
+            probabilities=probabilities[row],
+            truth=item.truth,
+        )
+        for row, item in enumerate(cases)
+    ]
+
+
+def explain_prepared(
+    bundle: Bundle, cases: Sequence[PreparedCase], targets: Sequence[Sequence[str]], *, explainer: str, seed: int = 0
+) -> list[list[Heatmap]]:
+    """Explain a batch of prepared cases, each for its own targets.
+
+    Args:
+        bundle: the model.
+        cases: N prepared cases.
+        targets: for each case, the class names to explain.
+        explainer: a name in ``EXPLAINERS``.
+        seed: for explainers that draw.
+
+    Returns:
+        For each case, one heat map per view and target, in original pixels.
+    """
+    wanted = sorted({bundle_index(bundle, name) for names in targets for name in names})
+    maps = explain_batch(bundle.model, as_batch(bundle, cases), wanted, explainer, seed=seed)
+    found: list[list[Heatmap]] = []
+    for row, (item, names) in enumerate(zip(cases, targets, strict=True)):
+        found.append([])
+        for view, values in maps.items():
+            for name in names:
+                seen = values[row, wanted.index(bundle_index(bundle, name))].cpu().numpy()
+                original = bundle.preprocess.undo(seen, item.views[view].trace)
+                found[-1].append(Heatmap(original, name, explainer, view, item.case.case_id))
+    return found
+
+
+def as_batch(bundle: Bundle, cases: Sequence[PreparedCase]) -> dict[str, Tensor]:
+    """Stack prepared cases into what the model eats: each view ``(B, 3, H, W)``, normalized."""
+    device = next(bundle.model.parameters()).device
+    return {
+        view: torch.cat([bundle.preprocess.normalize(item.views[view].tensor[None].to(device)) for item in cases])
+        for view in bundle.views
+    }
+
+
+def bundle_index(bundle: Bundle, name: str) -> int:
+    """Position of a class name among the model's outputs."""
+    if name not in bundle.classes:
+        raise UsageError(
+            f"the model knows no class '{name}'", fix=f"choose from: {', '.join(bundle.classes)}"
+        )
+    return bundle.classes.index(name)
+
+
+def _truth(bundle: Bundle, case: Case) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Truth over the bundle's classes (NaN where the case does not say)."""
+    if bundle.task == "multilabel":
+        found = [case.findings.get(name) for name in bundle.classes]
+        return np.array([np.nan if value is None else float(value) for value in found])
+    if case.label is None:
+        return np.full(len(bundle.classes), np.nan)
+    if case.label not in bundle.classes:
+        raise InputRefused(
+            f"label '{case.label}' is not one that the model learned ({', '.join(bundle.classes)})",
+            where=f"case {case.case_id}",
+            fix="correct the label, or leave it empty to predict without truth",
+            code="unknown-label",
+        )
+    return np.array([float(case.label == name) for name in bundle.classes])

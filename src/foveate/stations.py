@@ -1,0 +1,126 @@
+"""The stations of a cohort, meeting through the files of a run folder; the command line only calls these.
+
+    study.yaml → audit.json → splits.json → bundle/ → predictions.csv → metrics.json
+                                                  ↘ heatmaps/ → boxes.csv, localization.json → report.html
+
+Each station reads what an earlier one left, so each can be run again alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foveate.data.audit import Audit, audit_cohort, read_audit
+from foveate.data.splits import Splits, read_splits, split_cohort
+from foveate.errors import InputRefused, Partial
+from foveate.evaluate import choose_operating_thresholds, evaluate_predictions
+from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
+from foveate.files import write_json
+from foveate.run import Run
+from foveate.types import Case, Cohort, Track, quiet
+
+if TYPE_CHECKING:
+    from foveate.bundle import Bundle
+    from foveate.predict import PreparedCase
+
+BATCH = 32
+
+
+def audit(run: Run, track: Track = quiet) -> Audit:
+    """Look for leakage and contradictions; writes ``audit.json`` and stops the run if there are any."""
+    with run.station("audit"):
+        cohort, config = run.cohort(), run.study.split
+        splits = split_cohort(cohort, config) if config.column else None
+        result = audit_cohort(cohort, splits=splits, allow=run.study.audit.allow, track=track)
+        write_json(run.folder / "audit.json", result.to_json())
+    result.raise_if_stopped()
+    return result
+
+
+def split(run: Run) -> Splits:
+    """Divide the cohort by patient; writes ``splits.json``. Near-duplicates stay with their twins."""
+    with run.station("split"):
+        twins = read_audit(run.path("audit.json", made_by="audit")).groups
+        splits = split_cohort(run.cohort(), run.study.split, twins=twins if run.study.split.keep_twins_together else ())
+        splits.write(run.folder / "splits.json")
+    return splits
+
+
+def predict(run: Run, parts: Sequence[str] = ("val", "test"), track: Track = quiet) -> PredictionTable:
+    """Classify the cases of the named parts; writes ``predictions.csv``.
+
+    Raises:
+        Partial: some cases were refused; the others are in the file.
+    """
+    from foveate.bundle import load_bundle
+    from foveate.predict import predict_prepared
+
+    with run.station("predict"):
+        cohort, bundle = run.cohort(), load_bundle(run.path("bundle", made_by="train"))
+        cases = cases_of(run, cohort, parts)
+        refused: list[InputRefused] = []
+        predictions = [
+            prediction
+            for batch in prepared_batches(bundle, cases, refused, track, "Predicting")
+            for prediction in predict_prepared(bundle, batch)
+        ]
+        path = run.folder / "predictions.csv"
+        write_predictions(path, cohort.task, cohort.classes, predictions)
+    raise_if_partial(refused, f"predicted {len(predictions)} cases")
+    return read_predictions(path)
+
+
+def evaluate(run: Run, part: str = "test", track: Track = quiet) -> dict[str, object]:
+    """Numbers with intervals for one part; writes ``metrics.json``."""
+    with run.station("evaluate"):
+        table = read_predictions(run.path("predictions.csv", made_by="predict"))
+        thresholds = choose_operating_thresholds(table, split="val") if table.task == "multilabel" else None
+        settings = run.study.evaluate
+        metrics = evaluate_predictions(
+            table, split=part, thresholds=thresholds, n_boot=settings.bootstrap, level=settings.level,
+            seed=run.study.seed, track=track,
+        )
+        write_json(run.folder / "metrics.json", metrics)
+    return metrics
+
+
+def cases_of(run: Run, cohort: Cohort, parts: Sequence[str]) -> list[Case]:
+    """The cases of the named parts, each carrying the name of its part, in the manifest's order."""
+    from dataclasses import replace
+
+    where = read_splits(run.path("splits.json", made_by="split")).folds[run.study.split.fold]
+    return [replace(case, split=where[case.case_id]) for case in cohort.cases if where.get(case.case_id) in parts]
+
+
+def prepared_batches(
+    bundle: Bundle, cases: Sequence[Case], refused: list[InputRefused], track: Track, what: str
+) -> Iterator[list[PreparedCase]]:
+    """Read and prepare cases a batch ahead of the model; refused cases are collected, not raised."""
+    from foveate.predict import read_and_prepare
+
+    def attempt(case: Case) -> PreparedCase | InputRefused:
+        try:
+            return read_and_prepare(bundle, case)
+        except InputRefused as error:
+            return error
+
+    batches = [cases[start : start + BATCH] for start in range(0, len(cases), BATCH)]
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        ahead = [pool.submit(attempt, case) for case in (batches[0] if batches else [])]
+        for number, _ in enumerate(track(batches, what)):
+            ready = [future.result() for future in ahead]
+            following = batches[number + 1] if number + 1 < len(batches) else []
+            ahead = [pool.submit(attempt, case) for case in following]
+            refused += [item for item in ready if isinstance(item, InputRefused)]
+            if good := [item for item in ready if not isinstance(item, InputRefused)]:
+                yield good
+
+
+def raise_if_partial(refused: Sequence[InputRefused], done: str) -> None:
+    """Say which cases were refused, after everything else was done and written."""
+    if refused:
+        listing = "\n".join(f"  - [{error.code}] {error.where}: {error.what}" for error in refused)
+        raise Partial(f"{done}; {len(refused)} refused:\n{listing}", fix="correct these files and run the command again")

@@ -1,0 +1,131 @@
+"""What the command line prints: headings, progress bars with time left, tables, and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from foveate.errors import FoveateError
+from foveate.types import Item
+
+if TYPE_CHECKING:
+    from foveate.data.audit import Audit
+    from foveate.data.splits import Splits
+    from foveate.train.fit import FitResult
+    from foveate.types import Prediction
+
+console = Console(soft_wrap=True, highlight=False)
+_errors = Console(stderr=True, soft_wrap=True, highlight=False)
+_COLUMNS = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+
+
+def track(items: Sequence[Item], what: str) -> Iterable[Item]:
+    """Show a bar with the time left while items are gone through (a ``foveate.types.Track``)."""
+    with Progress(*_COLUMNS, console=_errors, transient=True) as progress:
+        yield from progress.track(items, total=len(items), description=what)
+
+
+def heading(title: str, note: str = "") -> None:
+    """Print the name of a station."""
+    console.print(f"[bold]{escape(title)}[/bold]  [dim]{escape(note)}[/dim]")
+
+
+def say(text: str) -> None:
+    """Print a line as it is."""
+    console.print(f"  {text}", markup=False)
+
+
+def complain(error: FoveateError) -> None:
+    """Print an error on standard error: its code, what happened, where, and the way out."""
+    _errors.print(f"[bold red]{error.code}[/bold red]  {escape(str(error))}")
+
+
+def show_audit(audit: Audit) -> None:
+    """Print the findings of an audit."""
+    for finding in audit.findings:
+        say(f"{finding.severity}: {finding.code}: {finding.message}")
+    if not audit.findings:
+        say("nothing found")
+
+
+def show_splits(splits: Splits, fold: int) -> None:
+    """Print how many cases each part has, and what could not be balanced."""
+    parts = splits.parts(fold)
+    say(", ".join(f"{name} {len(cases)} cases" for name, cases in parts.items()))
+    for warning in splits.warnings:
+        say(f"note: {warning}")
+
+
+def show_training(result: FitResult) -> None:
+    """Print how a training ended."""
+    say(f"best epoch {result.best_epoch}: {result.monitor} {result.best_value:.4f} on validation, {result.seconds:.0f} s")
+
+
+def show_metrics(metrics: Mapping[str, Any]) -> None:
+    """Print the cohort's metrics with their intervals."""
+    say(f"{metrics['split']}: {metrics['n']} cases of {metrics['patients']} patients")
+    table = _table("metric", "value", "95 % interval" if metrics["bootstrap"]["level"] == 0.95 else "interval")
+    for name, value in metrics["metrics"].items():
+        table.add_row(name.replace("_", " "), number(value), interval(value))
+    console.print(table)
+
+
+def show_localization(found: Mapping[str, Any]) -> None:
+    """Print localization beside its controls."""
+    methods = (found.get("overall") or {}).get("methods") or {}
+    if not methods:
+        say(f"localization: {found.get('reason', 'no case has a true mask or box')}")
+        return
+    table = _table("localization", *methods)
+    for name in ("pointing_game", "iou", "energy_inside"):
+        cells = [f"{number(scores[name])} {interval(scores[name])}" for scores in methods.values()]
+        table.add_row(name.replace("_", " "), *cells)
+    console.print(table)
+
+
+def show_predictions(classes: Sequence[str], predictions: Sequence[Prediction]) -> None:
+    """Print the probabilities of single images."""
+    table = _table("image", *classes)
+    for prediction in predictions:
+        table.add_row(escape(prediction.case_id), *(f"{value:.3f}" for value in prediction.probabilities))
+    console.print(table)
+
+
+def show_models(rows: Iterable[Sequence[str]]) -> None:
+    """Print the table of models."""
+    table = _table("name", "system", "what", "parameters")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    console.print(table)
+
+
+def show_doctor(sections: Mapping[str, Mapping[str, str]]) -> None:
+    """Print what the machine offers."""
+    for title, rows in sections.items():
+        heading(title)
+        for name, value in rows.items():
+            say(f"{name}: {value}")
+
+
+def number(value: Mapping[str, Any]) -> str:
+    """A metric's value, or why it has none."""
+    return "undefined" if value["value"] is None else f"{value['value']:.3f}"
+
+
+def interval(value: Mapping[str, Any]) -> str:
+    """A metric's interval, or why it has none."""
+    if value["low"] is None:
+        return escape(str(value["reason"] or ""))
+    return f"{value['low']:.3f} – {value['high']:.3f}"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 2))
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="left" if position == 0 else "right")
+    return table
