@@ -205,10 +205,10 @@ def explain(
 
     Example: foveate explain runs/study --method gradcam
     """
-    from foveate import stations, terminal
+    from foveate import evidence, terminal
 
     opened = _open(target, run)
-    count = stations.explain(opened, method=method, only=case or (), track=terminal.track)
+    count = evidence.explain(opened, method=method, only=case or (), track=terminal.track)
     terminal.say(f"{count} cases explained: {opened.folder / 'heatmaps'}")
 
 
@@ -218,10 +218,10 @@ def localize(target: Target, run: RunOption = None) -> None:
 
     Example: foveate localize runs/study
     """
-    from foveate import stations, terminal
+    from foveate import evidence, terminal
 
     opened = _open(target, run)
-    terminal.show_localization(stations.localize(opened, track=terminal.track))
+    terminal.show_localization(evidence.localize(opened, track=terminal.track))
     terminal.say(f"boxes: {opened.folder / 'boxes.csv'}")
 
 
@@ -307,7 +307,7 @@ def _shipped(name: str) -> Path:
 
 def _whole_way(run: Run) -> None:
     """Every station in turn, each with a heading and its main figures."""
-    from foveate import stations, terminal
+    from foveate import evidence, stations, terminal
 
     terminal.heading("Audit", "duplicates, leakage, contradictory labels")
     terminal.show_audit(stations.audit(run, track=terminal.track))
@@ -319,8 +319,8 @@ def _whole_way(run: Run) -> None:
     stations.predict(run, track=terminal.track)
     metrics = stations.evaluate(run, track=terminal.track)
     terminal.heading("Explain and localize", run.study.explain.method)
-    stations.explain(run, track=terminal.track)
-    localization = stations.localize(run, track=terminal.track)
+    evidence.explain(run, track=terminal.track)
+    localization = evidence.localize(run, track=terminal.track)
     terminal.heading("Result", run.study.name)
     terminal.show_metrics(metrics)
     terminal.show_localization(localization)

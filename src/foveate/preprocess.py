@@ -111,7 +111,7 @@ class Preprocess:
             UsageError: the study's choices do not fit the image (both sides are named).
             InputRefused: the organ mask is empty or of another shape.
         """
-        low, high = self._limits(image)
+        low, high = self.limits(image)
         planes = self._planes(image, slice_index).astype(np.float32)
         span = max(high - low, float(np.finfo(np.float32).tiny))  # a constant image becomes all zero
         unit = np.clip((planes - low) / span, 0, 1)
@@ -163,7 +163,7 @@ class Preprocess:
             raise UndoImpossible(f"the way back led to {result.shape} instead of {trace.shape}")
         return result
 
-    def _limits(self, image: Image) -> tuple[float, float]:
+    def limits(self, image: Image) -> tuple[float, float]:
         """Values that become 0 and 1: the window, else the 8-bit range, else the image's percentiles."""
         if self.config.window is not None:
             return self.config.window

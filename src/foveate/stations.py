@@ -3,28 +3,33 @@
     study.yaml → audit.json → splits.json → bundle/ → predictions.csv → metrics.json
                                                   ↘ heatmaps/ → boxes.csv, localization.json → report.html
 
-Each station reads what an earlier one left, so each can be run again alone.
+Each station reads what an earlier one left, so each can be run again alone. The second line of the drawing
+is in ``evidence.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foveate.data.audit import Audit, audit_cohort, read_audit
 from foveate.data.splits import Splits, read_splits, split_cohort
-from foveate.errors import InputRefused, Partial
+from foveate.errors import InputRefused, Partial, UsageError
 from foveate.evaluate import choose_operating_thresholds, evaluate_predictions
 from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
 from foveate.files import write_json
 from foveate.run import Run
-from foveate.types import Case, Cohort, Track, quiet
+from foveate.types import Case, Cohort, Prediction, Track, quiet
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from foveate.bundle import Bundle
     from foveate.predict import PreparedCase
+    from foveate.train.fit import FitResult
 
 BATCH = 32
 
@@ -73,6 +78,43 @@ def predict(run: Run, parts: Sequence[str] = ("val", "test"), track: Track = qui
     return read_predictions(path)
 
 
+def train(run: Run, console: Console | None = None) -> FitResult:
+    """Train or go on training; writes ``checkpoints/``, ``training.csv`` and ``bundle/``."""
+    from foveate.train.fit import fit
+
+    with run.station("train"):
+        splits = read_splits(run.path("splits.json", made_by="split"))
+        return fit(run.study, run.cohort(), splits, run.folder, fold=run.study.split.fold, console=console)
+
+
+def predict_images(folder: Path, images: Sequence[Path]) -> tuple[tuple[str, ...], list[Prediction]]:
+    """Classify single image files with a one-view bundle.
+
+    Args:
+        folder: a bundle, or a run that holds one.
+        images: one file each.
+
+    Returns:
+        Class names, and one prediction per image.
+    """
+    from foveate.bundle import load_bundle
+    from foveate.predict import predict_case
+
+    bundle = load_bundle(folder)
+    if len(bundle.views) != 1:
+        raise UsageError(f"this model needs {len(bundle.views)} views a case", fix="give a manifest with a column per view")
+    view = bundle.views[0]
+    cases = [Case(case_id=path.name, patient_id=path.name, views={view: path}) for path in images]
+    return bundle.classes, [predict_case(bundle, case) for case in cases]
+
+
+def report(run: Run) -> Path:
+    """Write ``report.html`` from whatever files the run has."""
+    from foveate.report import write_report
+
+    return write_report(run.folder)
+
+
 def evaluate(run: Run, part: str = "test", track: Track = quiet) -> dict[str, object]:
     """Numbers with intervals for one part; writes ``metrics.json``."""
     with run.station("evaluate"):
@@ -89,8 +131,6 @@ def evaluate(run: Run, part: str = "test", track: Track = quiet) -> dict[str, ob
 
 def cases_of(run: Run, cohort: Cohort, parts: Sequence[str]) -> list[Case]:
     """The cases of the named parts, each carrying the name of its part, in the manifest's order."""
-    from dataclasses import replace
-
     where = read_splits(run.path("splits.json", made_by="split")).folds[run.study.split.fold]
     return [replace(case, split=where[case.case_id]) for case in cohort.cases if where.get(case.case_id) in parts]
 
