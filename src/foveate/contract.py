@@ -69,8 +69,6 @@ class Classifier(nn.Module, ABC):
         input_spec: what it eats.
         num_classes: K.
         cam_feature: for each view, the key in ``ModelOutput.features`` that CAM methods use by default.
-        linear_head: the last linear layer when the logits are ``linear_head(global average pool of the
-            cam feature)`` (then Grad-CAM is the analytic CAM), else None.
         criterion: the classification loss, set by the trainer (class weights, focal, …); takes
             ``(logits (B, K), targets)`` where targets are ``(B,)`` class indices (multi-class) or
             ``(B, K)`` of 1, 0, NaN = unknown (multi-label).
@@ -79,8 +77,16 @@ class Classifier(nn.Module, ABC):
     input_spec: InputSpec
     num_classes: int
     cam_feature: Mapping[str, str]
-    linear_head: nn.Linear | None = None
     criterion: Criterion
+
+    @property
+    def linear_head(self) -> nn.Linear | None:
+        """The last layer, if the logits are it on the global average of the cam feature; else None.
+
+        Then Grad-CAM is the analytic CAM and needs no gradient. A property to override: a plain attribute
+        of this class would hide the submodule, and a second name would register the layer twice.
+        """
+        return None
 
     @abstractmethod
     def forward(self, views: Views) -> ModelOutput:
