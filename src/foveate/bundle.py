@@ -161,13 +161,21 @@ def _read_facts(path: Path) -> dict[str, Any]:
         facts = cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise InputRefused(
-            "there is no bundle here", where=str(path), fix="give a run folder after `foveate train`", code="no-bundle"
+            "there is no bundle here",
+            where=str(path),
+            fix="give a run folder after `foveate train`",
+            code="no-bundle",
         ) from None
     except ValueError as error:
-        raise InputRefused(f"not readable as JSON: {error}", where=str(path), code="bundle-damaged") from error
+        raise InputRefused(
+            f"not readable as JSON: {error}", where=str(path), code="bundle-damaged"
+        ) from error
     if facts.get("format") != FORMAT:
         raise InputRefused(
-            f"bundle format {facts.get('format')} is not {FORMAT}", where=str(path), fix="update foveate", code="bundle-format"
+            f"bundle format {facts.get('format')} is not {FORMAT}",
+            where=str(path),
+            fix="update foveate",
+            code="bundle-format",
         )
     return facts
 

@@ -22,14 +22,20 @@ app = typer.Typer(
 )
 
 Target = Annotated[Path, typer.Argument(metavar="STUDY|RUN", help="A study (.yaml), or the folder of a run.")]
-RunOption = Annotated[Path | None, typer.Option("--run", help="Folder of the run [default: runs/<study name>].")]
-Allow = Annotated[list[str] | None, typer.Option("--allow", help="Audit finding to accept, by its code; repeatable.")]
+RunOption = Annotated[
+    Path | None, typer.Option("--run", help="Folder of the run [default: runs/<study name>].")
+]
+Allow = Annotated[
+    list[str] | None, typer.Option("--allow", help="Audit finding to accept, by its code; repeatable.")
+]
 Part = Annotated[str, typer.Option("--part", help="train, val or test.")]
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the phantom, the run and the report.")] = Path("foveate-demo"),
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for the phantom, the run and the report.")
+    ] = Path("foveate-demo"),
     patients: Annotated[int, typer.Option(help="Phantom patients.")] = 80,
     seed: Annotated[int, typer.Option(help="Seed of phantom, split and training.")] = 0,
 ) -> None:
@@ -78,7 +84,9 @@ def phantom(
 @app.command()
 def manifest(
     folder: Annotated[Path, typer.Argument(help="One folder per class, images inside.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="CSV to write [default: FOLDER/manifest.csv].")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="CSV to write [default: FOLDER/manifest.csv].")
+    ] = None,
 ) -> None:
     """Make a manifest from a folder-per-class tree.
 
@@ -94,13 +102,19 @@ def manifest(
 def init(
     manifest: Annotated[Path, typer.Argument(help="CSV that lists the cases.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Study to write.")] = Path("study.yaml"),
-    patient: Annotated[str, typer.Option(help="Column that says which cases belong together.")] = "patient_id",
+    patient: Annotated[
+        str, typer.Option(help="Column that says which cases belong together.")
+    ] = "patient_id",
     case: Annotated[str, typer.Option(help="Column that names the cases.")] = "case_id",
     label: Annotated[str | None, typer.Option(help="Column of the class (multi-class).")] = None,
-    finding: Annotated[list[str] | None, typer.Option(help="0/1 column of a finding (multi-label); repeatable.")] = None,
+    finding: Annotated[
+        list[str] | None, typer.Option(help="0/1 column of a finding (multi-label); repeatable.")
+    ] = None,
     view: Annotated[list[str] | None, typer.Option(help="Column of an image path; repeatable.")] = None,
     boxes: Annotated[Path | None, typer.Option(help="CSV of true bounding boxes.")] = None,
-    model: Annotated[str, typer.Option(help="A name from `foveate models`, or timm:<name>.")] = "timm:resnet18",
+    model: Annotated[
+        str, typer.Option(help="A name from `foveate models`, or timm:<name>.")
+    ] = "timm:resnet18",
 ) -> None:
     """Write a study file for a manifest, after checking every row.
 
@@ -113,12 +127,21 @@ def init(
     cohort = load_manifest(
         manifest, label=label, findings=finding, views=view, boxes=boxes, patient=patient, case=case
     )
-    data = {"manifest": manifest.resolve(), "label": label, "findings": finding, "views": view, "boxes": boxes and boxes.resolve(),
-            "patient": patient, "case": case}  # fmt: skip
+    data = {
+        "manifest": manifest.resolve(),
+        "label": label,
+        "findings": finding,
+        "views": view,
+        "boxes": boxes.resolve() if boxes else None,
+        "patient": patient,
+        "case": case,
+    }
     study = Study.for_cohort(cohort, name=out.stem, data=data, model=model)
     study.write(out)
     patients = len({item.patient_id for item in cohort.cases})
-    terminal.say(f"{len(cohort.cases)} cases of {patients} patients, {len(cohort.classes)} classes, {cohort.task}")
+    terminal.say(
+        f"{len(cohort.cases)} cases of {patients} patients, {len(cohort.classes)} classes, {cohort.task}"
+    )
     terminal.say(f"study: {out}   next: foveate run {out}")
 
 
@@ -162,10 +185,16 @@ def train(target: Target, run: RunOption = None) -> None:
 
 @app.command()
 def predict(
-    target: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="A run folder, its study, or a bundle.")],
-    images: Annotated[list[Path] | None, typer.Argument(help="Single images to classify instead of the run's cohort.")] = None,
+    target: Annotated[
+        Path, typer.Argument(metavar="RUN|BUNDLE", help="A run folder, its study, or a bundle.")
+    ],
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="Single images to classify instead of the run's cohort.")
+    ] = None,
     run: RunOption = None,
-    part: Annotated[list[str] | None, typer.Option("--part", help="Parts to classify; repeatable [default: val, test].")] = None,
+    part: Annotated[
+        list[str] | None, typer.Option("--part", help="Parts to classify; repeatable [default: val, test].")
+    ] = None,
 ) -> None:
     """Classify the cases of a run, or any image.
 
@@ -198,7 +227,10 @@ def evaluate(target: Target, run: RunOption = None, part: Part = "test") -> None
 def explain(
     target: Target,
     run: RunOption = None,
-    method: Annotated[str | None, typer.Option(help="gradcam, gradcam++, hirescam, integrated_gradients, … [default: the study's].")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="gradcam, gradcam++, hirescam, integrated_gradients, … [default: the study's]."),
+    ] = None,
     case: Annotated[list[str] | None, typer.Option("--case", help="Only these cases; repeatable.")] = None,
 ) -> None:
     """Make heat maps, in the pixels of the original images.
@@ -301,7 +333,9 @@ def _shipped(name: str) -> Path:
     path = folder / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(item.stem for item in folder.glob("*.yaml")))
-        raise UsageError("no such study file or run folder", where=name, fix=f"give a path, or a shipped study: {known}")
+        raise UsageError(
+            "no such study file or run folder", where=name, fix=f"give a path, or a shipped study: {known}"
+        )
     return path
 
 

@@ -105,4 +105,5 @@ class Classifier(nn.Module, ABC):
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, object]]:
         """Optimiser groups; models whose paper trains new layers faster override this."""
-        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": lr, "weight_decay": weight_decay}]
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return [{"params": trained, "lr": lr, "weight_decay": weight_decay}]

@@ -1,20 +1,36 @@
-"""Where the answers came from, for a whole cohort: heat maps, then boxes, then their test against controls."""
+"""Where the answers came from, for a cohort: heat maps, then boxes, then their test against controls."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foveate.errors import InputRefused, UsageError
+from foveate.evaluate.intervals import Bootstrap
+from foveate.evaluate.localization import CaseScore, control_maps, score_case, summarise_localization
 from foveate.evaluate.table import PredictionTable, read_predictions
-from foveate.heatmaps import Entry, display_picture, file_name, write_case, write_index
+from foveate.files import write_atomic, write_json
+from foveate.heatmaps import (
+    CaseMaps,
+    Entry,
+    display_picture,
+    file_name,
+    read_case,
+    read_index,
+    write_case,
+    write_index,
+)
 from foveate.io import read_image, read_mask
+from foveate.localize import BoxRule, choose_threshold, localize_heatmap
+from foveate.regions import Region
 from foveate.run import Run
 from foveate.stations import cases_of, prepared_batches, raise_if_partial
 from foveate.types import Case, Heatmap, Track, quiet
@@ -61,12 +77,16 @@ def explain(run: Run, *, method: str | None = None, only: Sequence[str] = (), tr
     with run.station("explain"):
         folder, settings = run.folder / "heatmaps", run.study.explain
         bundle = load_bundle(run.path("bundle", made_by="train"))
-        answers = read_answers(read_predictions(run.path("predictions.csv", made_by="predict")), bundle.thresholds)
+        answers = read_answers(
+            read_predictions(run.path("predictions.csv", made_by="predict")), bundle.thresholds
+        )
         refused: list[InputRefused] = []
         entries: list[Entry] = []
         for batch in prepared_batches(bundle, _to_explain(run, answers, only), refused, track, "Explaining"):
             targets = [answers[item.case.case_id].targets(settings.targets) for item in batch]
-            found = explain_prepared(bundle, batch, targets, explainer=method or settings.method, seed=run.study.seed)
+            found = explain_prepared(
+                bundle, batch, targets, explainer=method or settings.method, seed=run.study.seed
+            )
             for item, maps in zip(batch, found, strict=True):
                 entries += _store(folder, item.case, answers[item.case.case_id], maps, bundle.preprocess)
         write_index(folder, entries)
@@ -74,6 +94,154 @@ def explain(run: Run, *, method: str | None = None, only: Sequence[str] = (), tr
             (folder / stale).unlink()
     raise_if_partial(refused, f"explained {len(entries)} views")
     return len({entry.case_id for entry in entries})
+
+
+def localize(run: Run, part: str = "test", track: Track = quiet) -> dict[str, Any]:
+    """Turn heat maps into boxes and test them; writes ``boxes.csv`` and ``localization.json``.
+
+    The threshold of each method, controls included, is chosen on the validation cases that have a truth;
+    where there are none, it is the rule's default, and the result says so.
+
+    Args:
+        run: with heat maps.
+        part: whose cases are scored.
+        track: shows progress.
+
+    Returns:
+        What ``localization.json`` holds.
+    """
+    with run.station("localize"):
+        folder = run.path("heatmaps/index.csv", made_by="explain").parent
+        entries = read_index(folder)
+        by_part = {name: [entry for entry in entries if entry.split == name] for name in ("val", part)}
+        truths = _Truths(run, folder)
+        rules, chosen_on = _choose_rules(run, truths, by_part["val"])
+        rows = [
+            item.score(method, values, rules[method])
+            for entry in track(by_part[part], "Localizing")
+            for item in truths.of(entry)
+            for method, values in item.maps(run.study.seed).items()
+        ]
+        settings = run.study.evaluate
+        result = summarise_localization(
+            rows,
+            split=part,
+            explainer=entries[0].explainer if entries else run.study.explain.method,
+            rule={"keep": "largest", "threshold": {name: rule.threshold for name, rule in rules.items()}},
+            bootstrap=Bootstrap(settings.bootstrap, settings.level, run.study.seed),
+            threshold_chosen_on=chosen_on,
+        )
+        if not rows:
+            result["reason"] = f"no explained case of '{part}' has a true mask or box for its true class"
+        write_json(run.folder / "localization.json", result)
+        _write_boxes(run.folder / "boxes.csv", truths, entries, rules["heatmap"])
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """One explained class of one case, with the truth of where it is.
+
+    Attributes:
+        entry: of the index.
+        target: the true class.
+        values: its heat map, in original pixels.
+        truth: what is marked for it.
+        organ: mask of the organ that the study crops to, or None.
+    """
+
+    entry: Entry
+    target: str
+    values: NDArray[np.float32]
+    truth: Region
+    organ: NDArray[np.bool_] | None
+
+    def maps(self, seed: int) -> dict[str, NDArray[np.float32]]:
+        """The heat map and the controls that it has to beat."""
+        controls = control_maps(self.values.shape, organ=self.organ, seed=seed, case_id=self.entry.case_id)
+        return {"heatmap": self.values, **controls}
+
+    def score(self, method: str, values: NDArray[np.float32], rule: BoxRule) -> CaseScore:
+        """Score the map of one method against the truth."""
+        return score_case(
+            values,
+            localize_heatmap(values, rule, organ=self.organ),
+            self.truth,
+            organ=self.organ,
+            case_id=self.entry.case_id,
+            patient_id=self.entry.patient_id,
+            label=self.target,
+            method=method,
+        )
+
+
+class _Truths:
+    """Finds what is marked in the explained cases.
+
+    Args:
+        run: whose manifest names masks and boxes.
+        folder: with the stored maps.
+    """
+
+    def __init__(self, run: Run, folder: Path) -> None:
+        cohort = run.cohort()
+        self._cases = {case.case_id: case for case in cohort.cases}
+        self._crops = run.study.preprocess.organ_crop
+        self._folder = folder
+
+    def of(self, entry: Entry) -> Iterator[Marked]:
+        """Every true class of a case that was explained and is marked in the image."""
+        stored, organ = self.stored(entry)
+        boxes = self._cases[entry.case_id].boxes
+        true = [name for name in entry.truth_class.split(";") if name]
+        for target, values in zip(stored.targets, stored.values, strict=True):
+            if target not in true:
+                continue
+            own = [box for box in boxes if box.label in (target, "")]
+            if stored.truth is not None and len(true) == 1:  # a mask does not say of which finding it is
+                yield Marked(entry, target, values, Region.from_mask(stored.truth, target), organ)
+            elif own:
+                yield Marked(entry, target, values, Region.from_boxes(own, values.shape), organ)
+
+    def stored(self, entry: Entry) -> tuple[CaseMaps, NDArray[np.bool_] | None]:
+        """The stored maps of a case, and its organ mask if the study crops to the organ."""
+        stored, case = read_case(self._folder / entry.file), self._cases[entry.case_id]
+        return stored, _mask_plane(case.organ_mask, case, stored.values.shape[1:]) if self._crops else None
+
+
+def _choose_rules(run: Run, truths: _Truths, entries: Sequence[Entry]) -> tuple[dict[str, BoxRule], str]:
+    """A rule for the heat maps and for each control, each with the threshold that suits it best."""
+    found = [item for entry in entries for item in truths.of(entry)]
+    methods = ("heatmap", "random", "centre")
+    if not found:
+        return {
+            method: BoxRule() for method in methods
+        }, "nothing: no validation case is marked, default rule"
+    rules = {}
+    for method in methods:
+        maps = (item.maps(run.study.seed)[method] for item in found)
+        threshold = choose_threshold(
+            maps,
+            [item.truth for item in found],
+            run.study.localize.thresholds,
+            organs=[item.organ for item in found],
+        )
+        rules[method] = BoxRule(threshold)
+    return rules, "val"
+
+
+def _write_boxes(path: Path, truths: _Truths, entries: Sequence[Entry], rule: BoxRule) -> None:
+    """Boxes of every explained class of every case, whether or not its truth is known."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["case_id", "view", "target", "x", "y", "w", "h", "score"])
+    for entry in entries:
+        stored, organ = truths.stored(entry)
+        for target, values in zip(stored.targets, stored.values, strict=True):
+            for box in localize_heatmap(values, rule, organ=organ, label=target).boxes:
+                numbers = (f"{value:g}" for value in (*box.xywh, box.score))
+                writer.writerow([entry.case_id, entry.view, target, *numbers])
+    write_atomic(path, text.getvalue())
 
 
 def read_answers(table: PredictionTable, thresholds: Mapping[str, float]) -> dict[str, Answer]:

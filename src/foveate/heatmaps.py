@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -69,7 +70,7 @@ class CaseMaps:
 def file_name(case_id: str, view: str) -> str:
     """A file name that is safe on every system and differs for different cases and views."""
     readable = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{case_id}_{view}")[:60].lstrip(".")
-    return f"{readable}-{hashlib.sha256(f'{case_id}\0{view}'.encode()).hexdigest()[:8]}.npz"
+    return f"{readable}-{hashlib.sha256(json.dumps([case_id, view]).encode()).hexdigest()[:8]}.npz"
 
 
 def write_case(
@@ -116,7 +117,13 @@ def read_index(folder: Path) -> list[Entry]:
     """Read ``index.csv``."""
     with (folder / "index.csv").open(encoding="utf-8", newline="") as stream:
         return [
-            Entry(**{**row, "targets": tuple(row["targets"].split(";")), "probability": float(row["probability"])})  # type: ignore[arg-type]
+            Entry(
+                **{
+                    **row,
+                    "targets": tuple(row["targets"].split(";")),
+                    "probability": float(row["probability"]),
+                }
+            )  # type: ignore[arg-type]
             for row in csv.DictReader(stream)
         ]
 

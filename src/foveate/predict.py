@@ -107,7 +107,12 @@ def predict_prepared(bundle: Bundle, cases: Sequence[PreparedCase]) -> list[Pred
 
 
 def explain_prepared(
-    bundle: Bundle, cases: Sequence[PreparedCase], targets: Sequence[Sequence[str]], *, explainer: str, seed: int = 0
+    bundle: Bundle,
+    cases: Sequence[PreparedCase],
+    targets: Sequence[Sequence[str]],
+    *,
+    explainer: str,
+    seed: int = 0,
 ) -> list[list[Heatmap]]:
     """Explain a batch of prepared cases, each for its own targets.
 
@@ -138,7 +143,9 @@ def as_batch(bundle: Bundle, cases: Sequence[PreparedCase]) -> dict[str, Tensor]
     """Stack prepared cases into what the model eats: each view ``(B, 3, H, W)``, normalized."""
     device = next(bundle.model.parameters()).device
     return {
-        view: torch.cat([bundle.preprocess.normalize(item.views[view].tensor[None].to(device)) for item in cases])
+        view: torch.cat(
+            [bundle.preprocess.normalize(item.views[view].tensor[None].to(device)) for item in cases]
+        )
         for view in bundle.views
     }
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -95,7 +95,8 @@ class Preprocess:
 
     def input_spec(self, views: tuple[str, ...]) -> InputSpec:
         """What this preprocessing feeds a model with these views."""
-        return InputSpec(views=views, dimensions="2.5" if self.config.neighbours else "2", size=self.config.size)
+        dimensions: Literal["2", "2.5"] = "2.5" if self.config.neighbours else "2"
+        return InputSpec(views=views, dimensions=dimensions, size=self.config.size)
 
     def prepare(
         self, image: Image, *, slice_index: int | None = None, organ_mask: NDArray[np.bool_] | None = None

@@ -22,7 +22,19 @@ from foveate.files import sha256_of, write_atomic, write_json
 from foveate.train.study import Study
 from foveate.types import Cohort
 
-_RECORDED = ("torch", "torchvision", "timm", "lightning", "monai", "captum", "numpy", "scikit-learn", "pydicom", "nibabel", "pillow")
+_RECORDED = (
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning",
+    "monai",
+    "captum",
+    "numpy",
+    "scikit-learn",
+    "pydicom",
+    "nibabel",
+    "pillow",
+)
 
 
 @dataclass(frozen=True)
@@ -63,13 +75,19 @@ class Run:
             UsageError: the folder holds no ``study.yaml``.
         """
         if not (folder / "study.yaml").is_file():
-            raise UsageError("this is not a run folder: it has no study.yaml", where=str(folder), fix="start with `foveate run STUDY.yaml`")
+            raise UsageError(
+                "this is not a run folder: it has no study.yaml",
+                where=str(folder),
+                fix="start with `foveate run STUDY.yaml`",
+            )
         return cls(folder, Study.load(folder / "study.yaml"))
 
     def allowing(self, codes: Sequence[str]) -> Run:
         """The same run, accepting these audit findings as well; kept in its study."""
         accepted = sorted({*self.study.audit.allow, *codes})
-        study = self.study.model_copy(update={"audit": self.study.audit.model_copy(update={"allow": accepted})})
+        study = self.study.model_copy(
+            update={"audit": self.study.audit.model_copy(update={"allow": accepted})}
+        )
         write_atomic(self.folder / "study.yaml", study.dump())
         return Run(self.folder, study)
 
@@ -85,15 +103,24 @@ class Run:
         """
         path = self.folder / name
         if made_by and not path.exists():
-            raise UsageError(f"{name} is not there yet", where=str(self.folder), fix=f"run `foveate {made_by} {self.folder}` first")
+            raise UsageError(
+                f"{name} is not there yet",
+                where=str(self.folder),
+                fix=f"run `foveate {made_by} {self.folder}` first",
+            )
         return path
 
     def cohort(self) -> Cohort:
         """Read the manifest as the study says."""
         data = self.study.data
         return load_manifest(
-            data.manifest, label=data.label, findings=data.findings, views=data.views, boxes=data.boxes,
-            patient=data.patient, case=data.case,
+            data.manifest,
+            label=data.label,
+            findings=data.findings,
+            views=data.views,
+            boxes=data.boxes,
+            patient=data.patient,
+            case=data.case,
         )
 
     @contextmanager

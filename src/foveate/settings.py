@@ -77,3 +77,30 @@ class SplitConfig(Settings):
     seed: int = 0
     column: str | None = None
     keep_twins_together: bool = True
+
+
+class AugmentConfig(Settings):
+    """How training images are varied, anew in every epoch; the label must survive each change.
+
+    Attributes:
+        rotate_degrees: largest rotation to either side.
+        translate: largest shift along each axis, as a share of its length.
+        scale: smallest and largest magnification, the same along both axes.
+        flip: directions in which half of the images are mirrored; leave out those that medicine
+            knows apart (a liver is never on the left).
+        brightness: intensities are multiplied by a factor in 1 ± brightness.
+        contrast: differences from the image's mean are multiplied by a factor in 1 ± contrast.
+    """
+
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 15
+    translate: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.9, 1.1)
+    flip: tuple[Literal["horizontal", "vertical"], ...] = ()
+    brightness: Share = 0.05
+    contrast: Share = 0.05
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale must rise from smallest to largest, got {self.scale}")
+        return self

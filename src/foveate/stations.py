@@ -49,7 +49,9 @@ def split(run: Run) -> Splits:
     """Divide the cohort by patient; writes ``splits.json``. Near-duplicates stay with their twins."""
     with run.station("split"):
         twins = read_audit(run.path("audit.json", made_by="audit")).groups
-        splits = split_cohort(run.cohort(), run.study.split, twins=twins if run.study.split.keep_twins_together else ())
+        splits = split_cohort(
+            run.cohort(), run.study.split, twins=twins if run.study.split.keep_twins_together else ()
+        )
         splits.write(run.folder / "splits.json")
     return splits
 
@@ -102,7 +104,9 @@ def predict_images(folder: Path, images: Sequence[Path]) -> tuple[tuple[str, ...
 
     bundle = load_bundle(folder)
     if len(bundle.views) != 1:
-        raise UsageError(f"this model needs {len(bundle.views)} views a case", fix="give a manifest with a column per view")
+        raise UsageError(
+            f"this model needs {len(bundle.views)} views a case", fix="give a manifest with a column per view"
+        )
     view = bundle.views[0]
     cases = [Case(case_id=path.name, patient_id=path.name, views={view: path}) for path in images]
     return bundle.classes, [predict_case(bundle, case) for case in cases]
@@ -122,8 +126,13 @@ def evaluate(run: Run, part: str = "test", track: Track = quiet) -> dict[str, ob
         thresholds = choose_operating_thresholds(table, split="val") if table.task == "multilabel" else None
         settings = run.study.evaluate
         metrics = evaluate_predictions(
-            table, split=part, thresholds=thresholds, n_boot=settings.bootstrap, level=settings.level,
-            seed=run.study.seed, track=track,
+            table,
+            split=part,
+            thresholds=thresholds,
+            n_boot=settings.bootstrap,
+            level=settings.level,
+            seed=run.study.seed,
+            track=track,
         )
         write_json(run.folder / "metrics.json", metrics)
     return metrics
@@ -132,7 +141,9 @@ def evaluate(run: Run, part: str = "test", track: Track = quiet) -> dict[str, ob
 def cases_of(run: Run, cohort: Cohort, parts: Sequence[str]) -> list[Case]:
     """The cases of the named parts, each carrying the name of its part, in the manifest's order."""
     where = read_splits(run.path("splits.json", made_by="split")).folds[run.study.split.fold]
-    return [replace(case, split=where[case.case_id]) for case in cohort.cases if where.get(case.case_id) in parts]
+    return [
+        replace(case, split=where[case.case_id]) for case in cohort.cases if where.get(case.case_id) in parts
+    ]
 
 
 def prepared_batches(
@@ -163,4 +174,6 @@ def raise_if_partial(refused: Sequence[InputRefused], done: str) -> None:
     """Say which cases were refused, after everything else was done and written."""
     if refused:
         listing = "\n".join(f"  - [{error.code}] {error.where}: {error.what}" for error in refused)
-        raise Partial(f"{done}; {len(refused)} refused:\n{listing}", fix="correct these files and run the command again")
+        raise Partial(
+            f"{done}; {len(refused)} refused:\n{listing}", fix="correct these files and run the command again"
+        )

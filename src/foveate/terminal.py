@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from foveate.errors import FoveateError
@@ -21,7 +28,13 @@ if TYPE_CHECKING:
 
 console = Console(soft_wrap=True, highlight=False)
 _errors = Console(stderr=True, soft_wrap=True, highlight=False)
-_COLUMNS = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+_COLUMNS = (
+    TextColumn("  {task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeElapsedColumn(),
+    TimeRemainingColumn(),
+)
 
 
 def track(items: Sequence[Item], what: str) -> Iterable[Item]:
@@ -63,13 +76,16 @@ def show_splits(splits: Splits, fold: int) -> None:
 
 def show_training(result: FitResult) -> None:
     """Print how a training ended."""
-    say(f"best epoch {result.best_epoch}: {result.monitor} {result.best_value:.4f} on validation, {result.seconds:.0f} s")
+    figure = f"{result.monitor} {result.best_value:.4f} on validation"
+    say(f"best epoch {result.best_epoch}: {figure}, {result.seconds:.0f} s")
 
 
 def show_metrics(metrics: Mapping[str, Any]) -> None:
     """Print the cohort's metrics with their intervals."""
     say(f"{metrics['split']}: {metrics['n']} cases of {metrics['patients']} patients")
-    table = _table("metric", "value", "95 % interval" if metrics["bootstrap"]["level"] == 0.95 else "interval")
+    table = _table(
+        "metric", "value", "95 % interval" if metrics["bootstrap"]["level"] == 0.95 else "interval"
+    )
     for name, value in metrics["metrics"].items():
         table.add_row(name.replace("_", " "), number(value), interval(value))
     console.print(table)
