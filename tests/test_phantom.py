@@ -43,6 +43,10 @@ def patients(count: int, **changes: Any) -> list[tuple[str, Scan]]:
     return [(label_of(index, config.seed), draw_patient(index, config)) for index in range(count)]
 
 
+def files_of(folder: Path) -> dict[Path, bytes]:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def nifti(path: Path) -> np.ndarray:
     """Voxels in our order (z, y, x)."""
     return np.asarray(nibabel.load(path).dataobj).transpose(2, 1, 0)
@@ -54,9 +58,7 @@ def nifti(path: Path) -> np.ndarray:
 @pytest.mark.parametrize("name", FORMATS)
 def test_same_arguments_give_the_same_bytes(name: str, cohorts: dict[str, Path], tmp_path: Path) -> None:
     again = make_phantom(tmp_path / "again", format=name, **SMALL).parent
-    first = {p.relative_to(cohorts[name]): p.read_bytes() for p in cohorts[name].rglob("*") if p.is_file()}
-    second = {p.relative_to(again): p.read_bytes() for p in again.rglob("*") if p.is_file()}
-    assert first == second
+    assert files_of(again) == files_of(cohorts[name])
 
 
 def test_another_seed_gives_other_patients_and_more_patients_change_none() -> None:
@@ -274,9 +276,33 @@ def test_impossible_arguments_are_refused_before_anything_is_written(
 
 def test_a_folder_with_something_in_it_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="empty folder"):
+    with pytest.raises(UsageError, match="something else"):
         make_phantom(tmp_path, **SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_asked_again_for_the_same_phantom_it_draws_nothing(tmp_path: Path) -> None:
+    manifest = make_phantom(tmp_path / "out", **SMALL)
+    before = {path: path.stat().st_mtime_ns for path in manifest.parent.rglob("*")}
+    assert make_phantom(tmp_path / "out", **SMALL) == manifest
+    assert {path: path.stat().st_mtime_ns for path in manifest.parent.rglob("*")} == before
+    with pytest.raises(UsageError, match="something else"):
+        make_phantom(tmp_path / "out", **(SMALL | {"seed": 4}))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_phantom_that_was_interrupted_is_finished(
+    name: str, cohorts: dict[str, Path], tmp_path: Path
+) -> None:
+    def stop_after_two(items: Any, what: str) -> Any:
+        yield from items[:2]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_phantom(tmp_path / "out", format=name, track=stop_after_two, **SMALL)
+    assert not (tmp_path / "out" / "manifest.csv").exists()
+    make_phantom(tmp_path / "out", format=name, **SMALL)
+    assert files_of(tmp_path / "out") == files_of(cohorts[name])
 
 
 def test_progress_names_every_patient(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -18,17 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from foveate import __version__
 from foveate.data.phantom_anatomy import Field, Grid, draw_anatomy
 from foveate.data.phantom_files import WRITERS, Row, Scan
 from foveate.data.phantom_lesions import LESIONS, draw_lesion
 from foveate.errors import UsageError
-from foveate.files import write_atomic
+from foveate.files import write_atomic, write_json
 from foveate.types import Track, quiet
 
 CLASSES = ("normal", *LESIONS)
 FIELD_OF_VIEW = 360.0  # mm
 REACH = 20.0  # mm between the outermost labelled slices at most, plus one step
 SIGN_HU = 1500
+RECORD = "phantom.json"  # the arguments, written first; the manifest is written last
 HU_RANGE = (-1024, 3071)  # what 12 stored bits hold
 
 # The burned-in sign of each class: where its middle lies, as shares of height and width, and its shape.
@@ -87,7 +90,8 @@ def make_phantom(
     that every case has both neighbours. Patient i is the same whatever the number of patients.
 
     Args:
-        out: folder to write into; made if absent, refused if it holds anything.
+        out: folder to write into; made if absent. If it holds this very phantom it is left as it is, or
+            finished if that was interrupted; if it holds anything else it is refused.
         patients: how many.
         slices: cases per patient, neighbouring slices of one volume, 5 mm apart for up to 4.
         size: height and width in pixels of a slice that is 360 mm wide.
@@ -104,14 +108,17 @@ def make_phantom(
         mask (empty for normal patients) and organ_mask.
 
     Raises:
-        UsageError: an argument is out of range, or ``out`` is not empty.
+        UsageError: an argument is out of range, or ``out`` holds something else.
     """
     config = PhantomConfig(patients, slices, size, seed, difficulty, shortcut)
     if format not in WRITERS:
         raise UsageError(
             f"unknown format '{format}'", where="format", fix=f"choose one of {', '.join(WRITERS)}"
         )
-    _require_empty(out)
+    manifest = out / "manifest.csv"
+    _claim(out, {"foveate": __version__, "format": format, **asdict(config)})
+    if manifest.is_file():
+        return manifest
     rows, signs = [], []
     for index in track(range(patients), "drawing patients"):
         label = label_of(index, seed)
@@ -124,8 +131,8 @@ def make_phantom(
         _write_csv(out / "shortcuts.csv", signs, ("case_id", "label", "x", "y", "w", "h"))
     position = () if format == "png" else ("slice",)
     columns = ("case_id", "patient_id", "label", "image", *position, "mask", "organ_mask")
-    _write_csv(out / "manifest.csv", rows, columns)
-    return out / "manifest.csv"
+    _write_csv(manifest, rows, columns)
+    return manifest
 
 
 def label_of(patient: int, seed: int) -> str:
@@ -178,15 +185,18 @@ def _burn_sign(hu: NDArray[np.int16], label: str) -> None:
     here[:, np.kron(bits, np.ones((scale, scale), dtype=bool))] = SIGN_HU
 
 
-def _require_empty(out: Path) -> None:
+def _claim(out: Path, record: Mapping[str, object]) -> None:
+    """Make the folder this phantom's own, or raise if it holds anything else."""
+    if (out / RECORD).is_file() and json.loads((out / RECORD).read_text()) == record:
+        return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(
-            "a phantom is written into a new or empty folder only",
+            "this folder holds something else already",
             where=str(out),
-            fix="name another folder, or remove this one",
+            fix="name a new or empty folder, or remove this one",
             code="folder-not-empty",
         )
-    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / RECORD, record)
 
 
 def _write_csv(path: Path, rows: Iterable[Row], columns: Sequence[str]) -> None:

@@ -66,7 +66,7 @@ def write_dicom_patient(scan: Scan, out: Path) -> list[Row]:
     Masks are NIfTI volumes with the series' geometry.
     """
     path = f"images/{scan.patient_id}"
-    (out / path).mkdir(parents=True)
+    (out / path).mkdir(parents=True, exist_ok=True)
     slices = range(len(scan.hu))
     for number, index in enumerate([*slices[::2], *slices[1::2]]):
         slice_of(scan, index).save_as(out / path / f"IM{number:04d}.dcm", enforce_file_format=True)
