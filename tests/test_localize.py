@@ -1,0 +1,137 @@
+"""From heat maps to boxes: hand-worked maps, a slow twin, and the choice of the threshold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from foveate.errors import RunFailed, UsageError
+from foveate.localize import BoxRule, choose_threshold, localize_heatmap
+from foveate.regions import Region, box_iou
+from foveate.types import Box
+
+MAP = np.array(
+    [
+        [0.0, 0.0, 0.0, 0.0, 0.0, 4.0],
+        [0.0, 2.0, 3.0, 0.0, 0.0, 0.0],
+        [0.0, 2.0, 0.0, 0.0, 0.0, 0.0],
+        [0.0, 0.0, 0.0, 0.0, -9.0, 0.0],
+        [1.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+    ],
+    dtype=np.float32,
+)
+
+
+def _edges(region: Region) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
+    return [(box.start, box.stop) for box in region.boxes]
+
+
+def test_largest_component_above_half_of_the_maximum() -> None:
+    found = localize_heatmap(MAP, BoxRule(0.5), label="cyst")
+    assert _edges(found) == [((1, 1), (3, 3))]
+    assert np.argwhere(found.mask).tolist() == [[1, 1], [1, 2], [2, 1]]
+    assert found.boxes[0].label == "cyst"
+    assert found.boxes[0].score == pytest.approx(7 / 12)  # of 12 positive in all; -9 counts for nothing
+    assert found.boxes[0].xywh == (1, 1, 2, 2)
+
+
+def test_all_components_come_largest_first_and_small_ones_can_be_dropped() -> None:
+    every = localize_heatmap(MAP, BoxRule(0.25, keep="all"))
+    assert _edges(every) == [((1, 1), (3, 3)), ((0, 5), (1, 6)), ((4, 0), (5, 1))]  # 3 pixels; 4.0; 1.0
+    assert every.mask.sum() == 5
+    assert _edges(localize_heatmap(MAP, BoxRule(0.25, keep="all", min_pixels=2))) == [((1, 1), (3, 3))]
+    assert not localize_heatmap(MAP, BoxRule(0.25, min_pixels=4)).boxes
+    assert _edges(localize_heatmap(MAP, BoxRule(1.0))) == [((0, 5), (1, 6))]
+
+
+def test_the_organ_is_applied_before_the_maximum_is_taken() -> None:
+    organ = np.zeros(MAP.shape, dtype=bool)
+    organ[:, :5] = True  # without the 4.0, half of the maximum is 1.5; 0.9 of it only holds the 3.0
+    assert _edges(localize_heatmap(MAP, BoxRule(0.9), organ=organ)) == [((1, 2), (2, 3))]
+    assert not localize_heatmap(MAP, BoxRule(), organ=np.zeros(MAP.shape, dtype=bool)).boxes
+    with pytest.raises(UsageError, match="organ mask has shape"):
+        localize_heatmap(MAP, BoxRule(), organ=organ[:3])
+
+
+@pytest.mark.parametrize("values", [np.zeros((4, 5)), -np.ones((3, 4, 5))])
+def test_a_map_without_positive_evidence_finds_nothing(values: np.ndarray) -> None:
+    found = localize_heatmap(values, BoxRule())
+    assert found.boxes == ()
+    assert found.mask.shape == values.shape
+    assert not found.mask.any()
+
+
+def test_maps_that_are_not_finite_and_rules_without_sense_are_refused() -> None:
+    with pytest.raises(RunFailed, match="not finite"):
+        localize_heatmap(np.array([[1.0, np.nan]]), BoxRule())
+    for threshold in (0.0, 1.01, -1.0, float("nan")):
+        with pytest.raises(UsageError, match="threshold"):
+            BoxRule(threshold)
+    with pytest.raises(UsageError, match="largest, all"):
+        BoxRule(keep="first")  # type: ignore[arg-type]
+
+
+def test_components_of_a_volume_connect_over_corners() -> None:
+    values = np.zeros((4, 4, 4), dtype=np.float32)
+    values[0, 0, 0] = values[1, 1, 1] = 1.0
+    values[3, 3, 3] = 2.0
+    assert _edges(localize_heatmap(values, BoxRule(0.5))) == [((0, 0, 0), (2, 2, 2))]
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(
+    seed=st.integers(0, 10**6), threshold=st.sampled_from([0.05, 0.15, 0.5, 1.0]), power=st.integers(-20, 20)
+)
+def test_the_rule_ignores_the_scale_of_the_map_and_never_finds_more_when_stricter(
+    seed: int, threshold: float, power: int
+) -> None:
+    values = np.random.default_rng(seed).normal(size=(7, 8))
+    found = localize_heatmap(values, BoxRule(threshold, keep="all"))
+    scaled = localize_heatmap(values * 2.0**power, BoxRule(threshold, keep="all"))
+    assert _edges(scaled) == _edges(found)
+    stricter = localize_heatmap(values, BoxRule(min(1.0, threshold * 1.5), keep="all"))
+    assert not (stricter.mask & ~found.mask).any()
+    assert found.mask[np.unravel_index(values.argmax(), values.shape)]
+    peak = values.max()
+    assert all(found.mask[i, j] == (values[i, j] >= threshold * peak) for i, j in np.ndindex(values.shape))
+    assert sum(box.score for box in found.boxes) <= 1 + 1e-12
+
+
+def test_the_chosen_threshold_is_the_one_with_the_best_mean_iou() -> None:
+    draws = np.random.default_rng(7)
+    y, x = np.mgrid[:40, :40]
+    maps, truths = [], []
+    for _ in range(8):
+        cy, cx = draws.uniform(12, 28, 2)
+        maps.append(np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / (2 * 6.0**2)))
+        truths.append(Region.from_boxes([Box((cy - 7, cx - 7), (cy + 7, cx + 7))], (40, 40)))
+    candidates = [0.1, 0.3, 0.5, 0.7, 0.9]
+    means = [
+        np.mean(
+            [
+                box_iou(localize_heatmap(values, BoxRule(candidate)).boxes[0], truth.boxes[0])
+                for values, truth in zip(maps, truths, strict=True)
+            ]
+        )
+        for candidate in candidates
+    ]
+    chosen = choose_threshold((values for values in maps), (truth for truth in truths), candidates)
+    assert (
+        chosen == candidates[int(np.argmax(means))] == 0.5
+    )  # exp(-49 / 72) = 0.506 at the edge of the truth
+
+
+def test_empty_maps_count_as_zero_and_equals_go_to_the_first_candidate() -> None:
+    truth = Region.from_boxes([Box((0, 0), (2, 2))], (5, 6))
+    assert choose_threshold([np.zeros((5, 6))], [truth], [0.4, 0.2]) == 0.4
+    organ = np.zeros((5, 6), dtype=bool)
+    organ[4, 0] = True
+    corner = Region.from_boxes([Box((4, 0), (5, 1))], (5, 6))
+    assert choose_threshold([MAP], [corner], [0.9, 0.2]) == 0.9  # a miss at both
+    assert choose_threshold([MAP], [corner], [0.9], organs=[organ]) == 0.9
+    with pytest.raises(UsageError, match="validation cases"):
+        choose_threshold([], [], [0.5])
+    with pytest.raises(UsageError, match="validation cases"):
+        choose_threshold([MAP], [truth], [])
