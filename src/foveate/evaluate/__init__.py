@@ -1,0 +1,11 @@
+"""Arrays become numbers with intervals: how well classes are told apart, calibration, localization.
+
+Statistics run without torch, from files alone.
+"""
+
+from __future__ import annotations
+
+from foveate.evaluate.discrimination import choose_operating_thresholds
+from foveate.evaluate.summary import evaluate_predictions
+
+__all__ = ["choose_operating_thresholds", "evaluate_predictions"]

@@ -1,0 +1,206 @@
+"""How well the classes are told apart, as functions of case weights (see ``intervals``).
+
+Aim: one set of definitions for multi-class and multi-label cohorts, each one-versus-rest per class and then
+averaged over the classes for which it is defined.
+
+* AUROC: probability that a case with the class scores above one without, ties counting half (Hanley and
+  McNeil 1982, Radiology 143:29).
+* AP: area under the precision-recall steps, ``sum (R_n - R_{n-1}) P_n`` over distinct scores; no
+  interpolation. With no negative case it would be 1 whatever the model says, so it counts as undefined.
+* precision ``tp / predicted``, recall ``tp / positive``, specificity ``tn / negative``,
+  F1 ``2 tp / (positive + predicted)``.
+* accuracy: multi-class, the share of cases whose most probable class is the true one; multi-label, the mean
+  over findings of the share of cases decided right.
+* balanced accuracy: multi-class, the mean recall of the classes that occur; multi-label, the mean over
+  findings of (recall + specificity) / 2.
+
+Undefined (0/0) is NaN here and never enters an average. Unknown truth is left out, finding by finding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.errors import UsageError
+from foveate.evaluate.intervals import Floats, ratio
+from foveate.evaluate.table import PredictionTable
+from foveate.types import Task
+
+Bools = NDArray[np.bool_]
+
+#: What a per-class metric needs to be defined.
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "auroc": ("positive", "negative"),
+    "ap": ("positive", "negative"),
+    "precision": ("predicted",),
+    "recall": ("positive",),
+    "specificity": ("negative",),
+    "f1": ("positive or predicted",),
+    "accuracy": ("known",),
+    "balanced_accuracy": ("positive", "negative"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Cases of one class in order of falling score, sorted once for all replicates.
+
+    Attributes:
+        order: ``(M,)`` cases with known truth, the highest score first.
+        positive: ``(M,)`` their truth.
+        starts: where each group of equal scores begins.
+    """
+
+    order: NDArray[np.intp]
+    positive: Bools
+    starts: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, scores: Floats, truth: Floats) -> Ranking:
+        """Sort the cases of one class.
+
+        Args:
+            scores: ``(N,)``, higher for more likely.
+            truth: ``(N,)`` 1, 0, or NaN where unknown.
+        """
+        known = np.flatnonzero(~np.isnan(truth))
+        order = known[np.argsort(-scores[known], kind="stable")]
+        ranked = scores[order]
+        new = np.concatenate([[True], ranked[1:] != ranked[:-1]])[: len(ranked)]
+        return cls(order, truth[order] == 1, np.flatnonzero(new))
+
+    def __call__(self, weights: Floats) -> tuple[Floats, Floats]:
+        """AUROC and AP, each ``(B,)``, for ``(B, N)`` case weights; NaN where undefined."""
+        if len(self.order) == 0:
+            undefined = np.full(len(weights), np.nan)
+            return undefined, undefined
+        ranked = weights[:, self.order]
+        positive, negative = self._grouped(ranked * self.positive), self._grouped(ranked * ~self.positive)
+        above, below = np.cumsum(positive, axis=1), np.cumsum(negative, axis=1)
+        pairs = above[:, -1] * below[:, -1]
+        auroc = ratio(((above - positive / 2) * negative).sum(axis=1), pairs)
+        precision = np.divide(above, above + below, out=np.zeros_like(above), where=above > 0)
+        ap = ratio((positive * precision).sum(axis=1), above[:, -1])
+        return auroc, np.where(pairs > 0, ap, np.nan)
+
+    def _grouped(self, weights: Floats) -> Floats:
+        """Sums over groups of equal score, ``(B, groups)``."""
+        if len(self.starts) == len(self.order):
+            return weights
+        grouped: Floats = np.add.reduceat(weights, self.starts, axis=1)
+        return grouped
+
+
+class Discrimination:
+    """Every per-class metric of a table of predictions, as one function of case weights.
+
+    Args:
+        table: N cases over K classes.
+        decided: ``(N, K)`` what the model decides, of ``table.decisions``.
+    """
+
+    def __init__(self, table: PredictionTable, decided: Bools) -> None:
+        self.task: Task = table.task
+        present, absent = table.truth == 1, table.truth == 0
+        self._masks = np.stack([present, absent, present & decided, absent & decided]).astype(np.float64)
+        self._rankings = [
+            Ranking.of(table.probabilities[:, k], table.truth[:, k]) for k in range(len(table.classes))
+        ]
+
+    def __call__(self, weights: Floats) -> dict[str, Floats]:
+        """Metrics for ``(B, N)`` case weights.
+
+        Returns:
+            ``(B, K)`` each for the names in ``NEEDS``; multi-class ``accuracy`` is ``(B, 1)`` over all
+            classes.
+        """
+        positive, negative, hit, alarm = (weights @ mask for mask in self._masks)
+        ranked = [ranking(weights) for ranking in self._rankings]
+        known, multiclass = positive + negative, self.task == "multiclass"
+        accuracy = (
+            ratio(hit.sum(axis=1), known[:, 0])[:, None]
+            if multiclass
+            else ratio(hit + negative - alarm, known)
+        )
+        recall, specificity = ratio(hit, positive), ratio(negative - alarm, negative)
+        return {
+            "auroc": np.stack([auroc for auroc, _ in ranked], axis=1),
+            "ap": np.stack([ap for _, ap in ranked], axis=1),
+            "precision": ratio(hit, hit + alarm),
+            "recall": recall,
+            "specificity": specificity,
+            "f1": ratio(2 * hit, positive + hit + alarm),
+            "accuracy": accuracy,
+            "balanced_accuracy": recall if multiclass else (recall + specificity) / 2,
+        }
+
+    def why_undefined(self, metric: str) -> list[str]:
+        """For each class, what the metric lacks; an empty text where it is defined."""
+        positive, negative, hit, alarm = self._masks.sum(axis=1)
+        counts = {
+            "known": positive + negative,
+            "positive": positive,
+            "negative": negative,
+            "predicted": hit + alarm,
+            "positive or predicted": positive + alarm,
+        }
+        needs = ("positive",) if (self.task, metric) == ("multiclass", "balanced_accuracy") else NEEDS[metric]
+        return [
+            next((f"no {need} case" for need in ("known", *needs) if counts[need][k] == 0), "")
+            for k in range(len(positive))
+        ]
+
+
+def choose_operating_thresholds(
+    table: PredictionTable, *, split: str = "val", rule: str = "youden"
+) -> dict[str, float]:
+    """Choose, on validation cases only, from which probability a finding counts as present.
+
+    ``youden`` takes the highest recall + specificity - 1 (Youden 1950, Cancer 3:32), ``f1`` the highest F1.
+    Candidates are the probabilities that occur; of equals the highest is taken.
+
+    Args:
+        table: predictions that hold the validation cases.
+        split: the part to choose on.
+        rule: ``youden`` or ``f1``.
+
+    Returns:
+        Threshold of each finding. A finding without both present and absent cases is not in it and keeps 0.5.
+        Multi-class cohorts need none: empty.
+
+    Raises:
+        UsageError: the part is ``test``, or the table has no case of it.
+    """
+    if table.task == "multiclass":
+        return {}
+    if rule not in ("youden", "f1"):
+        raise UsageError(f"unknown rule '{rule}'", fix="choose from: youden, f1")
+    if split == "test":
+        raise UsageError("thresholds chosen on test cases would flatter the test", fix="choose them on val")
+    part = table.part(split)
+    if not part.case_ids:
+        raise UsageError(f"no prediction is of the part '{split}'", fix="predict its cases first")
+    chosen = {
+        name: _best_threshold(part.probabilities[:, k], part.truth[:, k], rule)
+        for k, name in enumerate(part.classes)
+    }
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
+def _best_threshold(scores: Floats, truth: Floats, rule: str) -> float | None:
+    """The candidate with the highest gain, the highest of equals; None with only one kind of case."""
+    ranking = Ranking.of(scores, truth)
+    positives, negatives = int(ranking.positive.sum()), int((~ranking.positive).sum())
+    if positives == 0 or negatives == 0:
+        return None
+    last = np.append(ranking.starts[1:], len(ranking.order)) - 1  # the last case of each group of equals
+    hits, alarms = np.cumsum(ranking.positive)[last], np.cumsum(~ranking.positive)[last]
+    if rule == "youden":  # times positives * negatives, so that equals are equal
+        gain = hits * negatives - alarms * positives
+    else:
+        gain = 2 * hits / (positives + hits + alarms)
+    return float(scores[ranking.order[last[int(gain.argmax())]]])

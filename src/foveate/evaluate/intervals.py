@@ -1,0 +1,161 @@
+"""How sure a number is: percentile bootstrap intervals that resample patients, not cases.
+
+Cases of one patient resemble each other, so resampling cases would promise more certainty than there is. Here
+a replicate draws as many patients as there are, with replacement, each with all of its cases (the cluster
+bootstrap: Field and Welsh 2007, J. R. Stat. Soc. B 69:369; percentile interval: Efron and Tibshirani 1993,
+chapter 13). A replicate is a vector of case weights: how often the patient of each case was drawn. Every
+metric is a function of such weights, its value on the cohort itself is that function at weight 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.errors import UsageError
+from foveate.types import Track, quiet
+
+Floats = NDArray[np.float64]
+#: ``(B, N)`` case weights → arrays by name, each ``(B, ...)``, NaN where undefined.
+Statistic = Callable[[Floats], Mapping[str, Floats]]
+
+MAX_UNDEFINED = 0.2
+"""Above this share of undefined replicates no interval is given. A class that one patient alone has is absent
+from 37 % of the replicates and gets none; one that two patients have is absent from 14 % and gets one."""
+_CHUNK = 500_000  # weights held at once: 4 MB, so that a chunk stays in the processor's cache
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A metric as it stands in every result file.
+
+    Attributes:
+        value: the metric on the cohort, or None where it is undefined.
+        low, high: its interval, or None where there is none.
+        n: number of cases it was computed from.
+        patients: number of patients they belong to.
+        reason: why the value or the interval is missing or limited, or None.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    patients: int
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, float | int | str | None]:
+        """As plain numbers, text and None."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """Patient-clustered percentile bootstrap.
+
+    Attributes:
+        n: number of replicates; 0 for no intervals.
+        level: coverage that the interval aims at.
+        seed: of the draws; the same patients in the same order give the same replicates.
+    """
+
+    n: int = 1000
+    level: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n < 0 or not 0 < self.level < 1:
+            raise UsageError(
+                f"a bootstrap of {self.n} replicates at level {self.level} makes no sense",
+                fix="give a number of replicates (0 for no intervals) and a level between 0 and 1",
+            )
+
+    def replicates(
+        self, statistic: Statistic, patient_ids: Sequence[str], track: Track = quiet
+    ) -> dict[str, Floats]:
+        """Compute a statistic on every replicate.
+
+        Args:
+            statistic: function of ``(B, N)`` case weights.
+            patient_ids: patient of each of the N cases.
+            track: shows progress.
+
+        Returns:
+            Arrays by name, each ``(n, ...)``; none at all where there are fewer than two patients.
+        """
+        _, index = np.unique(np.asarray(patient_ids, dtype=object), return_inverse=True)
+        if self.n == 0 or index.max(initial=0) < 1:
+            return {}
+        chunks = list(self._chunks(len(index)))
+        draws = np.random.default_rng(self.seed)
+        parts = [statistic(_weights(draws, rows, index)) for rows in track(chunks, "Bootstrap")]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def value(
+        self, point: float, replicates: Floats | None, *, n: int, patients: int, reason: str = ""
+    ) -> Value:
+        """Put a metric together with its interval.
+
+        Args:
+            point: the metric on the cohort, NaN where undefined.
+            replicates: ``(n,)`` of it, NaN where undefined, or None where there are none.
+            n: number of cases.
+            patients: number of patients.
+            reason: what limits the value itself.
+        """
+        if np.isnan(point):
+            return Value(None, None, None, n, patients, reason or "undefined")
+        low, high, limit = self._interval(point, replicates, patients)
+        return Value(float(point), low, high, n, patients, "; ".join(filter(None, (reason, limit))) or None)
+
+    def _interval(
+        self, point: float, replicates: Floats | None, patients: int
+    ) -> tuple[float | None, float | None, str]:
+        if self.n == 0:
+            return None, None, "no interval was asked for"
+        if patients < 2 or replicates is None:
+            return None, None, "no interval: all cases are of one patient"
+        defined = replicates[~np.isnan(replicates)]
+        lost = len(replicates) - len(defined)
+        if lost > MAX_UNDEFINED * len(replicates):
+            return None, None, f"no interval: undefined in {lost} of {len(replicates)} bootstrap replicates"
+        tail = (1 - self.level) / 2
+        low, high = (float(bound) for bound in np.quantile(defined, [tail, 1 - tail]))
+        if low == high:
+            return low, high, "the bootstrap replicates do not differ, so the interval says nothing"
+        notes = (
+            [f"{lost} of {len(replicates)} bootstrap replicates were undefined and left out"] if lost else []
+        )
+        if not low <= point <= high:
+            notes.append("the value lies outside its interval: this metric is biased under resampling")
+        return low, high, "; ".join(notes)
+
+    def _chunks(self, cases: int) -> Iterator[int]:
+        size = max(1, _CHUNK // cases)
+        for start in range(0, self.n, size):
+            yield min(size, self.n - start)
+
+
+def mean_of_defined(values: Floats) -> Floats:
+    """Mean over the last axis of what is not NaN; NaN where nothing is defined."""
+    defined = ~np.isnan(values)
+    return ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
+
+
+def ratio(part: NDArray[np.generic], whole: NDArray[np.generic]) -> Floats:
+    """``part / whole``, NaN where the whole is 0."""
+    part, whole = np.broadcast_arrays(np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64))
+    result: Floats = np.full(whole.shape, np.nan)
+    np.divide(part, whole, out=result, where=whole != 0)
+    return result
+
+
+def _weights(draws: np.random.Generator, rows: int, index: NDArray[np.intp]) -> Floats:
+    """``(rows, N)`` case weights: how often the patient of each case was drawn."""
+    patients = int(index.max()) + 1
+    drawn = draws.integers(patients, size=(rows, patients)) + np.arange(rows)[:, None] * patients
+    times = np.bincount(drawn.ravel(), minlength=rows * patients).reshape(rows, patients)
+    return times[:, index].astype(np.float64)

@@ -1,0 +1,246 @@
+"""All numbers of one part of a cohort, each with n, patients and an interval: ``metrics.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from foveate.errors import UsageError
+from foveate.evaluate.calibration import Calibration
+from foveate.evaluate.discrimination import Bools, Discrimination
+from foveate.evaluate.intervals import Bootstrap, Floats, mean_of_defined
+from foveate.evaluate.table import DEFAULT_THRESHOLD, PredictionTable
+from foveate.types import Track, quiet
+
+#: Metric of the whole cohort → the per-class metric that it averages.
+_OVERALL = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced_accuracy",
+    "f1_macro": "f1",
+    "precision_macro": "precision",
+    "recall_macro": "recall",
+    "auroc_macro": "auroc",
+    "ap_macro": "ap",
+}
+_PER_CLASS = ("auroc", "ap", "precision", "recall", "specificity", "f1")
+_CURVE_POINTS = 500  # more would not show in a figure
+
+
+def evaluate_predictions(
+    table: PredictionTable,
+    *,
+    split: str = "test",
+    thresholds: Mapping[str, float] | None = None,
+    n_boot: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    track: Track = quiet,
+) -> dict[str, Any]:
+    """Evaluate the predictions of one part.
+
+    Args:
+        table: predictions, of any parts.
+        split: the part to evaluate.
+        thresholds: of the findings (multi-label), chosen on validation cases; 0.5 unless given.
+        n_boot: bootstrap replicates; 0 for no intervals.
+        level: of the intervals.
+        seed: of the bootstrap.
+        track: shows progress.
+
+    Returns:
+        Plain JSON: metrics over all classes and per class, confusion, calibration and curves. Undefined
+        values are None with a reason. Definitions stand in ``discrimination`` and ``calibration``.
+
+    Raises:
+        UsageError: the part has no case, or a threshold is for no finding of this cohort.
+    """
+    _check(table, split, thresholds)
+    part = table.part(split)
+    known = part.only(np.asarray(~np.isnan(part.truth).all(axis=1)))
+    counted = _Counted.of(known, thresholds, Bootstrap(n_boot, level, seed), track)
+    return {
+        "task": known.task,
+        "classes": list(known.classes),
+        "split": split,
+        "n": len(known.case_ids),
+        "patients": len(set(known.patient_ids)),
+        "without_truth": len(part.case_ids) - len(known.case_ids),
+        "bootstrap": {"n": n_boot, "level": level, "unit": "patient", "seed": seed},
+        "metrics": {name: counted.overall(name) for name in _OVERALL},
+        "per_class": {name: counted.per_class(k) for k, name in enumerate(known.classes)},
+        "confusion": _confusion(known, counted.decided),
+        "calibration": counted.calibrated(),
+        "curves": {name: _curves(known, k) for k, name in enumerate(known.classes)},
+    }
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """Everything that the values of one part are put together from.
+
+    Attributes:
+        table: the cases with known truth.
+        thresholds: of the findings.
+        decided: ``(N, K)`` what the model decides.
+        bootstrap: of the intervals.
+        discrimination, calibration: the functions of case weights.
+        point: their values at weight 1, without the axis of replicates.
+        replicates: their values on every replicate; none where there is no interval.
+    """
+
+    table: PredictionTable
+    thresholds: Mapping[str, float]
+    decided: Bools
+    bootstrap: Bootstrap
+    discrimination: Discrimination
+    calibration: Calibration
+    point: Mapping[str, Floats] = field(default_factory=dict)
+    replicates: Mapping[str, Floats] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        table: PredictionTable,
+        thresholds: Mapping[str, float] | None,
+        bootstrap: Bootstrap,
+        track: Track,
+    ) -> _Counted:
+        """Compute every metric on the cohort and on every replicate."""
+        decided = table.decisions(thresholds)
+        discrimination, calibration = Discrimination(table, decided), Calibration(table)
+
+        def statistic(weights: Floats) -> dict[str, Floats]:
+            return discrimination(weights) | calibration(weights)
+
+        once = statistic(np.ones((1, len(table.case_ids))))
+        point = {name: values[0] for name, values in once.items()}
+        replicates = bootstrap.replicates(statistic, table.patient_ids, track)
+        return cls(
+            table, thresholds or {}, decided, bootstrap, discrimination, calibration, point, replicates
+        )
+
+    def overall(self, name: str) -> dict[str, Any]:
+        """One metric averaged over the classes for which it is defined, in each replicate anew."""
+        source = _OVERALL[name]
+        parts = self.replicates.get(source)
+        value = self.bootstrap.value(
+            float(mean_of_defined(self.point[source])),
+            None if parts is None else mean_of_defined(parts),
+            n=len(self.table.case_ids),
+            patients=len(set(self.table.patient_ids)),
+            reason=self._left_out(source),
+        )
+        return value.to_json()
+
+    def per_class(self, k: int) -> dict[str, Any]:
+        """Every metric of one class against the rest."""
+        truth = self.table.truth[:, k]
+        name = self.table.classes[k]
+        threshold = self.thresholds.get(name, DEFAULT_THRESHOLD) if self.table.task == "multilabel" else None
+        values = {metric: self._of_class(metric, k) for metric in _PER_CLASS}
+        return {"n": int((truth == 1).sum()), **values, "threshold": threshold}
+
+    def calibrated(self) -> dict[str, Any]:
+        """ECE, Brier score and the points of the reliability curve."""
+        return {
+            "ece": self._whole("ece"),
+            "brier": self._whole("brier"),
+            "bins": self.calibration.bins(),
+        }
+
+    def _of_class(self, metric: str, k: int) -> dict[str, Any]:
+        known = ~np.isnan(self.table.truth[:, k])
+        parts = self.replicates.get(metric)
+        value = self.bootstrap.value(
+            float(self.point[metric][k]),
+            None if parts is None else parts[:, k],
+            n=int(known.sum()),
+            patients=len(_patients(self.table, known)),
+            reason=self.discrimination.why_undefined(metric)[k],
+        )
+        return value.to_json()
+
+    def _whole(self, metric: str) -> dict[str, Any]:
+        value = self.bootstrap.value(
+            float(self.point[metric]),
+            self.replicates.get(metric),
+            n=len(self.table.case_ids),
+            patients=len(set(self.table.patient_ids)),
+            reason="" if self.table.case_ids else "no known case",
+        )
+        return value.to_json()
+
+    def _left_out(self, metric: str) -> str:
+        """Which classes the average is without, and how many replicates are without a further one."""
+        if metric == "accuracy" and self.table.task == "multiclass":
+            return "" if self.table.case_ids else "no known case"
+        named = zip(self.table.classes, self.discrimination.why_undefined(metric), strict=True)
+        gone = [f"{name} ({why})" for name, why in named if why]
+        texts = [f"undefined and left out: {', '.join(gone)}"] if gone else []
+        if metric in self.replicates:
+            lacking = np.isnan(self.replicates[metric]) & ~np.isnan(self.point[metric])
+            if count := int(lacking.any(axis=1).sum()):
+                texts.append(
+                    f"a further class was undefined and left out in {count} of {len(lacking)} replicates"
+                )
+        return "; ".join(texts)
+
+
+def _check(table: PredictionTable, split: str, thresholds: Mapping[str, float] | None) -> None:
+    if split not in table.splits:
+        held = ", ".join(sorted({repr(name) for name in table.splits})) or "none"
+        raise UsageError(
+            f"no prediction is of the part '{split}'", fix=f"predict its cases first; parts held: {held}"
+        )
+    unknown = sorted(set(thresholds or {}) - set(table.classes))
+    if unknown or (thresholds and table.task == "multiclass"):
+        raise UsageError(
+            f"thresholds for {', '.join(unknown or sorted(thresholds or {}))} cannot be used here",
+            fix="thresholds belong to findings (multi-label); multi-class takes the most probable class",
+        )
+
+
+def _patients(table: PredictionTable, keep: Bools) -> set[str]:
+    return {name for name, kept in zip(table.patient_ids, keep, strict=True) if kept}
+
+
+def _confusion(table: PredictionTable, decided: Bools) -> dict[str, Any]:
+    """Multi-class: counts with truth in rows. Multi-label: four counts per finding."""
+    positive, negative = table.truth == 1, table.truth == 0
+    if table.task == "multiclass":
+        counts = positive.astype(np.int64).T @ decided.astype(np.int64)
+        return {"labels": list(table.classes), "counts": counts.tolist()}
+    return {
+        name: {
+            "tn": int((negative & ~decided)[:, k].sum()),
+            "fp": int((negative & decided)[:, k].sum()),
+            "fn": int((positive & ~decided)[:, k].sum()),
+            "tp": int((positive & decided)[:, k].sum()),
+        }
+        for k, name in enumerate(table.classes)
+    }
+
+
+def _curves(table: PredictionTable, k: int) -> dict[str, dict[str, list[float]]]:
+    """ROC and precision-recall curve of one class for drawing; empty where AUROC is undefined."""
+    known = ~np.isnan(table.truth[:, k])
+    truth, scores = table.truth[known, k], table.probabilities[known, k]
+    if len(np.unique(truth)) < 2:
+        return {"roc": {"fpr": [], "tpr": []}, "pr": {"recall": [], "precision": []}}
+    fpr, tpr, _ = roc_curve(truth, scores)
+    precision, recall, _ = precision_recall_curve(truth, scores, drop_intermediate=True)
+    return {
+        "roc": _thinned({"fpr": fpr, "tpr": tpr}),
+        "pr": _thinned({"recall": recall, "precision": precision}),
+    }
+
+
+def _thinned(curve: Mapping[str, Floats]) -> dict[str, list[float]]:
+    """At most ``_CURVE_POINTS`` points, both ends among them."""
+    length = len(next(iter(curve.values())))
+    chosen = np.linspace(0, length - 1, min(length, _CURVE_POINTS)).round().astype(int)
+    return {name: [float(value) for value in values[chosen]] for name, values in curve.items()}

@@ -1,0 +1,234 @@
+"""The table of predictions: written once by the model, read by everything that counts.
+
+One row a case, one file a run: ``task, case_id, patient_id, split, predicted``, then ``true:<class>``,
+``prob:<class>`` and ``logit:<class>`` for each class. Numbers are written so that reading them back gives the
+same double; a blank truth is unknown. ``predicted`` is for the reader's eye and is not read back.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.errors import InputRefused
+from foveate.files import write_atomic
+from foveate.types import Prediction, Task
+
+Floats = NDArray[np.float64]
+DEFAULT_THRESHOLD = 0.5
+_FIXED = ("task", "case_id", "patient_id", "split", "predicted")
+_BLOCKS = ("true", "prob", "logit")
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionTable:
+    """Predictions of N cases over K classes.
+
+    Attributes:
+        task: ``multiclass`` or ``multilabel``.
+        classes: K names.
+        case_ids, patient_ids, splits: of each case.
+        logits: ``(N, K)`` raw scores.
+        probabilities: ``(N, K)`` in [0, 1].
+        truth: ``(N, K)`` 1, 0, or NaN where unknown.
+    """
+
+    task: Task
+    classes: tuple[str, ...]
+    case_ids: tuple[str, ...]
+    patient_ids: tuple[str, ...]
+    splits: tuple[str, ...]
+    logits: Floats
+    probabilities: Floats
+    truth: Floats
+
+    @classmethod
+    def of(cls, task: Task, classes: Sequence[str], predictions: Sequence[Prediction]) -> Self:
+        """Stack single predictions."""
+
+        def stacked(rows: list[Floats]) -> Floats:
+            return np.array(rows, dtype=np.float64).reshape(len(rows), len(classes))
+
+        return cls(
+            task,
+            tuple(classes),
+            tuple(item.case_id for item in predictions),
+            tuple(item.patient_id for item in predictions),
+            tuple(item.split for item in predictions),
+            stacked([item.logits for item in predictions]),
+            stacked([item.probabilities for item in predictions]),
+            stacked([item.truth for item in predictions]),
+        )
+
+    def only(self, keep: NDArray[np.bool_]) -> PredictionTable:
+        """The cases at which ``keep``, ``(N,)``, is True."""
+
+        def chosen(names: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(name for name, kept in zip(names, keep, strict=True) if kept)
+
+        return PredictionTable(
+            self.task,
+            self.classes,
+            chosen(self.case_ids),
+            chosen(self.patient_ids),
+            chosen(self.splits),
+            self.logits[keep],
+            self.probabilities[keep],
+            self.truth[keep],
+        )
+
+    def part(self, split: str) -> PredictionTable:
+        """The cases of one part: train, val or test."""
+        return self.only(np.array([name == split for name in self.splits], dtype=bool))
+
+    def decisions(self, thresholds: Mapping[str, float] | None = None) -> NDArray[np.bool_]:
+        """What the model decides, ``(N, K)``.
+
+        Multi-class: True at the most probable class, the first of equals. Multi-label: True where the
+        probability reaches the finding's threshold (0.5 unless given).
+        """
+        if self.task == "multiclass":
+            best = self.probabilities.argmax(axis=1)
+            return np.asarray(best[:, None] == np.arange(len(self.classes)))
+        given = thresholds or {}
+        limits = np.array([given.get(name, DEFAULT_THRESHOLD) for name in self.classes])
+        return self.probabilities >= limits
+
+
+def write_predictions(
+    path: Path,
+    task: Task,
+    classes: Sequence[str],
+    predictions: Sequence[Prediction],
+    *,
+    thresholds: Mapping[str, float] | None = None,
+) -> None:
+    """Write ``predictions.csv``.
+
+    Args:
+        path: the file to create or replace.
+        task: ``multiclass`` or ``multilabel``.
+        classes: K names, in the order of every score vector.
+        predictions: one per case.
+        thresholds: of the findings, for the column ``predicted`` (multi-label; 0.5 unless given).
+    """
+    table = PredictionTable.of(task, classes, predictions)
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(_header(classes))
+    for row, decided in enumerate(table.decisions(thresholds)):
+        predicted = ";".join(name for name, yes in zip(classes, decided, strict=True) if yes)
+        truth = ("" if np.isnan(value) else int(value) for value in table.truth[row])
+        numbers = (*truth, *table.probabilities[row].tolist(), *table.logits[row].tolist())
+        names = (task, table.case_ids[row], table.patient_ids[row], table.splits[row], predicted)
+        writer.writerow([*names, *numbers])
+    write_atomic(path, stream.getvalue())
+
+
+def read_predictions(path: Path) -> PredictionTable:
+    """Read ``predictions.csv``, also one that another program wrote.
+
+    Raises:
+        InputRefused: columns are missing or doubled, a value is not what its column holds, a case stands
+            twice, or the file has no row. The message names the row as an editor counts lines.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream)
+            header = next(reader, [])
+            classes = _classes(path, header)
+            rows = [(reader.line_num, row) for row in reader if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise _refused(path, f"this cannot be read as a CSV in UTF-8: {error}", "not-a-csv") from error
+    places = [header.index(name) for name in _header(classes)]
+    for line, row in rows:
+        if len(row) != len(header):
+            raise _refused(path, f"row {line} has {len(row)} fields, the header {len(header)}", "bad-row")
+    ordered = [(line, [row[place] for place in places]) for line, row in rows]
+    return _table(path, classes, ordered)
+
+
+def _header(classes: Sequence[str]) -> list[str]:
+    return [*_FIXED, *(f"{block}:{name}" for block in _BLOCKS for name in classes)]
+
+
+def _classes(path: Path, header: Sequence[str]) -> tuple[str, ...]:
+    classes = tuple(name.removeprefix("true:") for name in header if name.startswith("true:"))
+    missing = [name for name in _header(classes) if name not in header]
+    if missing or not classes:
+        raise _refused(
+            path, f"columns are missing: {', '.join(missing) or 'true:<class>'}", "columns-missing"
+        )
+    if len(set(header)) != len(header):
+        raise _refused(path, "a column stands twice", "columns-doubled")
+    return classes
+
+
+def _table(path: Path, classes: tuple[str, ...], rows: Sequence[tuple[int, list[str]]]) -> PredictionTable:
+    if not rows:
+        raise _refused(path, "there is no prediction in this file", "no-predictions")
+    tasks = {row[0] for _, row in rows}
+    if len(tasks) != 1 or not tasks <= set(get_args(Task)):
+        raise _refused(
+            path, f"the column task must be one of {', '.join(get_args(Task))} throughout", "bad-task"
+        )
+    cases, patients, splits = (tuple(row[place] for _, row in rows) for place in (1, 2, 3))
+    _check_unique(path, rows)
+    numbers = np.array([_numbers(path, line, row[len(_FIXED) :], len(classes)) for line, row in rows])
+    truth, probabilities, logits = np.split(numbers, 3, axis=1)
+    task = cast(Task, tasks.pop())
+    table = PredictionTable(task, classes, cases, patients, splits, logits, probabilities, truth)
+    _check_truth(path, table, [line for line, _ in rows])
+    return table
+
+
+def _check_unique(path: Path, rows: Sequence[tuple[int, list[str]]]) -> None:
+    seen: dict[str, int] = {}
+    for line, row in rows:
+        if row[1] in seen:
+            raise _refused(
+                path, f"case '{row[1]}' stands in row {seen[row[1]]} and in row {line}", "case-doubled"
+            )
+        if not row[2]:
+            raise _refused(path, f"row {line} has no patient_id", "patient-missing")
+        seen[row[1]] = line
+
+
+def _numbers(path: Path, line: int, fields: Sequence[str], classes: int) -> list[float]:
+    try:
+        numbers = [float(field) if field else np.nan for field in fields]
+    except ValueError as error:
+        raise _refused(path, f"row {line}: {error}", "not-a-number") from error
+    truth, probabilities, logits = (
+        numbers[start : start + classes] for start in range(0, 3 * classes, classes)
+    )
+    if not all(value in (0, 1) or field == "" for value, field in zip(truth, fields, strict=False)):
+        raise _refused(path, f"row {line}: truth must be 1, 0 or blank", "bad-truth")
+    if not all(0 <= value <= 1 for value in probabilities):
+        raise _refused(
+            path, f"row {line}: a probability lies outside [0, 1] or is missing", "bad-probability"
+        )
+    if not np.isfinite(logits).all():
+        raise _refused(path, f"row {line}: a logit is not finite or is missing", "bad-logit")
+    return numbers
+
+
+def _check_truth(path: Path, table: PredictionTable, lines: Sequence[int]) -> None:
+    if table.task == "multilabel":
+        return
+    unknown = np.isnan(table.truth).all(axis=1)
+    wrong = ~unknown & (table.truth.sum(axis=1) != 1)
+    if wrong.any():
+        line = lines[int(wrong.argmax())]
+        raise _refused(path, f"row {line}: a multi-class case has exactly one true class", "bad-truth")
+
+
+def _refused(path: Path, what: str, code: str) -> InputRefused:
+    return InputRefused(what, where=str(path), fix="write the file again with `foveate predict`", code=code)

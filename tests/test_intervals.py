@@ -1,0 +1,194 @@
+"""The patient-clustered bootstrap: what it draws, how often it covers, and when it says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from foveate.errors import UsageError
+from foveate.evaluate import evaluate_predictions
+from foveate.evaluate import intervals as module
+from foveate.evaluate.intervals import Bootstrap, Floats, mean_of_defined
+from foveate.types import Item
+from test_discrimination import random_multiclass, table_of
+
+NAN = float("nan")
+
+
+def _weights_of(bootstrap: Bootstrap, patients: Sequence[str]) -> np.ndarray:
+    return bootstrap.replicates(lambda weights: {"weights": weights}, patients)["weights"]
+
+
+def test_a_replicate_draws_as_many_patients_as_there_are_each_with_all_cases() -> None:
+    patients = ["b", "a", "b", "c", "a", "b"]
+    weights = _weights_of(Bootstrap(500, seed=3), patients)
+    assert weights.shape == (500, 6)
+    for same in ([0, 2, 5], [1, 4], [3]):
+        assert (weights[:, same] == weights[:, same[:1]]).all()
+    once = weights[:, [1, 0, 3]]
+    assert (once.sum(axis=1) == 3).all()
+    assert stats.chisquare(once.sum(axis=0)).pvalue > 1e-3  # every patient is as likely
+    shares = [(once[:, 0] == times).mean() for times in range(4)]
+    np.testing.assert_allclose(shares, stats.binom.pmf(range(4), 3, 1 / 3), atol=0.08)
+
+
+def test_the_seed_decides_and_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    patients = [str(n // 2) for n in range(40)]
+    first = _weights_of(Bootstrap(90, seed=1), patients)
+    assert (first == _weights_of(Bootstrap(90, seed=1), patients)).all()
+    assert (first != _weights_of(Bootstrap(90, seed=2), patients)).any()
+    monkeypatch.setattr(module, "_CHUNK", 40 * 7)
+    assert (first == _weights_of(Bootstrap(90, seed=1), patients)).all()
+
+
+def test_the_interval_is_the_percentiles_of_the_replicates() -> None:
+    replicates = np.random.default_rng(0).normal(size=999)
+    value = Bootstrap(999, level=0.9).value(0.0, replicates, n=50, patients=20)
+    assert value.low == pytest.approx(np.percentile(replicates, 5))
+    assert value.high == pytest.approx(np.percentile(replicates, 95))
+    assert (value.value, value.n, value.patients, value.reason) == (0.0, 50, 20, None)
+
+
+def _mean_interval(values: np.ndarray, patients: Sequence[str], n: int, seed: int = 0) -> tuple[float, float]:
+    def mean(weights: Floats) -> dict[str, Floats]:
+        return {"mean": weights @ values / weights.sum(axis=1)}
+
+    bootstrap = Bootstrap(n, seed=seed)
+    replicates = bootstrap.replicates(mean, patients)["mean"]
+    value = bootstrap.value(float(values.mean()), replicates, n=len(values), patients=len(set(patients)))
+    assert value.low is not None
+    assert value.high is not None
+    return value.low, value.high
+
+
+def _clustered(draws: np.random.Generator, patients: int, cases: int) -> tuple[np.ndarray, list[str]]:
+    """Values that patients share in part: within-patient correlation 0.5."""
+    values = draws.normal(size=(patients, 1)) + draws.normal(size=(patients, cases))
+    return values.ravel(), [f"p{p}" for p in range(patients) for _ in range(cases)]
+
+
+def test_equal_clusters_give_the_interval_of_the_patients_means_in_scipy() -> None:
+    values, patients = _clustered(np.random.default_rng(5), 40, 5)
+    means = values.reshape(40, 5).mean(axis=1)
+    other = stats.bootstrap(
+        (means,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(9)
+    )
+    found = _mean_interval(values, patients, 20_000)
+    np.testing.assert_allclose(found, other.confidence_interval, atol=0.01)
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    draws, rounds = np.random.default_rng(11), 300
+    clustered = naive = 0
+    for seed in range(rounds):
+        values, patients = _clustered(draws, 50, 4)
+        low, high = _mean_interval(values, patients, 300, seed)
+        clustered += low <= 0 <= high
+        low, high = _mean_interval(values, [str(n) for n in range(len(values))], 300, seed)
+        naive += low <= 0 <= high
+    assert 0.91 <= clustered / rounds <= 0.98
+    assert naive / rounds < 0.86  # resampling cases promises too much
+
+
+def test_the_clustered_interval_is_wider_than_the_naive_one() -> None:
+    draws = np.random.default_rng(2)
+    skill = np.repeat(draws.random(30) < 0.7, 6)
+    truth = draws.integers(2, size=180)
+    probabilities = np.eye(2)[np.where(skill, truth, 1 - truth)] * 0.8 + 0.1
+    patients = [f"p{n // 6}" for n in range(180)]
+    by_patient = evaluate_predictions(
+        table_of("multiclass", np.eye(2)[truth], probabilities, patients=patients)
+    )
+    by_case = evaluate_predictions(table_of("multiclass", np.eye(2)[truth], probabilities))
+    for name in ("accuracy", "balanced_accuracy", "auroc_macro"):
+        wide, narrow = by_patient["metrics"][name], by_case["metrics"][name]
+        assert wide["value"] == narrow["value"]
+        assert wide["high"] - wide["low"] > 1.7 * (narrow["high"] - narrow["low"])  # sqrt(6) if wholly shared
+        assert (wide["n"], wide["patients"], narrow["patients"]) == (180, 30, 180)
+
+
+def test_every_metric_is_replicated_as_if_the_drawn_patients_were_the_cohort() -> None:
+    """Literal resampling, row by row, gives the same percentiles."""
+    table = random_multiclass(17, 30, 3, 6)
+    patients = [f"p{n // 3}" for n in range(30)]
+    table = table_of("multiclass", table.truth, table.probabilities, patients=patients)
+    found = evaluate_predictions(table, n_boot=40, seed=6)["metrics"]
+    times = _weights_of(Bootstrap(40, seed=6), patients).astype(int)
+    literal = []
+    for row in times:
+        copy = table_of("multiclass", np.repeat(table.truth, row, 0), np.repeat(table.probabilities, row, 0))
+        literal.append(evaluate_predictions(copy, n_boot=0)["metrics"])
+    for name, value in found.items():
+        replicates = [one[name]["value"] for one in literal]
+        assert [value["low"], value["high"]] == pytest.approx(
+            np.percentile(replicates, [2.5, 97.5]).tolist()
+        ), name
+
+
+def test_one_patient_has_no_interval() -> None:
+    table = table_of("multiclass", np.eye(2)[[0, 1, 1]], np.eye(2)[[0, 1, 0]], patients=["p"] * 3)
+    for value in evaluate_predictions(table)["metrics"].values():
+        assert value["value"] is not None
+        assert value["low"] is value["high"] is None
+        assert value["reason"] == "no interval: all cases are of one patient"
+
+
+def test_a_class_of_one_patient_has_a_value_but_no_interval_and_one_of_two_has_both() -> None:
+    truth = np.zeros((40, 3))
+    truth[:1, 0] = truth[:2, 1] = truth[::2, 2] = 1
+    probabilities = np.random.default_rng(1).random((40, 3))
+    found = evaluate_predictions(table_of("multilabel", truth, probabilities))
+    single, double = found["per_class"]["c0"]["auroc"], found["per_class"]["c1"]["auroc"]
+    assert single["value"] is not None
+    assert single["low"] is None
+    lost = int(single["reason"].removeprefix("no interval: undefined in ").split()[0])
+    assert lost == pytest.approx(1000 * (1 - 1 / 40) ** 40, abs=60)  # the patient was not drawn
+    assert double["low"] is not None
+    lost = int(double["reason"].split()[0])
+    assert lost == pytest.approx(1000 * (1 - 2 / 40) ** 40, abs=45)
+    macro = found["metrics"]["auroc_macro"]
+    assert macro["low"] <= macro["value"] <= macro["high"]
+    assert "a further class was undefined and left out in" in macro["reason"]
+
+
+def test_replicates_that_do_not_differ_and_bias_are_said() -> None:
+    perfect = evaluate_predictions(
+        table_of("multiclass", np.eye(2)[[0, 1] * 9], np.eye(2)[[0, 1] * 9]), n_boot=99
+    )
+    assert (
+        perfect["metrics"]["accuracy"]["reason"]
+        == "the bootstrap replicates do not differ, so the interval says nothing"
+    )
+    outside = Bootstrap(50).value(0.0, np.linspace(1, 2, 50), n=9, patients=9)
+    assert outside.low is not None
+    assert "biased" in str(outside.reason)
+    assert (
+        Bootstrap(50).value(NAN, None, n=0, patients=0, reason="no positive case").reason
+        == "no positive case"
+    )
+
+
+def test_settings_without_sense_are_refused() -> None:
+    for settings in ({"n": -1}, {"level": 0.0}, {"level": 1.0}):
+        with pytest.raises(UsageError, match="makes no sense"):
+            Bootstrap(**settings)  # type: ignore[arg-type]
+
+
+def test_means_of_what_is_defined() -> None:
+    np.testing.assert_array_equal(
+        mean_of_defined(np.array([[1.0, NAN, 3.0], [NAN, NAN, NAN], [0.0, 0.0, 6.0]])), [2.0, NAN, 2.0]
+    )
+
+
+def test_progress_is_shown() -> None:
+    seen: list[str] = []
+
+    def track(items: Sequence[Item], what: str) -> Iterable[Item]:
+        seen.append(what)
+        return items
+
+    evaluate_predictions(random_multiclass(0, 20, 3, 9), n_boot=20, track=track)
+    assert seen == ["Bootstrap"]
