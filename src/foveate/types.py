@@ -43,7 +43,8 @@ class Geometry:
         shape: spatial shape in array order, ``(H, W)`` or ``(D, H, W)``.
         spacing: millimetres per step along each array axis, or None if the file does not say.
         affine: ``(4, 4)`` matrix from array index ``(i, j, k, 1)``, in array order, to millimetres
-            in RAS+ (x to the right, y to the front, z up); None for images without a patient frame.
+            in RAS+ (x to the right, y to the front, z up); a single slice is index ``(0, y, x, 1)``. None
+            for images without a patient frame.
         orientation: anatomical direction in which each array axis grows, such as ``("S", "P", "L")``
             for a volume whose slices go up; None if unknown.
     """
@@ -63,7 +64,7 @@ class Image:
             float32, …), never display-windowed. Grey images have C = 1, colour C = 3 (R, G, B).
         geometry: spacing, affine and orientation of the pixels.
         source: path as the user gave it (a folder for a series).
-        sha256: hash of the bytes of the file, or of all files of the series in slice order.
+        sha256: hash of the bytes of the file; for a series, over the hashes of its files in slice order.
         unit: ``"HU"`` for CT after rescaling, else ``"stored"`` (arbitrary units).
         value_range: lowest and highest value the encoding can hold (``(0, 255)`` for 8-bit), or None
             where values are physical or unbounded.

@@ -1,0 +1,237 @@
+"""NIfTI-1 and NIfTI-2 files, plain or gzipped, become volumes in our array order, and back.
+
+NIfTI numbers voxels (i, j, k) with i fastest; our arrays are ``(D, H, W)`` = (k, j, i), and the affine's
+columns are exchanged with them.
+
+| in the file | becomes |
+|---|---|
+| three axes, or more whose further ones have length 1 | ``(1, D, H, W)`` |
+| two axes | ``(1, H, W)`` |
+| four or more axes longer than 1 | refused with their lengths |
+| ``scl_slope``, ``scl_inter`` other than 1 and 0 (a slope of 0 means none) | float32 |
+| integers and floats without scaling | as stored, in native byte order |
+| RGB24 | C = 3, 8-bit |
+| complex, RGBA and 128-bit numbers | refused |
+| sform, else qform | the affine, RAS+, millimetres (metres and micrometres are converted) |
+| neither | spacing from ``pixdim``, no affine, code ``nifti-without-affine`` |
+| NaN or infinite voxels | refused with their number |
+"""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from foveate.errors import InputRefused
+from foveate.files import write_atomic
+from foveate.io.source import MAX_BYTES, Source, check_finite, check_pixels, decoding
+from foveate.io.stack import geometry_of
+from foveate.types import Array, Geometry, Image
+
+_TO_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 1e-3}  # xyzt_units: unknown, metre, millimetre, micrometre
+_FLIP = [2, 1, 0, 3]  # (i, j, k, 1) ↔ (k, j, i, 1)
+_MOST_INFLATION = 1032  # bytes that one byte of DEFLATE can become
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a NIfTI header declares.
+
+    Attributes:
+        shape: spatial, in our order.
+        dtype: of a stored voxel; a triple of bytes for RGB24.
+        offset: bytes before the first voxel.
+        slope, intercept: of the stored values; 1 and 0 if there is no scaling.
+        geometry: as in ``types.Image``.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int
+    slope: float
+    intercept: float
+    geometry: Geometry
+
+    @property
+    def channels(self) -> int:
+        """3 for RGB24, else 1."""
+        return 3 if self.dtype.fields else 1
+
+
+def read_nifti(source: Source, max_pixels: int) -> Image:
+    """Read a NIfTI file: ``(C, D, H, W)``, or ``(C, H, W)`` if it has two axes.
+
+    Raises:
+        InputRefused: it is damaged or truncated, or has axes or numbers without a rule.
+    """
+    with decoding(source.name, "nifti") as codes:
+        stream: Any = source.stream()
+        room = len(source.data)
+        if source.data[:2] == b"\x1f\x8b":
+            stream, room = gzip.GzipFile(fileobj=stream), room * _MOST_INFLATION
+        layout = _layout(stream, source.name, max_pixels)
+        size = prod(layout.shape) * layout.dtype.itemsize
+        if layout.offset + size > room:
+            raise _truncated(layout.offset + size, source.name)
+        stream.seek(layout.offset)
+        data = stream.read(size)
+        if len(data) < size:
+            raise _truncated(layout.offset + size, source.name)
+        if stream.read(1):  # also makes gzip compare its checksum
+            codes.append("trailing-bytes-ignored")
+        pixels = _values(np.frombuffer(data, layout.dtype).reshape(layout.shape), layout, source.name)
+        if layout.geometry.affine is None:
+            codes.append("nifti-without-affine")
+    eight_bit = pixels.dtype == np.uint8
+    return Image(
+        pixels=pixels,
+        geometry=layout.geometry,
+        source=source.name,
+        sha256=source.sha256,
+        value_range=(0.0, 255.0) if eight_bit else None,
+        warnings=tuple(codes),
+    )
+
+
+def probe_nifti(path: Path, max_pixels: int) -> tuple[tuple[int, ...], int]:
+    """Spatial shape and channels, from the header only."""
+    with decoding(str(path), "nifti"), path.open("rb") as stream:
+        zipped = stream.read(2) == b"\x1f\x8b"
+        stream.seek(0)
+        layout = _layout(gzip.GzipFile(fileobj=stream) if zipped else stream, str(path), max_pixels)
+    return layout.shape, layout.channels
+
+
+def write_nifti(path: Path, values: Array, geometry: Geometry) -> None:
+    """Write a mask or heat map in the geometry of its image; gzipped if the name ends in ``.gz``.
+
+    Args:
+        path: written under a temporary name first; the same input gives the same bytes.
+        values: ``(D, H, W)`` or ``(H, W)``; bool is stored as uint8.
+        geometry: of the image that ``values`` belong to.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if values.shape != geometry.shape:
+        raise ValueError(f"values of shape {values.shape} for an image of shape {geometry.shape}")
+    numbers = values.astype(np.uint8) if values.dtype == np.bool_ else values
+    affine = None if geometry.affine is None else geometry.affine[:, _FLIP]
+    image = nibabel.Nifti1Image(numbers.T, affine, dtype=numbers.dtype)
+    image.header.set_xyzt_units("mm")
+    if affine is not None:
+        image.set_sform(affine, code="scanner")
+        image.set_qform(None, code="unknown")
+    elif geometry.spacing is not None:
+        image.header.set_zooms(geometry.spacing[::-1])
+    data = image.to_bytes()
+    write_atomic(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+
+
+def _layout(stream: Any, where: str, max_pixels: int) -> Layout:
+    """Parse the header, and refuse what has no rule before anything is allocated."""
+    block = stream.read(348)
+    second = 540 in (int.from_bytes(block[:4], "little"), int.from_bytes(block[:4], "big"))
+    kind = nibabel.Nifti2Header if second else nibabel.Nifti1Header
+    block += stream.read(540 - 348) if second else b""
+    if len(block) < (540 if second else 348):
+        raise _truncated(352, where)
+    header = kind(block, check=False)
+    shape = _spatial_shape(header, where)
+    check_pixels(shape, max_pixels, where)
+    slope, intercept = header.get_slope_inter()
+    return Layout(
+        shape=shape,
+        dtype=_dtype(header, where),
+        offset=_offset(header, where),
+        slope=1.0 if slope is None else slope,
+        intercept=0.0 if slope is None else intercept,
+        geometry=_geometry(header, shape, where),
+    )
+
+
+def _spatial_shape(header: Any, where: str) -> tuple[int, ...]:
+    count = int(header["dim"][0])
+    sizes = [int(size) for size in header["dim"][1 : count + 1]] if 1 <= count <= 7 else []
+    spatial = sizes[: max(2, min(3, count))]
+    if len(sizes) < 2 or any(size != 1 for size in sizes[3:]):
+        raise InputRefused(
+            f"the axes have lengths {' × '.join(map(str, sizes)) or 'none'}; one image has two or three axes",
+            where=where,
+            fix="write each volume to a file of its own, for instance with `fslsplit`",
+            code="nifti-axes",
+        )
+    return tuple(reversed(spatial))
+
+
+def _dtype(header: Any, where: str) -> np.dtype[Any]:
+    dtype: np.dtype[Any] = header.get_data_dtype()
+    if (dtype.kind not in "iuf" and dtype.names != ("R", "G", "B")) or dtype.itemsize > 8:
+        raise InputRefused(
+            f"voxels of type {dtype.names or dtype} have no rule",
+            where=where,
+            fix="convert the voxels to integers, float32 or RGB24",
+            code="nifti-datatype",
+        )
+    return dtype
+
+
+def _offset(header: Any, where: str) -> int:
+    offset = float(header["vox_offset"])
+    least = int(header["sizeof_hdr"]) + 4
+    if not least <= offset <= MAX_BYTES:
+        raise InputRefused(
+            f"the voxels cannot start at byte {offset:g}",
+            where=f"{where}, field vox_offset",
+            fix="write the file again",
+            code="damaged-nifti",
+        )
+    return int(offset)
+
+
+def _geometry(header: Any, shape: tuple[int, ...], where: str) -> Geometry:
+    millimetres = _TO_MM.get(int(header["xyzt_units"]) % 8, 1.0)
+    if header["sform_code"] <= 0 and header["qform_code"] <= 0:
+        zooms = np.abs(header["pixdim"][1 : len(shape) + 1][::-1].astype(np.float64)) * millimetres
+        known = bool(np.isfinite(zooms).all() and (zooms > 0).all())
+        return Geometry(shape, tuple(zooms.tolist()) if known else None)
+    stored = header.get_sform() if header["sform_code"] > 0 else header.get_qform()
+    affine = np.asarray(stored, dtype=np.float64)[:, _FLIP]
+    affine[:3] *= millimetres
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        raise InputRefused(
+            "the affine is singular or not finite",
+            where=f"{where}, field srow or quatern",
+            fix="write the file again with a valid affine",
+            code="bad-affine",
+        )
+    volume = geometry_of(affine, (1, *shape)[-3:])
+    if len(shape) == 3 or volume.spacing is None or volume.orientation is None:
+        return volume
+    return Geometry(shape, volume.spacing[1:], affine, volume.orientation[1:])
+
+
+def _values(stored: Array, layout: Layout, where: str) -> Array:
+    """``(C, *shape)`` in native byte order, scaled and finite."""
+    if layout.channels == 3:
+        return np.ascontiguousarray(np.stack([stored[name] for name in ("R", "G", "B")]))
+    pixels = stored.astype(stored.dtype.newbyteorder("="))
+    if (layout.slope, layout.intercept) != (1.0, 0.0):
+        pixels = (pixels.astype(np.float64) * layout.slope + layout.intercept).astype(np.float32)
+    check_finite(pixels, where)
+    return pixels[None]
+
+
+def _truncated(needed: int, where: str) -> InputRefused:
+    return InputRefused(
+        f"the file ends before byte {needed:,}, up to which its header declares voxels",
+        where=where,
+        fix="fetch or write the file again",
+        code="truncated-nifti",
+    )

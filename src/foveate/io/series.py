@@ -1,0 +1,205 @@
+"""A folder of DICOM slices becomes one volume, whatever its files are called.
+
+Slices are ordered by Image Position along the common normal, never by name or Instance Number. Anything that
+makes the order or the geometry doubtful is refused with the files named: several series, mixed orientation,
+spacing, size or encoding, two slices in one place, a gap.
+
+Files that are no DICOM images (``DICOMDIR``, hidden files, a README, reports, presentation states) are left
+out with the code ``other-files-ignored``, subfolders with ``subfolders-ignored``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.config import disable_value_validation
+
+from foveate.errors import InputRefused
+from foveate.io.dicom import holds_image, parse, pixel_header, plane_of, read_dicom, require_pixels
+from foveate.io.dicom_pixels import PixelHeader, Values, channels, check_readable, read_values
+from foveate.io.source import Kind, check_bytes, check_pixels, decoding, kind_of, read_source
+from foveate.io.stack import listing, stack_planes
+from foveate.types import Geometry, Image
+
+_NOT_SLICES = ("not-an-image", "unsupported-format", "not-a-regular-file", "symlink-loop", "not-found")
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One file of a series.
+
+    Attributes:
+        path: the file.
+        dataset: parsed, with or without pixels.
+        header: what it says of its pixels.
+        digest: SHA-256 of the file; empty where only the header was read.
+    """
+
+    path: Path
+    dataset: Dataset
+    header: PixelHeader
+    digest: bytes
+
+
+def read_series(folder: Path, max_pixels: int) -> Image:
+    """Read a folder that holds one series: ``(C, D, H, W)``.
+
+    The hash is the SHA-256 over the SHA-256 digests of the slice files in slice order.
+
+    Raises:
+        InputRefused: the folder holds no DICOM image, or its slices do not make one volume.
+    """
+    where = str(folder)
+    with decoding(where, "dicom-series") as codes, disable_value_validation():
+        slices = list(_read_slices(folder, codes))
+        if _is_one_volume_file(slices):
+            image = read_dicom(read_source(slices[0].path, "dicom"), max_pixels)
+            return replace(image, source=where, warnings=(*codes, *image.warnings))
+        order, geometry = _check(slices, where, max_pixels, codes)
+        slices = [slices[index] for index in order]
+        values = [_read_values(each, codes) for each in slices]
+        _refuse_mixed([each.path.name for each in slices], [each.unit for each in values], "unit", where)
+        pixels = np.concatenate([each.pixels for each in values], axis=1)
+    ranges = {each.value_range for each in values}
+    return Image(
+        pixels=pixels,
+        geometry=geometry,
+        source=where,
+        sha256=hashlib.sha256(b"".join(each.digest for each in slices)).hexdigest(),
+        unit=values[0].unit,
+        value_range=ranges.pop() if len(ranges) == 1 else None,
+        warnings=tuple(dict.fromkeys(codes)),
+    )
+
+
+def probe_series(folder: Path, max_pixels: int) -> tuple[tuple[int, ...], int]:
+    """Spatial shape ``(D, H, W)`` and channels of a series, from headers only, with every check on them."""
+    where = str(folder)
+    with decoding(where, "dicom-series") as codes, disable_value_validation():
+        slices = list(_read_slices(folder, codes, header_only=True))
+        if not _is_one_volume_file(slices):
+            _check(slices, where, max_pixels, codes)
+        header, dataset = slices[0].header, slices[0].dataset
+        depth = max(len(slices), header.frames)
+        check_pixels((depth, header.rows, header.columns), max_pixels, where)
+        return (depth, header.rows, header.columns), channels(dataset, header)
+
+
+def _read_slices(folder: Path, codes: list[str], *, header_only: bool = False) -> Iterator[Slice]:
+    """Read every DICOM image that lies directly in a folder, by name (only so that errors repeat)."""
+    total = 0
+    for path in _dicom_files(folder, codes):
+        total += path.stat().st_size
+        check_bytes(total, str(folder))
+        with decoding(str(path), "dicom") as found:
+            if header_only:
+                digest = b""
+                with path.open("rb") as stream:
+                    dataset = parse(stream, str(path), found, header_only=True)
+            else:
+                source = read_source(path, "dicom")
+                digest = bytes.fromhex(source.sha256)
+                dataset = parse(source.stream(), str(path), found)
+            if not holds_image(dataset):
+                codes.append("other-files-ignored")
+                continue
+            header = pixel_header(dataset, str(path))
+            check_readable(header, str(path))
+            if not header_only:
+                require_pixels(dataset, str(path))
+        codes.extend(found)
+        yield Slice(path, dataset, header, digest)
+
+
+def _dicom_files(folder: Path, codes: list[str]) -> Iterator[Path]:
+    """DICOM files directly in a folder; notes what else lies there."""
+    for path in sorted(folder.iterdir()):
+        kind = _kind_or_none(path, codes)
+        if kind == "dicom":
+            yield path
+        elif kind == "dicom-series":
+            codes.append("subfolders-ignored")
+        else:
+            codes.append("other-files-ignored")
+
+
+def _kind_or_none(path: Path, codes: list[str]) -> Kind | None:
+    try:
+        return kind_of(path)
+    except InputRefused as refusal:
+        if refusal.code == "empty-file":
+            codes.append("empty-files-ignored")
+        elif refusal.code not in _NOT_SLICES:
+            raise
+    return None
+
+
+def _is_one_volume_file(slices: Sequence[Slice]) -> bool:
+    """Whether the only image is a multi-frame file."""
+    return len(slices) == 1 and slices[0].header.frames > 1
+
+
+def _check(
+    slices: Sequence[Slice], where: str, max_pixels: int, codes: list[str]
+) -> tuple[list[int], Geometry]:
+    """Refuse slices that do not make one volume; else their order and geometry."""
+    if not slices:
+        inside = " directly in it, only subfolders" if "subfolders-ignored" in codes else ""
+        raise InputRefused(
+            f"the folder holds no DICOM image{inside}",
+            where=where,
+            fix="give the folder that holds the slices of one series",
+            code="no-dicom-in-folder",
+        )
+    names = [each.path.name for each in slices]
+    headers = [each.header for each in slices]
+    _refuse_mixed(names, [str(each.dataset.get("SeriesInstanceUID")) for each in slices], "series", where)
+    _refuse_mixed(names, [(each.rows, each.columns) for each in headers], "size", where)
+    encodings = [(each.samples, each.photometric, each.modality, each.frames) for each in headers]
+    _refuse_mixed(names, encodings, "encoding", where)
+    first = headers[0]
+    check_pixels((len(slices) * first.frames, first.rows, first.columns), max_pixels, where)
+    planes = [plane_of(each.dataset, 0, each.path.name) for each in slices]
+    unplaced = [name for name, plane in zip(names, planes, strict=True) if plane is None]
+    if unplaced or first.frames > 1:
+        raise InputRefused(
+            f"{len(unplaced) or len(names)} of {len(slices)} files do not say where their slice lies: "
+            f"{listing(unplaced or names)}",
+            where=where,
+            fix="export one slice to a file, with Image Position, Image Orientation and Pixel Spacing",
+            code="slice-without-position",
+        )
+    placed = [plane for plane in planes if plane is not None]
+    order, geometry, found = stack_planes(placed, (first.rows, first.columns), where)
+    codes.extend(found)
+    return order, geometry
+
+
+def _read_values(one: Slice, codes: list[str]) -> Values:
+    with decoding(str(one.path), "dicom") as found:
+        values = read_values(one.dataset, one.header, str(one.path), found)
+    codes.extend(found)
+    return values
+
+
+def _refuse_mixed(names: Sequence[str], traits: Sequence[Hashable], what: str, where: str) -> None:
+    """Refuse files that are not alike, naming for each kind how many there are and which."""
+    kinds = Counter(traits)
+    if len(kinds) == 1:
+        return
+    parties = [
+        f"{count} as {kind}: {listing([n for n, t in zip(names, traits, strict=True) if t == kind])}"
+        for kind, count in kinds.most_common()
+    ]
+    raise InputRefused(
+        f"the files differ in {what}\n  - " + "\n  - ".join(parties),
+        where=where,
+        fix="keep one series to a folder, and take localizers and secondary captures out",
+        code=f"mixed-{what}",
+    )
