@@ -1,0 +1,87 @@
+"""The README's own-data steps, run as they stand: its commands, its study, its Python."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from foveate import cli
+from foveate.data.manifest import load_manifest
+from foveate.data.phantom import make_phantom
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+SMALLER = {"size: [224, 224]": "size: [48, 48]", "epochs: 30": "epochs: 1"}  # the only changes
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> Iterator[list[str]]:
+    for block in blocks("console"):
+        for line in block.splitlines():
+            assert line.startswith("$ foveate "), line
+            yield shlex.split(line.removeprefix("$ foveate "), comments=True)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with ``images/benign``, ``images/malignant`` and ``new.png``."""
+    source = make_phantom(tmp_path / "source", patients=60, slices=1, size=64, format="png")
+    for case in load_manifest(source).cases:
+        target = {"cyst": "benign", "HCC": "malignant"}.get(case.label or "")
+        if target:
+            folder = tmp_path / "work" / "images" / target
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(case.views["image"], folder)
+    shutil.copy(next((tmp_path / "source" / "images").iterdir()), tmp_path / "work" / "new.png")
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+def test_the_own_data_steps_work_as_written(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (study,) = blocks("yaml")
+    for old, new in SMALLER.items():
+        assert old in study
+        study = study.replace(old, new)
+    done = []
+    for command in commands():
+        if command[0] == "manifest":
+            with pytest.warns(UserWarning, match="patient"):
+                cli.app(command, standalone_mode=False)
+        else:
+            cli.app(command, standalone_mode=False)
+        if command[0] == "init":
+            assert Path("study.yaml").is_file()
+            Path("study.yaml").write_text(study, encoding="utf-8")
+        done.append(command[0])
+    assert {"manifest", "init", "run", "audit", "split", "train", "predict", "report"} <= set(done)
+    run = workplace / "runs" / "study"
+    for name in ("audit.json", "splits.json", "predictions.csv", "metrics.json", "boxes.csv", "report.html"):
+        assert (run / name).stat().st_size > 0
+    capsys.readouterr()
+    (python,) = blocks("python")
+    exec(compile(python, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "benign" in printed and "malignant" in printed
+
+
+def test_the_manifest_in_the_readme_is_valid(tmp_path: Path) -> None:
+    (table,) = blocks("csv")
+    rows = [line.split(",") for line in table.split()]
+    source = make_phantom(tmp_path / "source", patients=5, slices=1, size=64, format="png")
+    case = next(case for case in load_manifest(source).cases if case.mask)
+    for row in rows[1:]:
+        for text, original in zip(row[3:], (case.views["image"], case.mask), strict=True):
+            if text and original:
+                (tmp_path / text).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(original, tmp_path / text)
+    (tmp_path / "manifest.csv").write_text(table)
+    cohort = load_manifest(tmp_path / "manifest.csv")
+    assert cohort.classes == ("benign", "malignant")
+    assert len({case.patient_id for case in cohort.cases}) == 2
