@@ -1,0 +1,310 @@
+"""Cases become batches: prepared once, kept in the cache, and drawn in an order that a seed decides.
+
+The order of an epoch is a function of ``(seed, epoch)`` alone, so that a training that was interrupted
+in the middle of an epoch finds its place again by skipping the batches it has done.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float16
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foveate.data.cache import FileHashes, PreparedCache, cache_key
+from foveate.errors import InputRefused
+from foveate.io import read_image, read_mask
+from foveate.preprocess import Prepared, Preprocess
+from foveate.types import Array, Case, Cohort, Image, Track, quiet
+
+_ORDER_STREAM = 1  # keeps the random numbers of the order apart from those of augmentation
+Asked = TypeVar("Asked")
+Loaded = TypeVar("Loaded")
+ImageReader = Callable[[Path], Image]
+MaskReader = Callable[[Path], NDArray[np.bool_]]
+Outcome = InputRefused | Literal["found", "made", "without room"]
+
+
+def prepare_case(
+    case: Case,
+    preprocess: Preprocess,
+    *,
+    image_reader: ImageReader = read_image,
+    mask_reader: MaskReader = read_mask,
+) -> dict[str, Prepared]:
+    """Read and prepare every view of a case.
+
+    Args:
+        case: as in the manifest.
+        preprocess: the study's preprocessing.
+        image_reader, mask_reader: how files are read; who prepares several slices of one volume
+            passes readers that remember it.
+
+    Returns:
+        What ``Preprocess.prepare`` made of each view.
+
+    Raises:
+        InputRefused: a file cannot be used.
+        UsageError: the preprocessing does not fit the images.
+    """
+    organ = None
+    if preprocess.config.organ_crop and case.organ_mask is not None:
+        organ = mask_reader(case.organ_mask)
+    return {
+        view: preprocess.prepare(image_reader(path), slice_index=case.slice_index, organ_mask=organ)
+        for view, path in case.views.items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What came of reading every case once.
+
+    Attributes:
+        refused: the cases that cannot be used, with the reason.
+        found: cases that were in the cache.
+        made: cases that were decoded and are in the cache now.
+        without_room: cases that will be decoded anew for every batch.
+    """
+
+    refused: tuple[tuple[Case, InputRefused], ...]
+    found: int
+    made: int
+    without_room: int
+
+
+class PreparedCases:
+    """Cases as tensors, by position.
+
+    Args:
+        cases: all that will be asked for.
+        views: names of the model's inputs; every case needs each.
+        preprocess: the study's preprocessing.
+        cache: where prepared images are kept, or None to decode them for every batch.
+    """
+
+    def __init__(
+        self, cases: Sequence[Case], views: Sequence[str], preprocess: Preprocess, cache: PreparedCache | None
+    ) -> None:
+        self.cases = tuple(cases)
+        self.views = tuple(views)
+        self._preprocess = preprocess
+        self._cache = cache
+        self._keys: dict[str, dict[str, str]] = {}
+
+    def fill(self, track: Track = quiet) -> Filled:
+        """Read every case once: to keep it in the cache, as far as there is room, and to find the unusable.
+
+        Slices of one volume are prepared together, so that its file is decoded once.
+
+        Raises:
+            UsageError: the preprocessing does not fit the images.
+        """
+        groups = _by_file(self.cases, self.views)
+        outcomes: dict[str, Outcome] = {}
+        with ThreadPoolExecutor(max(torch.get_num_threads(), 1)) as pool:
+            if self._cache is not None:
+                self._name_entries(self._cache, pool)
+            settling = pool.map(self._settle, groups)
+            for _, settled in zip(track(groups, "Preparing images"), settling, strict=True):
+                outcomes.update(settled)
+        refused = [(case, outcomes[case.case_id]) for case in self.cases]
+        counts = Counter(outcome for outcome in outcomes.values() if isinstance(outcome, str))
+        return Filled(
+            refused=tuple((case, error) for case, error in refused if isinstance(error, InputRefused)),
+            found=counts["found"],
+            made=counts["made"],
+            without_room=counts["without room"],
+        )
+
+    def part(self, cases: Sequence[Case]) -> PreparedCases:
+        """Some of these cases, on their own."""
+        chosen = PreparedCases(cases, self.views, self._preprocess, self._cache)
+        chosen._keys = self._keys
+        return chosen
+
+    def batch(self, positions: Iterable[int]) -> dict[str, Float16[Tensor, "B C H W"]]:
+        """The named cases, each view stacked; grey images beside colour ones get three channels."""
+        rows = [self._load(self.cases[position]) for position in positions]
+        return {view: _stack([row[view] for row in rows]) for view in self.views}
+
+    def _name_entries(self, cache: PreparedCache, pool: ThreadPoolExecutor) -> None:
+        """Work out the key of every image, and protect them."""
+        hashes = FileHashes(cache.folder / "hashes.json")
+        named = pool.map(functools.partial(self._entry_names, hashes), self.cases)
+        self._keys = {case.case_id: names for case, names in zip(self.cases, named, strict=True)}
+        hashes.save()
+        cache.protect(key for names in self._keys.values() for key in names.values())
+
+    def _entry_names(self, hashes: FileHashes, case: Case) -> dict[str, str]:
+        """Cache key of each view; none where a file is missing, which the reader will report."""
+        organ = case.organ_mask if self._preprocess.config.organ_crop else None
+        try:
+            mask = hashes.of(organ) if organ else None
+            return {
+                view: cache_key(hashes.of(case.views[view]), case.slice_index, mask, self._preprocess.key)
+                for view in self.views
+                if view in case.views
+            }
+        except OSError:
+            return {}
+
+    def _settle(self, group: Sequence[Case]) -> dict[str, Outcome]:
+        """See that cases of one file are in the cache; runs in several threads."""
+        readers = functools.cache(read_image), functools.cache(read_mask)
+        return {case.case_id: self._settle_case(case, *readers) for case in group}
+
+    def _settle_case(self, case: Case, image_reader: ImageReader, mask_reader: MaskReader) -> Outcome:
+        keys = self._keys.get(case.case_id, {})
+        cache = self._cache
+        if cache is not None and len(keys) == len(self.views) and all(map(cache.check, keys.values())):
+            return "found"
+        try:
+            prepared = prepare_case(
+                self._needed(case), self._preprocess, image_reader=image_reader, mask_reader=mask_reader
+            )
+        except InputRefused as error:
+            return error
+        if cache is None or not keys:
+            return "without room"
+        kept = [cache.write(keys[view], prepared[view].tensor.numpy()) for view in self.views]
+        return "made" if all(kept) else "without room"
+
+    def _load(self, case: Case) -> Mapping[str, Array]:
+        """Arrays of one case: from the cache, or decoded where the cache has none."""
+        found = {}
+        for view, key in self._keys.get(case.case_id, {}).items():
+            if self._cache is not None and (array := self._cache.read(key)) is not None:
+                found[view] = array
+        if len(found) == len(self.views):
+            return found
+        prepared = prepare_case(self._needed(case), self._preprocess)
+        return {view: item.tensor.numpy() for view, item in prepared.items()}
+
+    def _needed(self, case: Case) -> Case:
+        """The case with the model's views alone.
+
+        Raises:
+            InputRefused: one of them is missing.
+        """
+        if missing := [view for view in self.views if view not in case.views]:
+            raise InputRefused(
+                f"the model needs the views {', '.join(self.views)}; missing: {', '.join(missing)}",
+                where=f"case {case.case_id}",
+                fix="give every view, or leave this case out",
+                code="view-missing",
+            )
+        return replace(case, views={view: case.views[view] for view in self.views})
+
+
+def class_targets(cohort: Cohort, cases: Sequence[Case]) -> Tensor:
+    """Truth as a criterion takes it.
+
+    Returns:
+        ``(N,)`` class indices (multi-class; every case must have a label), or ``(N, K)`` of 1, 0 and
+        NaN = unknown (multi-label).
+    """
+    truth = torch.from_numpy(np.stack([cohort.target(case) for case in cases]))
+    return truth.argmax(dim=1) if cohort.task == "multiclass" else truth.float()
+
+
+def sampling_weights(truth: Float[np.ndarray, "N K"]) -> NDArray[np.float64]:
+    """Chance of each case to be drawn, so that classes come equally often.
+
+    Multi-class: one over the number of cases of its class. Multi-label: the same for its rarest positive
+    finding; cases without any finding count as a class of their own.
+
+    Args:
+        truth: ``(N, K)`` of 1, 0 and NaN = unknown.
+
+    Returns:
+        ``(N,)``, summing to one.
+    """
+    positive = np.nan_to_num(truth) > 0
+    healthy = ~positive.any(axis=1, keepdims=True)
+    groups = np.concatenate([positive, healthy], axis=1)
+    rarity = np.where(groups, 1 / np.maximum(groups.sum(axis=0), 1), 0).max(axis=1)
+    return np.asarray(rarity / rarity.sum(), dtype=np.float64)
+
+
+def epoch_order(
+    count: int, seed: int, epoch: int, weights: NDArray[np.float64] | None = None
+) -> NDArray[np.int64]:
+    """The order in which one epoch sees the cases.
+
+    Args:
+        count: number of cases.
+        seed: of the study.
+        epoch: counted from 0.
+        weights: ``(count,)`` chances, for drawing with replacement; None gives every case once.
+
+    Returns:
+        ``(count,)`` positions of cases.
+    """
+    chance = np.random.default_rng([seed, epoch, 0, _ORDER_STREAM])
+    if weights is None:
+        return np.asarray(chance.permutation(count), dtype=np.int64)
+    return np.asarray(chance.choice(count, size=count, p=weights), dtype=np.int64)
+
+
+def batches_of(count: int, batch_size: int, *, rank: int = 0, world: int = 1) -> list[NDArray[np.int64]]:
+    """Divide the places of an epoch's order among devices and into batches.
+
+    Batches differ by at most one in length instead of leaving a small rest, which batch normalization
+    would suffer from. With several devices all get equally many places; the first ones are used again
+    to make it come out even.
+
+    Args:
+        count: number of places.
+        batch_size: highest length of a batch.
+        rank, world: which device of how many.
+    """
+    mine = np.arange(-(-count // world) * world)[rank::world] % count
+    return [batch.astype(np.int64) for batch in np.array_split(mine, max(-(-len(mine) // batch_size), 1))]
+
+
+def read_ahead(load: Callable[[Asked], Loaded], wanted: Iterable[Asked], threads: int) -> Iterator[Loaded]:
+    """Load items in order, some ahead of the reader.
+
+    Args:
+        load: what makes an item; with threads, it must be safe to run in several.
+        wanted: what to load.
+        threads: number of threads; 0 loads each item when it is asked for.
+    """
+    if threads == 0:
+        yield from map(load, wanted)
+        return
+    ahead: deque[Future[Loaded]] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for item in wanted:
+            ahead.append(pool.submit(load, item))
+            if len(ahead) > 2 * threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _by_file(cases: Iterable[Case], views: Sequence[str]) -> list[list[Case]]:
+    """Cases that share the file of the first view, together."""
+    groups: dict[object, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(case.views.get(views[0], case.case_id), []).append(case)
+    return list(groups.values())
+
+
+def _stack(arrays: Sequence[Array]) -> Float16[Tensor, "B C H W"]:
+    channels = max(array.shape[0] for array in arrays)
+    shape = (channels, *arrays[0].shape[1:])
+    return torch.from_numpy(np.stack([np.broadcast_to(array, shape) for array in arrays]))

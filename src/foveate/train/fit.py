@@ -1,0 +1,214 @@
+"""From a study, a cohort and its splits to a bundle: everything around the training loop."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from rich.console import Console
+
+from foveate.bundle import Bundle, Patients, save_bundle
+from foveate.contract import Classifier
+from foveate.data.dataset import Filled
+from foveate.data.splits import Splits
+from foveate.errors import UsageError
+from foveate.models import build_model, count_classes, make_criterion
+from foveate.train.checkpoint import CheckpointFolder, seed_everything
+from foveate.train.display import Display
+from foveate.train.feed import Device, Feed
+from foveate.train.lock import run_lock
+from foveate.train.loop import Loop, TrainingState
+from foveate.train.material import Material, load_material
+from foveate.train.signals import StopRequest
+from foveate.train.study import Study, TrainConfig
+from foveate.types import Cohort
+
+_BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")  # x86, x86, ARM
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """How a training ended.
+
+    Attributes:
+        monitor: name of the figure that chose the epoch.
+        best_epoch: 1-based; its weights are in the bundle.
+        best_value: of ``monitor``, on the validation cases.
+        epochs: epochs trained, fewer than asked for if it ended early.
+        seconds: of training and validation, all starts together.
+        filled: how the cases were read, with those that were refused.
+        resumed: whether a checkpoint was taken up.
+        bundle: the folder with the model.
+    """
+
+    monitor: str
+    best_epoch: int
+    best_value: float
+    epochs: int
+    seconds: float
+    filled: Filled
+    resumed: bool
+    bundle: Path
+
+
+def fit(
+    study: Study,
+    cohort: Cohort,
+    splits: Splits,
+    run: Path,
+    *,
+    fold: int = 0,
+    console: Console | None = None,
+    resume: bool = True,
+    cache: Path | None = None,
+) -> FitResult:
+    """Train a study's model, or go on with an interrupted training exactly where it stopped.
+
+    Args:
+        study: every choice.
+        cohort: the cases.
+        splits: which of them are for training and for validation.
+        run: folder that gets ``checkpoints/``, ``training.csv`` and ``bundle/``.
+        fold: which of the folds.
+        console: where progress is shown; None shows nothing.
+        resume: False starts anew, and removes the checkpoints of an earlier training.
+        cache: folder for prepared images; None takes ``default_cache_folder()``.
+
+    Raises:
+        UsageError: the study does not fit the cohort, the machine, or the checkpoint that is there;
+            or another training is running in the folder.
+        InputRefused: some images cannot be used (all are listed).
+        RunFailed: the loss is not a number, or a checkpoint could not be written.
+        SystemExit: Ctrl-C (130) or SIGTERM (143), after saving.
+    """
+    fabric = _make_fabric(study.train)
+    with run_lock(run) if fabric.is_global_zero else nullcontext():
+        fabric.launch()
+        display = Display(console if fabric.is_global_zero else None)
+        with fabric.rank_zero_first(local=True):
+            material = load_material(study, cohort, splits.parts(fold), cache, display)
+        checkpoints = CheckpointFolder(run / "checkpoints", material.identity(), display.say)
+        if not resume and fabric.is_global_zero:
+            checkpoints.clear()
+        fabric.barrier()
+        loop = _make_loop(material, fabric, checkpoints, display, run)
+        resumed = loop.resume()
+        with StopRequest() as stop:
+            loop.run(stop)
+            if fabric.is_global_zero:
+                save_bundle(run / "bundle", _bundle(material, loop.best_model()))
+            fabric.barrier()
+        if stop.exit_code:
+            raise SystemExit(stop.exit_code)
+        return _result(loop.state, material, resumed, run / "bundle")
+
+
+def native_bf16(device_type: str) -> bool:
+    """Whether a kind of device computes in bfloat16 itself, rather than pretending to.
+
+    Args:
+        device_type: ``cpu``, ``cuda``, …
+    """
+    if device_type == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    if device_type == "cpu":
+        has = torch.cpu.get_capabilities()
+        return any(has.get(name, False) for name in _BF16_INSTRUCTIONS)
+    return False
+
+
+def _make_fabric(config: TrainConfig) -> Fabric:
+    """Device and precision, as Lightning knows them."""
+    for name in ("lightning.fabric", "lightning.pytorch"):  # they announce the precision, among others
+        logging.getLogger(name).setLevel(logging.WARNING)
+    half = config.precision == "bf16" or (config.precision == "auto" and native_bf16(_device_type(config)))
+    try:
+        return Fabric(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.nodes,
+            precision="bf16-mixed" if half else "32-true",
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise UsageError(
+            f"this machine has no such devices: {error}",
+            where="train.accelerator, train.devices",
+            fix="set accelerator: auto and devices: 1; `foveate doctor` says what is there",
+        ) from error
+
+
+def _device_type(config: TrainConfig) -> str:
+    """What ``auto`` will choose (Lightning takes Apple's GPU before CUDA before the processor)."""
+    if config.accelerator != "auto":
+        return "cuda" if config.accelerator == "gpu" and torch.cuda.is_available() else config.accelerator
+    return "mps" if torch.backends.mps.is_available() else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _make_loop(
+    material: Material, fabric: Fabric, checkpoints: CheckpointFolder, display: Display, run: Path
+) -> Loop:
+    study = material.study
+    seed_everything(study.seed)
+    model = _make_model(material)
+    device = Device(fabric.device, fabric.global_rank, fabric.world_size)
+    return Loop(
+        study,
+        material.cohort.task,
+        fabric=fabric,
+        model=model,
+        feed=Feed(study, material.train, material.val, material.preprocess, device),
+        checkpoints=checkpoints,
+        display=display,
+        folder=run,
+    )
+
+
+def _make_model(material: Material) -> Classifier:
+    """The network with its criterion, channels last (which processors and GPUs convolve fastest)."""
+    config, cohort = material.study.model, material.cohort
+    model = build_model(
+        config.name,
+        len(cohort.classes),
+        material.preprocess.input_spec(cohort.view_names),
+        pretrained=config.pretrained,
+        options=config.options,
+    )
+    balance = material.study.train.balance
+    model.criterion = make_criterion(
+        cohort.task,
+        class_counts=count_classes(cohort.task, material.train.truth),
+        balance="none" if balance == "sampler" else balance,
+    )
+    return model.to(memory_format=torch.channels_last)
+
+
+def _bundle(material: Material, model: Classifier) -> Bundle:
+    study, cohort = material.study, material.cohort
+    return Bundle(
+        model=model,
+        model_name=study.model.name,
+        model_options=study.model.options,
+        preprocess=material.preprocess,
+        views=cohort.view_names,
+        task=cohort.task,
+        classes=cohort.classes,
+        patients=Patients.of(case.patient_id for case in material.cases),
+    )
+
+
+def _result(state: TrainingState, material: Material, resumed: bool, bundle: Path) -> FitResult:
+    return FitResult(
+        monitor=material.study.train.monitor,
+        best_epoch=state.best_epoch,
+        best_value=float("nan") if state.best_value is None else state.best_value,
+        epochs=state.epoch,
+        seconds=sum(float(row["seconds"] or 0) for row in state.rows),
+        filled=material.filled,
+        resumed=resumed,
+        bundle=bundle,
+    )

@@ -1,0 +1,298 @@
+"""The training loop: epochs of steps, validation after each, and a state that can be put down at any step.
+
+Lightning Fabric moves the model, sets the precision and joins devices; the loop is ours. Lightning's own
+``Trainer`` (2.6) cannot be interrupted without loss: it keeps no random state, restarts a half-done epoch
+in another order, leaves with exit code 0 on SIGTERM and lets a failed save pass. Here the state is one
+dataclass, whatever is drawn is a function of (seed, epoch, position), and each of these is a line.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from foveate.contract import Classifier, Views
+from foveate.errors import RunFailed
+from foveate.train.checkpoint import CheckpointFolder, random_state, restore_random_state, seed_everything
+from foveate.train.display import Display
+from foveate.train.feed import Batch, Feed
+from foveate.train.log import TrainingLog
+from foveate.train.monitor import is_better, validation_figures
+from foveate.train.optim import make_optimizer, rate_factor, set_rate
+from foveate.train.signals import StopRequest
+from foveate.train.study import Study
+from foveate.types import Task
+
+_SECONDS_BETWEEN_SAVES = 60.0
+_MOST_TIME_SAVING = 0.05  # share of the time that saving large models may take
+
+
+@dataclass
+class TrainingState:
+    """All of a training but weights, optimizer and random generators.
+
+    Attributes:
+        epoch: epochs done.
+        batch: steps done in the present epoch.
+        loss_sum: losses of the present epoch's cases, added up.
+        cases: cases seen in the present epoch.
+        seconds: spent in the present epoch.
+        rows: the training log, one row per epoch done.
+        best_epoch: 1-based epoch with the best figure, 0 before the first.
+        best_value: its figure.
+        best_weights: its weights.
+        finished: the last epoch is done.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    loss_sum: float = 0.0
+    cases: int = 0
+    seconds: float = 0.0
+    rows: list[dict[str, float | int | None]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_value: float | None = None
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    finished: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a checkpoint; tensors are not copied."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+
+class TrainingStep(nn.Module):
+    """A model with its objective as one module, since precision and devices wrap ``forward`` alone."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, views: Views, targets: Tensor, progress: float) -> dict[str, Tensor]:
+        """The model's named loss terms; logits enter them in float32, whatever the precision."""
+        output = self.model(views)
+        return self.model.objective(replace(output, logits=output.logits.float()), targets, progress)
+
+
+class Loop:
+    """One training, from its first or any later step to its end.
+
+    Args:
+        study: every choice.
+        task: multi-class or multi-label.
+        fabric: device and precision.
+        model: with its criterion.
+        feed: batches.
+        checkpoints: where the state is put down, and taken up again if there is one.
+        display: what a person sees.
+        folder: of the run, for the training log.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        task: Task,
+        *,
+        fabric: Fabric,
+        model: Classifier,
+        feed: Feed,
+        checkpoints: CheckpointFolder,
+        display: Display,
+        folder: Path,
+    ) -> None:
+        self.state = TrainingState()
+        self._config, self._seed, self._task = study.train, study.seed, task
+        self._fabric, self._feed, self._checkpoints = fabric, feed, checkpoints
+        self._display, self._folder = display, folder
+        self._model = model
+        self._plain_optimizer = make_optimizer(model, study.train, fabric.device)
+        self._step, self._optimizer = fabric.setup(TrainingStep(model), self._plain_optimizer)
+        self._clock = time.perf_counter()
+        self._saved_at, self._pause = time.monotonic(), _SECONDS_BETWEEN_SAVES
+
+    @property
+    def steps_done(self) -> int:
+        """Optimizer steps since the training began."""
+        return self.state.epoch * self._feed.steps_per_epoch + self.state.batch
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole training, if it does not end early."""
+        return self._config.epochs * self._feed.steps_per_epoch
+
+    def resume(self) -> bool:
+        """Take up the newest whole checkpoint; False if there is none."""
+        if (content := self._checkpoints.load()) is None:
+            return False
+        self.state = TrainingState(**content["state"])
+        if self.state.finished:
+            return True
+        self._model.load_state_dict(content["model"])
+        self._plain_optimizer.load_state_dict(content["optimizer"])
+        restore_random_state(content["random"])
+        if self._fabric.global_rank > 0:  # the checkpoint holds the first process's generators
+            seed_everything(self._seed + self.steps_done + self._fabric.global_rank)
+        return True
+
+    def best_model(self) -> Classifier:
+        """The model with the weights of its best epoch."""
+        self._model.load_state_dict(self.state.best_weights)
+        return self._model
+
+    def run(self, stop: StopRequest) -> None:
+        """Train to the end.
+
+        Raises:
+            SystemExit: asked to stop (130 Ctrl-C, 143 SIGTERM); the state is saved.
+            RunFailed: the loss is not a number, or a checkpoint could not be written.
+        """
+        self._clock = time.perf_counter()
+        events = self._config.tensorboard and self._fabric.is_global_zero
+        log = TrainingLog(self._folder, tensorboard=events, epochs_done=self.state.epoch)
+        with self._display.steps(self.steps_done, self.steps):
+            while not self.state.finished:
+                self._train_epoch(stop)
+                self._finish_epoch(self._validate(stop))
+                if self._fabric.is_global_zero:
+                    log.write(self.state.rows)
+                    self._display.epoch(self.state.rows[-1], self.state.best_epoch)
+                self._save_if_due(epoch_ends=True)
+        log.close()
+
+    def _train_epoch(self, stop: StopRequest) -> None:
+        """The steps of the present epoch that are still to do."""
+        state = self.state
+        self._model.train()
+        for batch in self._feed.training(state.epoch, state.batch):
+            loss = self._train_step(batch)
+            state.loss_sum += loss * len(batch.case_ids)
+            state.cases += len(batch.case_ids)
+            state.batch += 1
+            self._lap()
+            self._display.step(state.epoch + 1, self._config.epochs, state.loss_sum / state.cases)
+            self._leave_if_asked(stop)
+            self._save_if_due()
+
+    def _train_step(self, batch: Batch) -> float:
+        """One optimizer step; its loss."""
+        factor = rate_factor(self._config, self.steps_done, self._feed.steps_per_epoch)
+        set_rate(self._plain_optimizer, factor)
+        self._optimizer.zero_grad()
+        loss = self._step(batch.views, batch.targets, self.steps_done / self.steps)["total"]
+        self._fabric.backward(loss)
+        parameters = [item for item in self._model.parameters() if item.grad is not None]
+        norm = get_total_norm([item.grad for item in parameters if item.grad is not None])
+        value = float(loss.detach())
+        if not (math.isfinite(value) and math.isfinite(float(norm))):
+            raise self._not_finite(f"the loss is {value} and the norm of its gradient {float(norm)}", batch)
+        if self._config.grad_clip is not None:
+            clip_grads_with_norm_(parameters, self._config.grad_clip, norm)
+        self._optimizer.step()
+        return value
+
+    @torch.inference_mode()
+    def _validate(self, stop: StopRequest) -> Tensor:
+        """``(N, K)`` logits of the validation cases, in their order."""
+        self._model.eval()
+        found = []
+        for batch in self._feed.validation():
+            with self._fabric.autocast():
+                logits = self._model(batch.views).logits.float()
+            if not torch.isfinite(logits).all():
+                raise self._not_finite("a validation score is not a number", batch)
+            found.append(logits)
+            self._leave_if_asked(stop)
+        mine = torch.cat(found)
+        shares = cast(Tensor, self._fabric.all_gather(mine)).reshape(-1, *mine.shape)
+        count = len(self._feed.val.truth)  # each device took every world-th case, and maybe repeated one
+        return shares.transpose(0, 1).reshape(-1, mine.shape[1])[:count].clone()
+
+    def _finish_epoch(self, logits: Tensor) -> None:
+        """Log the epoch, keep its weights if they are the best, and decide whether it was the last."""
+        state, config = self.state, self._config
+        row = self._row(logits)
+        value = cast(float, row[config.monitor])  # defined: seen to before the training began
+        state.rows.append(row)
+        state.epoch += 1
+        if is_better(config.monitor, value, state.best_value):
+            state.best_epoch, state.best_value = state.epoch, value
+            weights = self._model.state_dict()
+            state.best_weights = {name: item.detach().cpu().clone() for name, item in weights.items()}
+        tired = config.patience is not None and state.epoch - state.best_epoch >= config.patience
+        state.finished = tired or state.epoch >= config.epochs
+        state.batch, state.loss_sum, state.cases, state.seconds = 0, 0.0, 0, 0.0
+
+    def _row(self, logits: Tensor) -> dict[str, float | int | None]:
+        """One line of the training log."""
+        state, validation = self.state, self._feed.val
+        training_seconds = state.seconds
+        self._lap()
+        targets = validation.targets.to(logits.device)
+        loss, cases = (self._across_devices(value, "sum") for value in (state.loss_sum, state.cases))
+        return {
+            "epoch": state.epoch + 1,
+            "train_loss": loss / cases,
+            "val_loss": float(self._model.criterion(logits, targets)),
+            **validation_figures(self._task, logits.double().cpu().numpy(), validation.truth),
+            "lr": float(self._plain_optimizer.param_groups[0]["lr"]),
+            "seconds": state.seconds,
+            "images_per_second": cases / training_seconds,
+        }
+
+    def _save_if_due(self, *, epoch_ends: bool = False) -> None:
+        every = self._config.checkpoint_every_steps
+        if every is None:
+            due = time.monotonic() - self._saved_at > self._pause
+        else:
+            due = epoch_ends or self.steps_done % every == 0
+        if due or self.state.finished:
+            self._save()
+
+    def _save(self) -> None:
+        if not self._fabric.is_global_zero:
+            return
+        began = time.monotonic()
+        content: dict[str, Any] = {"state": self.state.as_dict()}
+        if not self.state.finished:  # a finished training needs its best weights only
+            content["model"] = self._model.state_dict()
+            content["optimizer"] = self._plain_optimizer.state_dict()
+            content["random"] = random_state()
+        self._checkpoints.save(content)
+        self._saved_at = time.monotonic()
+        self._pause = max(_SECONDS_BETWEEN_SAVES, (self._saved_at - began) / _MOST_TIME_SAVING)
+
+    def _leave_if_asked(self, stop: StopRequest) -> None:
+        """Save and leave, all devices after the same step: one that is left alone would wait for ever."""
+        code = round(self._across_devices(stop.exit_code or 0, "max"))
+        if code:
+            self._save()
+            self._fabric.barrier()
+            raise SystemExit(code)
+
+    def _not_finite(self, what: str, batch: Batch) -> RunFailed:
+        return RunFailed(
+            f"{what}, in these cases: {', '.join(batch.case_ids)}",
+            where=f"epoch {self.state.epoch + 1}, step {self.state.batch + 1}",
+            fix="look at these images; if they are sound, start anew with a lower train.lr or with grad_clip",
+            code="not-finite",
+        )
+
+    def _across_devices(self, value: float, how: str) -> float:
+        """Sum or maximum over all devices."""
+        if self._fabric.world_size == 1:
+            return value
+        mine = torch.tensor(value, dtype=torch.float64, device=self._fabric.device)
+        return float(cast(Tensor, self._fabric.all_reduce(mine, reduce_op=how)))
+
+    def _lap(self) -> None:
+        """Add the time since the last call to the epoch's."""
+        now = time.perf_counter()
+        self.state.seconds += now - self._clock
+        self._clock = now

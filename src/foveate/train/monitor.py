@@ -1,0 +1,55 @@
+"""How good an epoch is: figures over the validation cases, by scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+from foveate.types import Task
+
+Scores = NDArray[np.float64]
+HIGHER_IS_BETTER = {"balanced_accuracy": True, "auroc_macro": True, "val_loss": False}
+
+
+def validation_figures(task: Task, scores: Scores, truth: Scores) -> dict[str, float | None]:
+    """Balanced accuracy and macro AUROC; None where the validation cases do not define one.
+
+    Multi-class: balanced accuracy is the mean recall of the classes that occur; AUROC is one class
+    against the rest. Multi-label: each finding on its own, at a probability of 0.5 and over the cases
+    where it is known. A class or finding with one kind of case only does not enter a mean.
+
+    Args:
+        task: multi-class or multi-label.
+        scores: ``(N, K)`` logits.
+        truth: ``(N, K)`` of 1, 0, NaN = unknown.
+    """
+    areas = _by_class(roc_auc_score, truth, scores)
+    if task == "multiclass":
+        balanced = [float(balanced_accuracy_score(truth.argmax(axis=1), scores.argmax(axis=1)))]
+    else:
+        balanced = _by_class(balanced_accuracy_score, truth, (scores > 0).astype(np.float64))
+    return {"balanced_accuracy": _mean(balanced), "auroc_macro": _mean(areas)}
+
+
+def is_better(monitor: str, value: float, best: float | None) -> bool:
+    """Whether a figure beats the best so far (an equal one does not)."""
+    if best is None:
+        return True
+    return value > best if HIGHER_IS_BETTER[monitor] else value < best
+
+
+def _by_class(figure: Callable[[Scores, Scores], float], truth: Scores, scores: Scores) -> list[float]:
+    """A figure for each class that has cases of both kinds."""
+    found = []
+    for actual, score in zip(truth.T, scores.T, strict=True):
+        known = ~np.isnan(actual)
+        if len(np.unique(actual[known])) == 2:
+            found.append(float(figure(actual[known], score[known])))
+    return found
+
+
+def _mean(values: list[float]) -> float | None:
+    return float(np.mean(values)) if values else None

@@ -1,0 +1,66 @@
+"""Optimizer and learning rate, each a plain function of the study's choices."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+
+import torch
+from torch.optim import SGD, AdamW, Optimizer
+
+from foveate.contract import Classifier
+from foveate.train.study import TrainConfig
+
+_FUSED_ON = ("cpu", "cuda")  # devices for which torch has both optimizers in one kernel
+
+
+def make_optimizer(model: Classifier, config: TrainConfig, device: torch.device) -> Optimizer:
+    """AdamW or SGD over the model's own parameter groups, fused where torch can.
+
+    Args:
+        model: says which parameters learn how fast.
+        config: the study's choices.
+        device: that the model lives on.
+    """
+    groups = model.parameter_groups(config.lr, config.weight_decay)
+    fused = device.type in _FUSED_ON
+    optimizer: Optimizer
+    if config.optimizer == "adamw":
+        optimizer = AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+    else:
+        optimizer = SGD(
+            groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused
+        )
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer
+
+
+def rate_factor(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """Share of the highest learning rate at one step; a function of the step alone, so nothing to resume.
+
+    Linear warm-up from one step's share to the whole, then: ``cosine`` half a wave down to zero at the
+    end of training (Loshchilov and Hutter, ICLR 2017, eq. 5, without restarts), ``step`` a tenth after each
+    milestone, ``constant`` one.
+
+    Args:
+        config: the study's choices.
+        step: counted from 0 over the whole training.
+        steps_per_epoch: optimizer steps in one epoch.
+    """
+    total = config.epochs * steps_per_epoch
+    warmup = round(config.warmup_epochs * steps_per_epoch)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if config.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+    if config.schedule == "step":
+        return 0.1 ** bisect_right(sorted(config.milestones), step // steps_per_epoch)
+    return 1.0
+
+
+def set_rate(optimizer: Optimizer, factor: float) -> float:
+    """Give every group its share of its own highest rate; returns that of the first group."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+    return float(optimizer.param_groups[0]["lr"])

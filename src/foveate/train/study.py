@@ -1,0 +1,342 @@
+"""A study: every choice of one experiment, in one YAML file, checked as a whole before anything starts.
+
+Importing this module loads neither torch nor Lightning, so that a misspelt key is answered at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+
+from foveate.errors import UsageError
+from foveate.files import write_atomic
+from foveate.settings import AugmentConfig, PreprocessConfig, Settings, SplitConfig
+from foveate.types import Cohort
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _from_folder(path: Path, info: ValidationInfo) -> Path:
+    """Make a path absolute, starting from the folder of the YAML file (or the working directory)."""
+    folder = info.context["folder"] if info.context else Path.cwd()
+    return Path(folder, path).absolute()
+
+
+def _weights(value: bool | str, info: ValidationInfo) -> bool | str:
+    return value if isinstance(value, bool) else str(_from_folder(Path(value), info))
+
+
+InFolder = Annotated[Path, AfterValidator(_from_folder)]
+
+
+class DataConfig(Settings):
+    """Which cases.
+
+    Attributes:
+        manifest: the CSV that lists them.
+        label: column of the class, for multi-class cohorts; None looks for one called ``label``.
+        findings: 0/1 columns, for multi-label cohorts; None looks for columns of zeros and ones.
+        views: columns of image paths; None looks for them.
+        boxes: CSV of true bounding boxes.
+        patient, case: columns that name the patient and the case.
+    """
+
+    manifest: InFolder
+    label: str | None = None
+    findings: list[str] | None = None
+    views: list[str] | None = None
+    boxes: InFolder | None = None
+    patient: str = "patient_id"
+    case: str = "case_id"
+
+
+class AuditConfig(Settings):
+    """What the audit may find without stopping the run.
+
+    Attributes:
+        allow: codes of findings to accept, such as ``conflicting-labels``; ``refused-image`` also lets
+            the training go on without the images that cannot be read.
+    """
+
+    allow: list[str] = Field(default_factory=list)
+
+
+class ModelConfig(Settings):
+    """Which network.
+
+    Attributes:
+        name: an entry of ``foveate models``, or ``timm:<name>``.
+        pretrained: true takes timm's published weights; a path takes a local file or folder.
+        options: the model's own named options.
+    """
+
+    name: str = "dadrn50"
+    pretrained: Annotated[bool | str, AfterValidator(_weights)] = False
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class TrainConfig(Settings):
+    """How the network learns.
+
+    Attributes:
+        epochs: passes over the training cases.
+        batch_size: cases per step and device.
+        optimizer: ``adamw`` or ``sgd`` (with Nesterov-free momentum).
+        lr: highest learning rate.
+        weight_decay: of the optimizer.
+        momentum: of SGD.
+        schedule: ``cosine`` falls to zero, ``step`` is divided by ten at each milestone, ``constant``.
+        warmup_epochs: length of the linear rise at the start; may be a fraction.
+        milestones: epochs at which ``step`` falls.
+        balance: ``none``; ``weights`` (loss), ``sampler`` (drawing) or ``focal`` (loss) for rare classes.
+        monitor: the validation figure that decides which epoch is best.
+        patience: epochs without a better figure after which training ends; None never ends early.
+        precision: ``32``, ``bf16``, or ``auto``: bf16 where the processor computes in it.
+        accelerator, devices, nodes: as Lightning's; ``torchrun`` and SLURM are recognised.
+        workers: threads that read coming batches; 0 reads them between the steps.
+        checkpoint_every_steps: None saves about once a minute.
+        cache_gb: space for prepared images; 0 switches the cache off.
+        grad_clip: highest norm of the gradient, or None.
+        tensorboard: also write event files (extra ``tensorboard``).
+    """
+
+    epochs: Count = 60
+    batch_size: Count = 16
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: Positive = 1e-3
+    weight_decay: NotNegative = 1e-4
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    warmup_epochs: NotNegative = 0
+    milestones: tuple[Count, ...] = ()
+    balance: Literal["none", "weights", "sampler", "focal"] = "none"
+    monitor: Literal["balanced_accuracy", "auroc_macro", "val_loss"] = "balanced_accuracy"
+    patience: Count | None = None
+    precision: Annotated[Literal["auto", "32", "bf16"], BeforeValidator(lambda value: str(value))] = "auto"
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
+    devices: Count | Literal["auto"] = 1
+    nodes: Count = 1
+    workers: Annotated[int, Field(ge=0)] = 0
+    checkpoint_every_steps: Count | None = None
+    cache_gb: NotNegative = 8
+    grad_clip: Positive | None = None
+    tensorboard: bool = False
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.schedule == "step" and not self.milestones:
+            raise ValueError("schedule: step needs milestones, such as [30, 45]")
+        if self.milestones and self.schedule != "step":
+            raise ValueError(f"milestones belong to schedule: step, not to {self.schedule}")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs ({self.warmup_epochs}) must be below epochs ({self.epochs})")
+        return self
+
+
+class ExplainConfig(Settings):
+    """Which heat maps are drawn.
+
+    Attributes:
+        method: a name in the ``EXPLAINERS`` table.
+        targets: explain the ``true`` class, the ``predicted`` one, or ``both``.
+        split: parts whose cases are explained.
+        limit: highest number of cases per part; None explains all.
+    """
+
+    method: str = "gradcam"
+    targets: Literal["both", "true", "predicted"] = "both"
+    split: tuple[Literal["train", "val", "test"], ...] = ("val", "test")
+    limit: Count | None = None
+
+
+class LocalizeConfig(Settings):
+    """How heat maps become boxes.
+
+    Attributes:
+        thresholds: candidates, as shares of a map's maximum; the validation cases choose.
+    """
+
+    thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+
+
+class EvaluateConfig(Settings):
+    """How sure the numbers are.
+
+    Attributes:
+        bootstrap: resamples of patients.
+        level: of the intervals.
+    """
+
+    bootstrap: Annotated[int, Field(ge=100)] = 1000
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.95
+
+
+class Study(Settings):
+    """Every choice of one experiment; sections that are left out take their defaults."""
+
+    name: Annotated[str, Field(min_length=1, pattern=r"^[^/\\]+$")]
+    data: DataConfig
+    audit: AuditConfig = AuditConfig()
+    split: SplitConfig = SplitConfig()
+    preprocess: PreprocessConfig = PreprocessConfig()
+    augment: AugmentConfig = AugmentConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    explain: ExplainConfig = ExplainConfig()
+    localize: LocalizeConfig = LocalizeConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a study; paths in it start from its own folder.
+
+        Raises:
+            UsageError: not readable, not YAML, or not a valid study; all problems are listed at once.
+        """
+        path = Path(path)
+        content = _read_yaml(path)
+        try:
+            return cls.model_validate(content, context={"folder": path.absolute().parent})
+        except ValidationError as error:
+            problems = _explain(error, cls)
+            count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in the study"
+            listing = "\n".join(f"  - {line}" for line in problems)
+            raise UsageError(
+                f"{count}\n{listing}",
+                where=str(path),
+                fix="correct these keys and run the command again",
+                code="study-invalid",
+            ) from None
+
+    @classmethod
+    def for_cohort(cls, cohort: Cohort, *, name: str, data: Mapping[str, Any], model: str) -> Self:
+        """A study to start from, with the choices that fit the kind of labels.
+
+        Args:
+            cohort: as read from the manifest.
+            name: of the study.
+            data: the ``data`` section.
+            model: name of the network.
+        """
+        single = cohort.task == "multiclass"
+        section = {key: value for key, value in data.items() if value is not None}
+        return cls(
+            name=name,
+            data=DataConfig.model_validate(section),
+            preprocess=PreprocessConfig(size=(224, 224)),
+            model=ModelConfig(name=model),
+            train=TrainConfig(
+                epochs=30,
+                batch_size=16,
+                lr=1e-3 if single else 1e-4,
+                balance="weights" if single else "none",
+                monitor="balanced_accuracy" if single else "auroc_macro",
+            ),
+            seed=0,
+        )
+
+    def with_manifest(self, manifest: Path, *, seed: int) -> Self:
+        """The same study on other data and with another seed (of the split and of the training)."""
+        changed = self.model_dump()
+        changed["data"]["manifest"] = manifest
+        changed["split"]["seed"] = changed["seed"] = seed
+        return type(self).model_validate(changed)
+
+    def dump(self) -> str:
+        """The whole study as YAML, every default spelt out and every path absolute."""
+        return _yaml(self.model_dump(mode="json"))
+
+    def write(self, path: Path) -> None:
+        """Write only the keys that were chosen, for a person to edit; the rest keep their defaults."""
+        chosen = self.model_dump(mode="json", exclude_unset=True)
+        head = "# Keys that are left out have their defaults; study.yaml in the run folder lists them all.\n"
+        write_atomic(path, head + _yaml(chosen))
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error, not a silent last word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                problem = f"the key '{key}' stands twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            content = yaml.load(stream, Loader=_StrictLoader)
+    except OSError as error:
+        raise UsageError(
+            f"the study cannot be read: {error.strerror}", where=str(path), fix="give the path of a YAML file"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"not valid YAML: {error}", where=str(path), code="study-invalid") from None
+    if not isinstance(content, dict):
+        raise UsageError(
+            "a study is a YAML mapping that starts with 'name:'",
+            where=str(path),
+            fix="make one with `foveate init MANIFEST.csv`",
+            code="study-invalid",
+        )
+    return content
+
+
+def _yaml(content: Mapping[str, Any]) -> str:
+    """Lists of numbers and the like on one line, sections as blocks."""
+    return str(
+        yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+    )
+
+
+def _explain(error: ValidationError, study: type[BaseModel]) -> list[str]:
+    """One line per problem: the key path, what is wrong, and for unknown keys the closest known one."""
+    lines: dict[str, str] = {}
+    for problem in error.errors():
+        path, section = _locate(problem["loc"], study)
+        place = ".".join(path) or "study"
+        if problem["type"] == "extra_forbidden":
+            text = f"unknown key{_suggestion(path[-1], list(section.model_fields))}"
+        elif problem["type"] == "missing":
+            text = "missing"
+        else:
+            text = f"{problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r})"
+        lines[place] = f"{lines[place]}; or {text}" if place in lines else f"{place}: {text}"
+    return list(lines.values())
+
+
+def _locate(loc: tuple[int | str, ...], study: type[BaseModel]) -> tuple[list[str], type[BaseModel]]:
+    """The key path as a user writes it, without pydantic's names of union members, and its section."""
+    first, rest = (str(loc[0]), loc[1:]) if loc else ("", ())
+    annotation = study.model_fields[first].annotation if first in study.model_fields else None
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and rest:
+        path, section = _locate(rest, annotation)
+        return [first, *path], section
+    return [first, *(str(part) for part in rest if isinstance(part, int))] if first else [], study
+
+
+def _suggestion(key: str, known: list[str]) -> str:
+    """The closest known key beside an unknown one, or the list of known ones."""
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else f"; known here: {', '.join(known)}"
