@@ -1,0 +1,158 @@
+"""A study is read as a whole: every problem at once, each with its place and the way out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from foveate.errors import UsageError
+from foveate.train.study import Study, TrainConfig
+from foveate.types import Case, Cohort
+
+SMALL = "name: cells\ndata: {manifest: cells.csv}\n"
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def problems(folder: Path, text: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        Study.load(write(folder, text))
+    return str(caught.value)
+
+
+def test_a_short_study_has_the_documented_defaults(tmp_path: Path) -> None:
+    study = Study.load(write(tmp_path, SMALL))
+    assert study.data.manifest == tmp_path / "cells.csv"
+    assert (study.model.name, study.model.pretrained) == ("dadrn50", False)
+    train = study.train
+    assert (train.epochs, train.batch_size, train.optimizer, train.lr) == (60, 16, "adamw", 1e-3)
+    assert (train.schedule, train.balance, train.monitor) == ("cosine", "none", "balanced_accuracy")
+    assert study.augment.rotate_degrees == 15
+    assert study.split.test == 0.2
+
+
+def test_paths_start_from_the_folder_of_the_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "name: a\ndata: {manifest: ../lists/a.csv, boxes: boxes.csv}\nmodel: {pretrained: weights.pth}\n"
+    path = write(tmp_path, text)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    study = Study.load(path)
+    assert study.data.manifest == tmp_path / ".." / "lists" / "a.csv"
+    assert study.data.boxes == tmp_path / "boxes.csv"
+    assert study.model.pretrained == str(tmp_path / "weights.pth")
+    assert Study.load(write(tmp_path, "name: a\ndata: {manifest: /data/a.csv}\n")).data.manifest == Path(
+        "/data/a.csv"
+    )
+
+
+def test_all_problems_come_at_once_each_with_its_key_path_and_the_closest_key(tmp_path: Path) -> None:
+    text = (
+        "name: cells\n"
+        "data: {manifest: cells.csv, lable: diagnosis}\n"
+        "trian: {}\n"
+        "train: {lr: -1, epoch: 3, monitor: accuracy, devices: many, milestones: [0]}\n"
+        "split: {test: 1.5}\n"
+    )
+    told = problems(tmp_path, text)
+    assert told.startswith(f"{tmp_path / 'study.yaml'}: 8 problems in the study")
+    assert "data.lable: unknown key; did you mean 'label'?" in told
+    assert "trian: unknown key; did you mean 'train'?" in told
+    assert "train.epoch: unknown key; did you mean 'epochs'?" in told
+    assert "train.lr: Input should be greater than 0 (got -1)" in told
+    assert (
+        "train.monitor: Input should be 'balanced_accuracy', 'auroc_macro' or 'val_loss' (got 'accuracy')"
+        in told
+    )
+    assert "train.devices: " in told and "train.devices.int" not in told
+    assert "train.milestones.0: " in told
+    assert "split.test: " in told
+
+
+def test_a_key_like_no_other_lists_the_known_ones(tmp_path: Path) -> None:
+    assert "evaluate.qqq: unknown key; known here: bootstrap, level" in problems(
+        tmp_path, SMALL + "evaluate: {qqq: 1}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("data: {manifest: a.csv}\n", "name: missing"),
+        ("name: a\n", "data: missing"),
+        ("name: a/b\ndata: {manifest: a.csv}\n", "name: "),
+        (SMALL + "train: {schedule: step}\n", "schedule: step needs milestones"),
+        (SMALL + "train: {milestones: [3]}\n", "milestones belong to schedule: step"),
+        (SMALL + "train: {warmup_epochs: 60}\n", "must be below epochs (60)"),
+        (SMALL + "augment: {scale: [1.2, 0.8]}\n", "scale must rise"),
+        (SMALL + "seed: -1\n", "seed: "),
+        (SMALL + "seed: 1\nseed: 2\n", "the key 'seed' stands twice"),
+        ("name: [\n", "not valid YAML"),
+        ("- a\n- b\n", "a study is a YAML mapping"),
+        ("", "a study is a YAML mapping"),
+    ],
+)
+def test_what_is_no_study_is_refused_with_its_reason(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in problems(tmp_path, text)
+
+
+def test_a_missing_file_and_a_binary_file_are_usage_errors(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        Study.load(tmp_path / "absent.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(UsageError, match="not valid YAML"):
+        Study.load(tmp_path / "binary.yaml")
+
+
+def test_numbers_as_people_write_them(tmp_path: Path) -> None:
+    study = Study.load(
+        write(tmp_path, "\ufeff" + SMALL + "train: {lr: 1e-4, precision: 32, devices: auto}\n")
+    )
+    assert study.train.lr == 1e-4
+    assert study.train.precision == "32"
+    assert study.train.devices == "auto"
+
+
+def test_dump_and_load_give_the_same_study(tmp_path: Path) -> None:
+    text = (
+        SMALL
+        + "train: {schedule: step, milestones: [30, 45]}\nmodel: {options: {width: 0.25}}\naudit: {allow: [a]}\n"
+    )
+    study = Study.load(write(tmp_path, text))
+    (tmp_path / "run").mkdir()
+    again = Study.load(write(tmp_path / "run", study.dump()))
+    assert again == study
+    assert "warmup_epochs" in study.dump()  # defaults are spelt out
+
+
+def test_write_keeps_only_what_was_chosen(tmp_path: Path) -> None:
+    cohort = Cohort((Case("a", "a", {}),), "multilabel", ("x", "y"), ("image",), tmp_path / "m.csv", "0" * 64)
+    data = {"manifest": tmp_path / "m.csv", "label": None, "patient": "subject"}
+    study = Study.for_cohort(cohort, name="chests", data=data, model="timm:resnet18")
+    study.write(tmp_path / "chests.yaml")
+    text = (tmp_path / "chests.yaml").read_text()
+    assert len(text.splitlines()) <= 40
+    assert "momentum" not in text and "label" not in text
+    assert Study.load(tmp_path / "chests.yaml") == study
+    assert study.train.monitor == "auroc_macro"
+
+
+def test_with_manifest_changes_data_and_seeds_alone(tmp_path: Path) -> None:
+    study = Study.load(write(tmp_path, SMALL + "train: {epochs: 7}\n"))
+    other = study.with_manifest(tmp_path / "other.csv", seed=5)
+    assert (other.data.manifest, other.seed, other.split.seed) == (tmp_path / "other.csv", 5, 5)
+    assert other.train == study.train == TrainConfig(epochs=7)
+
+
+def test_reading_a_study_loads_neither_torch_nor_lightning() -> None:
+    heavy = "('torch', 'lightning', 'monai', 'pandas', 'matplotlib')"
+    code = f"import sys, foveate.train.study; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
