@@ -46,6 +46,12 @@ def test_hand_worked_case() -> None:
     assert bins[0]["confidence"] is bins[0]["accuracy"] is None
 
 
+def test_a_bin_holds_its_lower_edge_and_the_last_one_both() -> None:
+    edges = np.linspace(0, 1, 16)[:, None]
+    bins = Calibration(table_of("multilabel", np.zeros((16, 1)), edges)).bins()
+    assert [b["n"] for b in bins] == [1] * 14 + [2]
+
+
 def _slow_ece(confidence: list[float], outcome: list[float], weights: list[float], bins: int = 15) -> float:
     total = 0.0
     for b in range(bins):

@@ -136,6 +136,15 @@ def test_one_patient_has_no_interval() -> None:
         assert value["reason"] == "no interval: all cases are of one patient"
 
 
+def test_a_finding_that_is_known_of_one_patient_only_has_no_interval() -> None:
+    truth = np.array([[1, 1], [0, 0], [1, np.nan], [0, np.nan]])
+    table = table_of("multilabel", truth, np.full((4, 2), 0.4), patients=["p", "p", "q", "r"])
+    found = evaluate_predictions(table, n_boot=50)["per_class"]["c1"]["specificity"]
+    assert (found["value"], found["n"], found["patients"]) == (1.0, 2, 1)
+    assert found["low"] is None
+    assert "one patient" in found["reason"]
+
+
 def test_a_class_of_one_patient_has_a_value_but_no_interval_and_one_of_two_has_both() -> None:
     truth = np.zeros((40, 3))
     truth[:1, 0] = truth[:2, 1] = truth[::2, 2] = 1
