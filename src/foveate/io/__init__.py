@@ -3,6 +3,25 @@
 ``raster`` reads PNG, JPEG, TIFF and BMP, ``dicom`` and ``series`` read DICOM files and folders, ``nifti``
 reads NIfTI; each has its rules in a table at its top. Every input ends as an image, an image with warning
 codes, or ``InputRefused`` with a code and a way out.
+
+| warning code | what was noticed and tolerated |
+|---|---|
+| ``alpha-dropped``, ``alpha-composited`` | alpha that was opaque everywhere, or not |
+| ``cmyk-converted`` | inks became RGB |
+| ``exif-unreadable`` | the orientation is unknown |
+| ``beyond-bits-stored`` | values need more bits than the header says are stored |
+| ``ct-without-hounsfield`` | CT without a rescale to Hounsfield units |
+| ``dicom-without-preamble`` | an old export |
+| ``frames-without-position`` | frames are in the order of the file, and have no spacing |
+| ``monochrome1-kept`` | Hounsfield units in MONOCHROME1 were not inverted |
+| ``padding-kept`` | pixels outside the field of view hold the padding value |
+| ``pixel-data-padded``, ``trailing-bytes-ignored`` | bytes follow the pixels |
+| ``slice-step-unknown`` | a single slice without position or thickness |
+| ``spacing-at-detector`` | the spacing is that of the detector, not of the patient |
+| ``tilted-stack`` | slices lean (gantry tilt); the affine is sheared accordingly |
+| ``nifti-without-affine`` | no patient frame |
+| ``other-files-ignored``, ``empty-files-ignored``, ``subfolders-ignored`` | not part of the series |
+| ``<kind>-irregular`` | the decoding library warned |
 """
 
 from __future__ import annotations

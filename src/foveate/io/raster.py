@@ -31,6 +31,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ImageFile
 from PIL.BmpImagePlugin import BmpImageFile
+from PIL.Image import Exif
 from PIL.Image import Image as Picture
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -51,6 +52,8 @@ _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_PLANAR, _TIFF_COLOURS, _TIFF_FORMAT = 258, 
 _ORIENTATION = 274  # EXIF tag
 _END_OF_PNG = b"IEND\xaeB`\x82"
 _SAMPLE_STEP = {"L;2": 85, "L;4": 17}  # Pillow spreads 2 and 4 bits over 8
+# libtiff hands samples out in native order, where Pillow still expects the order of the file.
+_NATIVE_ORDER = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 _SIXTEEN_BITS = (";16B", ";16L", ";16N")
 Limits = tuple[float, float] | None
 
@@ -111,6 +114,8 @@ def _whole_files_only() -> Iterator[None]:
 def _open(stream: BinaryIO, kind: Kind, where: str, max_pixels: int) -> ImageFile.ImageFile:
     """Parse the header and refuse what has no rule, before any pixel is allocated."""
     picture = _OPENERS[kind](stream)
+    if picture.tile and picture.tile[0].codec_name == "libtiff":
+        _with_raw_mode(picture, _NATIVE_ORDER.get(_raw_mode(picture), _raw_mode(picture)))
     check_pixels(picture.size[::-1], max_pixels, where)
     pages = getattr(picture, "n_frames", 1)
     if pages > 1:
@@ -151,16 +156,17 @@ def _without_rule(picture: ImageFile.ImageFile) -> str | None:
 
 def _pixels(picture: ImageFile.ImageFile, source: Source, codes: list[str]) -> tuple[Array, Limits]:
     """Decoded ``(C, H, W)`` and the range of the encoding."""
+    raw = _raw_mode(picture)
     if picture.mode == "CMYK":
         codes.append("cmyk-converted")
         return _channels_first(np.asarray(picture.convert("RGB"))), (0.0, 255.0)
     if picture.mode in ("P", "PA"):
         colour, alpha = _looked_up(picture)
     else:
-        wide = picture.mode in ("RGB", "RGBA") and _raw_mode(picture).endswith(_SIXTEEN_BITS)
+        wide = picture.mode in ("RGB", "RGBA") and raw.endswith(_SIXTEEN_BITS)
         decoded = _sixteen_bit_colour(picture, source) if wide else _as_stored(picture)
-        colour, alpha = _split_alpha(decoded, picture)
-    limits = _limits(colour, picture)
+        colour, alpha = _split_alpha(decoded, picture, _SAMPLE_STEP.get(raw, 1))
+    limits = _limits(colour, picture.mode, raw)
     if alpha is not None and limits is not None:
         colour = _over_black(colour, alpha, int(limits[1]), codes)
     return _channels_first(colour), limits
@@ -184,13 +190,13 @@ def _as_stored(picture: ImageFile.ImageFile) -> Array:
     return pixels
 
 
-def _limits(colour: Array, picture: ImageFile.ImageFile) -> Limits:
+def _limits(colour: Array, mode: str, raw: str) -> Limits:
     """Lowest and highest value of the encoding; None for floats."""
     if colour.dtype.kind == "f":
         return None
-    if picture.mode == "1":
+    if mode == "1":
         return 0.0, 1.0
-    if _raw_mode(picture).startswith("I;12"):
+    if raw == "I;12":
         return 0.0, 4095.0
     held = np.iinfo(colour.dtype)
     return float(held.min), float(held.max)
@@ -263,14 +269,20 @@ def _palette(picture: ImageFile.ImageFile) -> Array:
     return table[:, :1] if (table == table[:, :1]).all() else table
 
 
-def _split_alpha(decoded: Array, picture: ImageFile.ImageFile) -> tuple[Array, Array | None]:
-    """Colours, and the alpha that a channel or a transparent colour (PNG's tRNS) gives them."""
+def _split_alpha(decoded: Array, picture: ImageFile.ImageFile, step: int) -> tuple[Array, Array | None]:
+    """Colours, and the alpha that a channel or a transparent colour (PNG's tRNS) gives them.
+
+    Args:
+        decoded: ``(H, W)`` or ``(H, W, C)``; the last of 2 or 4 channels is alpha.
+        picture: which may name a transparent colour.
+        step: between values that neighbour each other in the file.
+    """
     if decoded.ndim == 3 and decoded.shape[-1] in (2, 4):
         return decoded[..., :-1], decoded[..., -1]
     key = picture.info.get("transparency")
     if key is None:
         return decoded, None
-    target = np.array(key) * _SAMPLE_STEP.get(_raw_mode(picture), 1)
+    target = np.array(key) * step
     if picture.mode == "1":
         target = target // 255
     same = decoded == target
@@ -292,9 +304,11 @@ def _over_black(colour: Array, alpha: Array, top: int, codes: list[str]) -> Arra
 
 def _orientation(picture: ImageFile.ImageFile, codes: list[str]) -> int:
     """EXIF orientation, 1 to 8; 1 where there is none or it cannot be read."""
+    exif = Exif()
     try:
-        value = Picture.getexif(picture).get(_ORIENTATION, 1)  # PNG's own getexif would decode the pixels
-    except Exception:  # a torn EXIF block raises anything, and the pixels do not need it
+        exif.load(picture.info.get("exif", b""))  # not by getexif, which forgets that a block was torn
+        value = exif.get(_ORIENTATION) or Picture.getexif(picture).get(_ORIENTATION, 1)  # else from XMP
+    except Exception:  # a torn block raises anything, and the pixels do not need it
         codes.append("exif-unreadable")
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1

@@ -167,6 +167,9 @@ def _check(
     check_pixels((len(slices) * first.frames, first.rows, first.columns), max_pixels, where)
     planes = [plane_of(each.dataset, 0, each.path.name) for each in slices]
     unplaced = [name for name, plane in zip(names, planes, strict=True) if plane is None]
+    if unplaced == names and len(slices) == 1:  # one radiograph in a folder of its own
+        codes.append("slice-step-unknown")
+        return [0], Geometry((1, first.rows, first.columns))
     if unplaced or first.frames > 1:
         raise InputRefused(
             f"{len(unplaced) or len(names)} of {len(slices)} files do not say where their slice lies: "

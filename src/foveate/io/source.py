@@ -189,6 +189,13 @@ def decoding(where: str, kind: Kind) -> Iterator[list[str]]:
             yield codes
         except FoveateError:
             raise
+        except MemoryError as error:
+            raise InputRefused(
+                "there is not enough memory for this image",
+                where=where,
+                fix="crop or split it",
+                code="too-large",
+            ) from error
         except Exception as error:
             raise InputRefused(
                 f"the {kind} file is damaged or of a variant that cannot be read ({_first_line(error)})",
