@@ -158,6 +158,13 @@ def test_the_random_map_hits_as_often_as_a_random_point() -> None:
         assert abs(hits - chance) < 4 * np.sqrt(chance * (1 - chance) / 400)
 
 
+def test_the_maximum_of_the_random_map_is_as_likely_at_the_edge_as_anywhere() -> None:
+    peaks = [control_maps((14, 14), case_id=str(n))["random"].argmax() for n in range(1500)]
+    rows, columns = np.unravel_index(peaks, (14, 14))
+    edge = (rows % 13 == 0) | (columns % 13 == 0)
+    assert edge.mean() == pytest.approx(52 / 196, abs=0.045)
+
+
 def test_the_random_map_is_as_coarse_as_a_feature_map() -> None:
     """Correlation over half a cell is high and over four cells is gone."""
     maps = np.stack([control_maps((140, 140), case_id=str(n))["random"] for n in range(20)]) - 0.5

@@ -46,6 +46,13 @@ def test_all_components_come_largest_first_and_small_ones_can_be_dropped() -> No
     assert _edges(localize_heatmap(MAP, BoxRule(1.0))) == [((0, 5), (1, 6))]
 
 
+def test_the_largest_is_so_by_pixels_and_evidence_only_decides_between_equals() -> None:
+    row = np.array([[1.0, 1.0, 1.0, 0.0, 9.0, 9.0, 0.0, 1.0, 1.0, 2.0]])
+    assert _edges(localize_heatmap(row, BoxRule(0.1))) == [
+        ((0, 7), (1, 10))
+    ]  # evidence 3, 18, 4
+
+
 def test_the_organ_is_applied_before_the_maximum_is_taken() -> None:
     organ = np.zeros(MAP.shape, dtype=bool)
     organ[:, :5] = True  # without the 4.0, half of the maximum is 1.5; 0.9 of it only holds the 3.0
