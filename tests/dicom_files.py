@@ -1,4 +1,4 @@
-"""DICOM files made for the tests of the readers, and those that pydicom's wheel carries; nothing is fetched."""
+"""DICOM files made for the tests, and those that pydicom's wheel carries; nothing is fetched."""
 
 from __future__ import annotations
 

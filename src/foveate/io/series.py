@@ -165,23 +165,27 @@ def _check(
     _refuse_mixed(names, encodings, "encoding", where)
     first = headers[0]
     check_pixels((len(slices) * first.frames, first.rows, first.columns), max_pixels, where)
+    shape = (first.rows, first.columns)
     planes = [plane_of(each.dataset, 0, each.path.name) for each in slices]
-    unplaced = [name for name, plane in zip(names, planes, strict=True) if plane is None]
-    if unplaced == names and len(slices) == 1:  # one radiograph in a folder of its own
+    placed = [plane for plane in planes if plane is not None and first.frames == 1]
+    if not placed and len(slices) == 1:  # one radiograph in a folder of its own
         codes.append("slice-step-unknown")
-        return [0], Geometry((1, first.rows, first.columns))
-    if unplaced or first.frames > 1:
-        raise InputRefused(
-            f"{len(unplaced) or len(names)} of {len(slices)} files do not say where their slice lies: "
-            f"{listing(unplaced or names)}",
-            where=where,
-            fix="export one slice to a file, with Image Position, Image Orientation and Pixel Spacing",
-            code="slice-without-position",
-        )
-    placed = [plane for plane in planes if plane is not None]
-    order, geometry, found = stack_planes(placed, (first.rows, first.columns), where)
+        return [0], Geometry((1, *shape))
+    if len(placed) < len(slices):
+        known = {plane.name for plane in placed}
+        raise _unplaced([name for name in names if name not in known], where)
+    order, geometry, found = stack_planes(placed, shape, where)
     codes.extend(found)
     return order, geometry
+
+
+def _unplaced(names: Sequence[str], where: str) -> InputRefused:
+    return InputRefused(
+        f"{len(names)} files do not say where their slice lies, or hold several: {listing(names)}",
+        where=where,
+        fix="export one slice to a file, with Image Position, Image Orientation and Pixel Spacing",
+        code="slice-without-position",
+    )
 
 
 def _read_values(one: Slice, codes: list[str]) -> Values:
