@@ -48,9 +48,7 @@ def test_all_components_come_largest_first_and_small_ones_can_be_dropped() -> No
 
 def test_the_largest_is_so_by_pixels_and_evidence_only_decides_between_equals() -> None:
     row = np.array([[1.0, 1.0, 1.0, 0.0, 9.0, 9.0, 0.0, 1.0, 1.0, 2.0]])
-    assert _edges(localize_heatmap(row, BoxRule(0.1))) == [
-        ((0, 7), (1, 10))
-    ]  # evidence 3, 18, 4
+    assert _edges(localize_heatmap(row, BoxRule(0.1))) == [((0, 7), (1, 10))]  # evidence 3, 18, 4
 
 
 def test_the_organ_is_applied_before_the_maximum_is_taken() -> None:
