@@ -115,6 +115,11 @@ def save_bundle(folder: Path, bundle: Bundle) -> None:
     write_json(folder / _FACTS, facts)
 
 
+def save_thresholds(folder: Path, thresholds: Mapping[str, float]) -> None:
+    """Put the operating points of the findings into a bundle; its weights stay as they are."""
+    write_json(folder / _FACTS, _read_facts(folder / _FACTS) | {"thresholds": dict(thresholds)})
+
+
 def load_bundle(folder: str | Path) -> Bundle:
     """Read a bundle, check its weights against their hash, and build the model.
 

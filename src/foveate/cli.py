@@ -60,7 +60,7 @@ def phantom(
     patients: Annotated[int, typer.Option(min=5, help="Number of patients; one lesion class each.")] = 60,
     slices: Annotated[int, typer.Option(min=1, help="Labelled slices per patient.")] = 4,
     size: Annotated[int, typer.Option(min=64, help="Pixels per side.")] = 128,
-    format: Annotated[str, typer.Option(help="nifti, dicom or png.")] = "nifti",
+    format: Annotated[Format, typer.Option(help="Of the images; masks are NIfTI or PNG.")] = Format.nifti,
     difficulty: Annotated[float, typer.Option(min=0, max=1, help="0 easy … 1 hard.")] = 0.5,
     shortcut: Annotated[bool, typer.Option(help="Plant a burned-in marker that predicts the class.")] = False,
     seed: Annotated[int, typer.Option(help="Same seed, same phantom.")] = 0,
@@ -72,8 +72,6 @@ def phantom(
     from foveate import terminal
     from foveate.data.phantom import make_phantom
 
-    if format not in ("nifti", "dicom", "png"):
-        raise UsageError(f"unknown format '{format}'", where="--format", fix="choose nifti, dicom or png")
     manifest = make_phantom(
         out, patients=patients, slices=slices, size=size, seed=seed, format=format, difficulty=difficulty,
         shortcut=shortcut, track=terminal.track,

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -211,20 +211,19 @@ class _Truths:
 
 def _choose_rules(run: Run, truths: _Truths, entries: Sequence[Entry]) -> tuple[dict[str, BoxRule], str]:
     """A rule for the heat maps and for each control, each with the threshold that suits it best."""
-    found = [item for entry in entries for item in truths.of(entry)]
     methods = ("heatmap", "random", "centre")
-    if not found:
-        return {
-            method: BoxRule() for method in methods
-        }, "nothing: no validation case is marked, default rule"
+    marked = [entry for entry in entries if any(True for _ in truths.of(entry))]
+    if not marked:
+        rules = {method: BoxRule() for method in methods}
+        return rules, "nothing: no validation case is marked, default rule"
     rules = {}
-    for method in methods:
-        maps = (item.maps(run.study.seed)[method] for item in found)
+    for method in methods:  # read anew for each method: the maps of a large cohort do not fit in memory
+        maps, outlines, organs = tee((item for entry in marked for item in truths.of(entry)), 3)
         threshold = choose_threshold(
-            maps,
-            [item.truth for item in found],
+            (item.maps(run.study.seed)[method] for item in maps),
+            (item.truth for item in outlines),
             run.study.localize.thresholds,
-            organs=[item.organ for item in found],
+            organs=(item.organ for item in organs),
         )
         rules[method] = BoxRule(threshold)
     return rules, "val"

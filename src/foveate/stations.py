@@ -59,10 +59,12 @@ def split(run: Run) -> Splits:
 def predict(run: Run, parts: Sequence[str] = ("val", "test"), track: Track = quiet) -> PredictionTable:
     """Classify the cases of the named parts; writes ``predictions.csv``.
 
+    The operating point of each finding (multi-label) is chosen on the validation cases and joins the bundle.
+
     Raises:
         Partial: some cases were refused; the others are in the file.
     """
-    from foveate.bundle import load_bundle
+    from foveate.bundle import load_bundle, save_thresholds
     from foveate.predict import predict_prepared
 
     with run.station("predict"):
@@ -75,7 +77,11 @@ def predict(run: Run, parts: Sequence[str] = ("val", "test"), track: Track = qui
             for prediction in predict_prepared(bundle, batch)
         ]
         path = run.folder / "predictions.csv"
-        write_predictions(path, cohort.task, cohort.classes, predictions)
+        write_predictions(path, cohort.task, cohort.classes, predictions, thresholds=bundle.thresholds)
+        if cohort.task == "multilabel" and "val" in parts:
+            thresholds = choose_operating_thresholds(read_predictions(path), split="val")
+            save_thresholds(run.folder / "bundle", thresholds)
+            write_predictions(path, cohort.task, cohort.classes, predictions, thresholds=thresholds)
     raise_if_partial(refused, f"predicted {len(predictions)} cases")
     return read_predictions(path)
 
