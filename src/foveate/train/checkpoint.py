@@ -48,6 +48,8 @@ class CheckpointFolder:
         Raises:
             UsageError: it belongs to another study or to other cases; both sides are named.
         """
+        for leftover in self.folder.glob(".*"):  # of a save that was killed
+            leftover.unlink()
         for path in sorted(self._files(), key=_serial, reverse=True):
             if problem := _damage(path):
                 self._say(f"checkpoint {path.name} {problem}; going back to the one before it")

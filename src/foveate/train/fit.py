@@ -134,7 +134,7 @@ def _make_fabric(config: TrainConfig) -> Fabric:
             num_nodes=config.nodes,
             precision="bf16-mixed" if half else "32-true",
         )
-    except (MisconfigurationException, ValueError) as error:
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
         raise UsageError(
             f"this machine has no such devices: {error}",
             where="train.accelerator, train.devices",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
 
 from foveate.types import Task
 
@@ -28,7 +28,10 @@ def validation_figures(task: Task, scores: Scores, truth: Scores) -> dict[str, f
     """
     areas = _by_class(roc_auc_score, truth, scores)
     if task == "multiclass":
-        balanced = [float(balanced_accuracy_score(truth.argmax(axis=1), scores.argmax(axis=1)))]
+        actual = truth.argmax(axis=1)
+        occurring = np.unique(actual)
+        recalls = recall_score(actual, scores.argmax(axis=1), labels=occurring, average=None)
+        balanced = [float(recall) for recall in recalls]
     else:
         balanced = _by_class(balanced_accuracy_score, truth, (scores > 0).astype(np.float64))
     return {"balanced_accuracy": _mean(balanced), "auroc_macro": _mean(areas)}
