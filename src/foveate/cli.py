@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -60,7 +60,7 @@ def phantom(
     patients: Annotated[int, typer.Option(min=5, help="Number of patients; one lesion class each.")] = 60,
     slices: Annotated[int, typer.Option(min=1, help="Labelled slices per patient.")] = 4,
     size: Annotated[int, typer.Option(min=64, help="Pixels per side.")] = 128,
-    format: Annotated[Format, typer.Option(help="Of the images; masks are NIfTI or PNG.")] = Format.nifti,
+    format: Annotated[Literal["nifti", "dicom", "png"], typer.Option(help="Of the images.")] = "nifti",
     difficulty: Annotated[float, typer.Option(min=0, max=1, help="0 easy … 1 hard.")] = 0.5,
     shortcut: Annotated[bool, typer.Option(help="Plant a burned-in marker that predicts the class.")] = False,
     seed: Annotated[int, typer.Option(help="Same seed, same phantom.")] = 0,
