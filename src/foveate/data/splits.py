@@ -1,0 +1,334 @@
+"""Who is trained on and who is tested on: by patient, stratified, stored in ``splits.json``.
+
+``splits.json`` holds ``folds`` (one mapping of case to train, val or test for each fold; a hold-out split
+is one fold), ``config``, ``manifest_sha256`` and ``warnings``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from foveate.data.columns import parse_part
+from foveate.data.rows import closest
+from foveate.data.stratify import stratify
+from foveate.errors import InputRefused, UsageError
+from foveate.files import write_json
+from foveate.settings import SplitConfig
+from foveate.types import Case, Cohort
+
+PARTS = ("train", "val", "test")
+_FAR_OFF = 0.05  # a share that misses its target by more than this is worth a warning
+Fold = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """Which part every case is in.
+
+    Attributes:
+        folds: for each fold, the part (train, val or test) by case id; one fold for a hold-out split.
+        config: how they were made.
+        manifest_sha256: of the manifest that was split.
+        warnings: what could not be balanced, in words.
+    """
+
+    folds: tuple[Fold, ...]
+    config: SplitConfig
+    manifest_sha256: str
+    warnings: tuple[str, ...] = ()
+
+    def parts(self, fold: int = 0) -> dict[str, list[str]]:
+        """Case ids of each part of one fold, in the manifest's order.
+
+        Raises:
+            UsageError: there is no such fold.
+        """
+        if not 0 <= fold < len(self.folds):
+            raise UsageError(
+                f"there is no fold {fold}", where="split.fold", fix=f"choose 0 to {len(self.folds) - 1}"
+            )
+        found: dict[str, list[str]] = {part: [] for part in PARTS}
+        for case_id, part in self.folds[fold].items():
+            found[part].append(case_id)
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """The splits as JSON holds them."""
+        return {
+            "manifest_sha256": self.manifest_sha256,
+            "config": self.config.model_dump(mode="json"),
+            "warnings": list(self.warnings),
+            "folds": list(self.folds),
+        }
+
+    def write(self, path: str | Path) -> None:
+        """Write ``splits.json``, whole or not at all."""
+        write_json(Path(path), self.to_json())
+
+
+def split_cohort(
+    cohort: Cohort, config: SplitConfig | None = None, *, twins: Sequence[Sequence[str]] = ()
+) -> Splits:
+    """Divide a cohort; the cases of a patient stay together, and each part gets its share of each class.
+
+    The result depends on the cases and the seed, not on the order of the rows.
+
+    Args:
+        cohort: from ``load_manifest``.
+        config: shares, folds and seed, or the manifest column that already says it; a column without a
+            val part gets one out of its training patients. None: the defaults.
+        twins: groups of case ids that show copies of one image (``Audit.groups``); their patients stay
+            together too, unless ``config.keep_twins_together`` is off.
+
+    Raises:
+        InputRefused: there are fewer patients than parts, or the column holds other words.
+        UsageError: there is no such column, or a twin is not in the cohort.
+    """
+    config = config or SplitConfig()
+    units = _units(cohort, twins if config.keep_twins_together else ())
+    notes: list[str] = []
+    if config.column is not None:
+        folds = [_from_column(cohort, config, units, notes)]
+    elif config.folds is not None:
+        folds = _cross_validation(cohort, config, units)
+    else:
+        rest = 1 - config.test
+        shares = {"train": rest * (1 - config.val), "val": rest * config.val, "test": config.test}
+        folds = [_divide(cohort, cohort.cases, units, shares, [config.seed])]
+        notes += _far_off(folds[0], shares)
+    if config.column is None and any(case.split for case in cohort.cases):
+        notes.append("the manifest's column split is not used; set split.column to split to use it")
+    ordered = tuple({case.case_id: fold[case.case_id] for case in cohort.cases} for fold in folds)
+    notes += _thin_classes(cohort, ordered)
+    return Splits(ordered, config, cohort.manifest_sha256, tuple(notes))
+
+
+def read_splits(path: str | Path, *, cohort: Cohort | None = None) -> Splits:
+    """Read ``splits.json``.
+
+    Args:
+        path: the file.
+        cohort: if given, it must be the one that was split.
+
+    Raises:
+        InputRefused: the file cannot be read, is none of ours, or belongs to another manifest.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        config = SplitConfig.model_validate(content["config"])
+        folds = tuple(
+            {str(case): _known_part(part) for case, part in fold.items()} for fold in content["folds"]
+        )
+        splits = Splits(folds, config, str(content["manifest_sha256"]), tuple(content["warnings"]))
+    except OSError as error:
+        raise _unreadable(path, f"the splits cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(path, f"this is not a splits file: {error!r}") from None
+    if cohort is not None:
+        _check_cohort(path, splits, cohort)
+    return splits
+
+
+def _units(cohort: Cohort, twins: Sequence[Sequence[str]]) -> dict[str, str]:
+    """For each case, the name of the group that must not part: its patient, with those of its twins."""
+    place = {case.case_id: index for index, case in enumerate(cohort.cases)}
+    strangers = sorted({name for group in twins for name in group} - place.keys())
+    if strangers:
+        raise UsageError(
+            f"the twins name a case that is not in the manifest: '{strangers[0]}'",
+            where=str(cohort.manifest),
+            fix="run `foveate audit` again",
+        )
+    first: dict[str, int] = {}
+    links = [
+        (place[case.case_id], first.setdefault(case.patient_id, index))
+        for index, case in enumerate(cohort.cases)
+    ]
+    links += [(place[group[0]], place[name]) for group in twins for name in group[1:]]
+    ends = np.array(links).T
+    graph = coo_array((np.ones(len(links), dtype=bool), (ends[0], ends[1])), shape=(len(place), len(place)))
+    _, labels = connected_components(graph, directed=False)
+    names: dict[int, str] = {}
+    for case_id, index in sorted(place.items()):
+        names.setdefault(int(labels[index]), case_id)
+    return {case_id: names[int(labels[index])] for case_id, index in place.items()}
+
+
+def _divide(
+    cohort: Cohort,
+    cases: Sequence[Case],
+    units: Mapping[str, str],
+    shares: Mapping[str, float],
+    seed: Sequence[int],
+) -> Fold:
+    """Deal the units of some cases out to parts of the given shares; parts of share 0 do not exist."""
+    shares = {part: share for part, share in shares.items() if share > 0}
+    names = sorted({units[case.case_id] for case in cases})
+    if len(names) < len(shares):
+        raise InputRefused(
+            f"{len(names)} patients (twins counted together) cannot make {len(shares)} parts",
+            where=str(cohort.manifest),
+            fix="add patients, or ask for fewer parts (split.folds, split.val, split.test)",
+            code="too-few-patients",
+        )
+    row = {name: index for index, name in enumerate(names)}
+    counts, sizes = np.zeros((len(names), len(cohort.classes) + 1)), np.zeros(len(names))
+    for case in cases:
+        has = cohort.target(case) == 1
+        counts[row[units[case.case_id]]] += [*has, not has.any()]  # none of the findings is a class too
+        sizes[row[units[case.case_id]]] += 1
+    wanted = np.array(list(shares.values()))
+    part = stratify(counts, sizes, wanted / wanted.sum(), np.random.default_rng(list(seed)))
+    chosen = [list(shares)[index] for index in part]
+    return {case.case_id: chosen[row[units[case.case_id]]] for case in cases}
+
+
+def _cross_validation(cohort: Cohort, config: SplitConfig, units: Mapping[str, str]) -> list[Fold]:
+    count = config.folds or 0
+    tests = _divide(
+        cohort, cohort.cases, units, {str(fold): 1 / count for fold in range(count)}, [config.seed]
+    )
+    folds = []
+    for fold in range(count):
+        rest = [case for case in cohort.cases if tests[case.case_id] != str(fold)]
+        shares = {"train": 1 - config.val, "val": config.val}
+        inner = _divide(cohort, rest, units, shares, [config.seed, fold + 1])
+        folds.append({case.case_id: inner.get(case.case_id, "test") for case in cohort.cases})
+    return folds
+
+
+def _from_column(cohort: Cohort, config: SplitConfig, units: Mapping[str, str], notes: list[str]) -> Fold:
+    """The parts that a manifest column names."""
+    column = str(config.column)
+    if config.folds is not None:
+        raise UsageError(
+            "a column holds one split, not folds", where="split", fix="give split.column or split.folds"
+        )
+    texts = _texts(cohort, column)
+    fold = {case_id: part for case_id, text in texts.items() if (part := parse_part(text))}
+    if len(fold) < len(texts):
+        raise _unknown_words(cohort, column, [text for case_id, text in texts.items() if case_id not in fold])
+    apart = _patients_apart(cohort, fold)
+    if apart:
+        notes.append(f"{apart} patients lie in more than one part of the column {column}")
+    found = set(fold.values())
+    if "train" not in found:
+        raise InputRefused(
+            f"the column {column} has no train part", where=str(cohort.manifest), code="no-train-part"
+        )
+    if "test" not in found:
+        notes.append(f"the column {column} has no test part, so nothing is kept for testing")
+    if "val" not in found and config.val > 0:
+        training = [case for case in cohort.cases if fold[case.case_id] == "train"]
+        shares = {"train": 1 - config.val, "val": config.val}
+        fold |= _divide(cohort, training, units, shares, [config.seed])
+        notes.append(
+            f"the column {column} has no val part: {config.val:.0%} of its train part was drawn, by patient"
+        )
+    return fold
+
+
+def _texts(cohort: Cohort, column: str) -> dict[str, str]:
+    """What the column says of each case."""
+    if column == "split" and any(case.split for case in cohort.cases):
+        return {case.case_id: case.split or "" for case in cohort.cases}
+    known = cohort.cases[0].metadata
+    if column not in known:
+        raise UsageError(
+            f"the manifest has no column '{column}' to split by",
+            where="split.column",
+            fix=closest(column, ["split", *known]),
+        )
+    return {case.case_id: case.metadata[column] for case in cohort.cases}
+
+
+def _unknown_words(cohort: Cohort, column: str, texts: Sequence[str]) -> InputRefused:
+    often = ", ".join(
+        f"'{text}' ({count})" if text else f"empty ({count})" for text, count in Counter(texts).most_common(8)
+    )
+    return InputRefused(
+        f"the column {column} holds words that name no part: {often}",
+        where=str(cohort.manifest),
+        fix="use train (or training, train_val), val (or valid, validation) and test (or testing, holdout)",
+        code="unknown-part",
+    )
+
+
+def _patients_apart(cohort: Cohort, fold: Mapping[str, str]) -> int:
+    parts: dict[str, set[str]] = defaultdict(set)
+    for case in cohort.cases:
+        parts[case.patient_id].add(fold[case.case_id])
+    return sum(len(found) > 1 for found in parts.values())
+
+
+def _far_off(fold: Mapping[str, str], shares: Mapping[str, float]) -> list[str]:
+    """Parts whose share of the cases misses its target, because groups are large or classes rare."""
+    got = Counter(fold.values())
+    return [
+        f"{part} holds {got[part] / len(fold):.0%} of the cases instead of {share:.0%}: "
+        "patients and their twins cannot part, and each part should have every class"
+        for part, share in shares.items()
+        if abs(got[part] / len(fold) - share) > _FAR_OFF
+    ]
+
+
+def _thin_classes(cohort: Cohort, folds: Sequence[Mapping[str, str]]) -> list[str]:
+    """One line for each class that some part has no case of."""
+    has = np.array([cohort.target(case) == 1 for case in cohort.cases])
+    patients = np.array([case.patient_id for case in cohort.cases])
+    parts = [np.array([fold[case.case_id] for case in cohort.cases]) for fold in folds]
+    notes = []
+    for column, name in enumerate(cohort.classes):
+        lacking = {
+            part: [n for n, of in enumerate(parts) if _lacks(has[of == part, column])] for part in PARTS
+        }
+        if places := [_place(part, numbers, len(folds)) for part, numbers in lacking.items() if numbers]:
+            people = len(set(patients[has[:, column]]))
+            notes.append(
+                f"{name} ({people} patient{'s' * (people != 1)}) is in no case of {', '.join(places)}"
+            )
+    return notes
+
+
+def _lacks(has: NDArray[np.bool_]) -> bool:
+    return len(has) > 0 and not has.any()
+
+
+def _place(part: str, numbers: Sequence[int], folds: int) -> str:
+    return part if folds == 1 else f"{part} (fold {' '.join(map(str, numbers))})"
+
+
+def _known_part(part: object) -> str:
+    if part not in PARTS:
+        raise ValueError(f"unknown part {part!r}")
+    return str(part)
+
+
+def _unreadable(path: Path, what: str) -> InputRefused:
+    return InputRefused(what, where=str(path), fix="run `foveate split` again", code="splits-unreadable")
+
+
+def _check_cohort(path: Path, splits: Splits, cohort: Cohort) -> None:
+    """Refuse splits of another manifest, saying which cases differ."""
+    known = {case.case_id for case in cohort.cases}
+    split = set(splits.folds[0])
+    for cases, text in (
+        (split - known, "cases that the manifest has not"),
+        (known - split, "no part for cases of the manifest"),
+    ):
+        if cases:
+            examples = ", ".join(f"'{name}'" for name in sorted(cases)[:3])
+            raise _unreadable(path, f"the splits hold {text}: {len(cases)}, such as {examples}")
+    if splits.manifest_sha256 != cohort.manifest_sha256:
+        raise _unreadable(path, "the manifest has changed since it was split")
