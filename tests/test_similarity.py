@@ -1,0 +1,187 @@
+"""Twins: what is found equals what comparing every pair in every direction finds, and chance is not."""
+
+from __future__ import annotations
+
+import imagehash
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+from scipy import ndimage
+
+from cohort_files import picture
+from foveate.data import similarity
+from foveate.data.similarity import FLOOR, TURNS, UPRIGHT, chance_threshold, find_twins, groups_of, spectrum
+
+Pixels = NDArray[np.float32]
+
+
+def spectra_of(images: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    found = [spectrum(image[None]) for image in images]
+    assert all(item is not None for item in found)
+    return np.stack([item for item in found if item is not None])
+
+
+def reduced(image: NDArray[np.uint8]) -> Pixels:
+    """The 48 × 48 picture with mean 0 and norm 1, by means of blocks of pixels."""
+    blocks = (
+        image.reshape(48, image.shape[0] // 48, 48, image.shape[1] // 48).astype(np.float64).mean(axis=(1, 3))
+    )
+    blocks -= blocks.mean()
+    return np.asarray(blocks / np.linalg.norm(blocks), dtype=np.float32)
+
+
+def directions(pixels: Pixels) -> list[Pixels]:
+    return [
+        turned for flipped in (pixels, pixels[:, ::-1]) for turned in (np.rot90(flipped, n) for n in range(4))
+    ]
+
+
+def without_coarse(pixels: Pixels) -> Pixels:
+    """Remove the 36 lowest cosines, each built from its formula, and scale to norm 1."""
+    places = np.arange(48) + 0.5
+    waves = [np.cos(np.pi * k * places / 48) * np.sqrt((1 if k == 0 else 2) / 48) for k in range(6)]
+    left = pixels.astype(np.float64)
+    for down in waves:
+        for across in waves:
+            wave = np.outer(down, across)
+            left = left - (pixels * wave).sum() * wave
+    return np.asarray(left / np.linalg.norm(left), dtype=np.float32)
+
+
+class TestSpectrum:
+    def test_inner_product_is_the_correlation_of_reduced_pictures(self) -> None:
+        one, two = picture(1, (96, 144)), picture(2, (144, 96))
+        spectra = spectra_of([one, two])
+        r = np.corrcoef(reduced(one).ravel(), reduced(two).ravel())[0, 1]
+        assert float((spectra[0] * spectra[1]).sum()) == pytest.approx(r, abs=1e-5)
+
+    def test_turns_are_what_they_say(self) -> None:
+        image = picture(3, (96, 96))
+        (own,) = spectra_of([image])
+        seen = [turn(own[None])[0] for turn in TURNS]
+        wanted = [
+            spectra_of([np.ascontiguousarray(turned)])[0] for turned in directions(image.astype(np.float32))
+        ]
+        for target in wanted:
+            assert sum(np.allclose(target, item, atol=1e-5) for item in seen) == 1
+        assert np.array_equal(UPRIGHT(own[None])[0], own)
+
+    def test_brightness_and_contrast_do_not_count(self) -> None:
+        image = picture(4)
+        one, two = spectra_of([image, (image // 2 + 40).astype(np.uint8)])
+        assert float((one * two).sum()) > 0.9995
+
+    def test_colour_is_reduced_to_its_luminance(self) -> None:
+        rgb = np.stack([picture(seed) for seed in (1, 2, 3)])
+        grey = (0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]).astype(np.float32)
+        assert np.allclose(spectrum(rgb), spectrum(grey[None]), atol=1e-4)
+
+    @pytest.mark.parametrize("value", [0, 7, 255])
+    def test_flat_images_have_none(self, value: int) -> None:
+        assert spectrum(np.full((1, 33, 20), value, np.uint8)) is None
+
+
+class TestSearch:
+    @settings(max_examples=15, deadline=None)
+    @given(st.integers(0, 10_000))
+    def test_equals_the_search_through_every_pair(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        images = [picture(int(rng.integers(1_000_000)), (96, 96), rng.uniform(1, 12)) for _ in range(12)]
+        for _ in range(12):  # copies: turned, mixed with others so that r lies around the threshold
+            source, other = images[rng.integers(12)], images[rng.integers(12)]
+            mixed = (1 - (share := rng.uniform(0, 0.3))) * source + share * other
+            images.append(
+                np.ascontiguousarray(directions(mixed.astype(np.float32))[rng.integers(8)]).astype(np.uint8)
+            )
+        small = [reduced(image) for image in images]
+        fine = [without_coarse(pixels) for pixels in small]
+        expected = set()
+        for i in range(len(images)):
+            for j in range(i + 1, len(images)):
+                for n, (whole, detail) in enumerate(
+                    zip(directions(small[j]), directions(fine[j]), strict=True)
+                ):
+                    needed = similarity.DETAIL if n == 0 else similarity.DETAIL_TURNED
+                    if (small[i] * whole).sum() >= FLOOR and (fine[i] * detail).sum() >= needed:
+                        expected.add((i, j))
+        numbers = np.arange(len(images))
+        found = find_twins(spectra_of(images), numbers, numbers)
+        assert found.threshold == FLOOR
+        assert as_sets(groups_of(found.links, 24)) == as_sets(
+            groups_of(np.array(sorted(expected)).reshape(-1, 2), 24)
+        )
+
+    def test_many_blocks_find_what_one_block_finds(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        images = [picture(seed // 2, smooth=2) for seed in range(60)]
+        numbers = np.arange(60)
+        whole = find_twins(spectra_of(images), numbers, numbers)
+        monkeypatch.setattr(similarity, "_BLOCK", (7, 13))
+        blocks = find_twins(spectra_of(images), numbers, numbers)
+        assert as_sets(groups_of(whole.links, 60)) == as_sets(groups_of(blocks.links, 60))
+        assert len(groups_of(whole.links, 60)) == 30
+
+    def test_links_stay_few(self) -> None:
+        same = spectra_of([picture(1)] * 200)
+        found = find_twins(same, np.zeros(200, int), np.arange(200))
+        assert len(found.links) < 2 * 200
+        assert len(groups_of(found.links, 200)) == 1
+
+    def test_slices_of_one_volume_are_not_compared(self) -> None:
+        spectra = spectra_of([picture(1), picture(1), picture(2), picture(1)])
+        found = find_twins(spectra, np.array([0, 0, 1, 2]), np.array([5, 5, 6, 7]))
+        assert as_sets(groups_of(found.links, 4)) == {
+            frozenset({0, 1, 3})
+        }  # both are twins of the other file
+        alone = find_twins(spectra[:3], np.array([0, 0, 1]), np.array([5, 5, 6]))
+        assert not len(alone.links)
+
+    def test_an_independent_perceptual_hash_agrees(self) -> None:
+        images = [picture(seed, smooth=4) for seed in range(40)]
+        copies = [np.asarray(Pillow.fromarray(image).resize((90, 50))) for image in images[:20]]
+        everything = images + copies
+        hashes = [imagehash.phash(Pillow.fromarray(image)) for image in everything]
+        near = {(i, j) for j in range(60) for i in range(j) if hashes[i] - hashes[j] <= 8}
+        numbers = np.arange(60)
+        found = groups_of(find_twins(spectra_of(everything), numbers, numbers).links, 60)
+        assert (
+            as_sets(found)
+            == {frozenset(pair) for pair in near}
+            == {frozenset({n, 40 + n}) for n in range(20)}
+        )
+
+
+class TestChance:
+    def alike(self, count: int, seed: int = 0) -> list[NDArray[np.uint8]]:
+        """Photographs of one bright disc that differ in little: unrelated pairs correlate above 0.97."""
+        y, x = np.mgrid[-1:1:64j, -1:1:64j]
+        disc = 200.0 * (x**2 + y**2 < 0.8)
+        noise = np.random.default_rng(seed).standard_normal((count, 64, 64))
+        smooth = ndimage.gaussian_filter(noise, (0, 2, 2))
+        return list(np.clip(disc + 20 + 12 * smooth / smooth.std(), 0, 255).astype(np.uint8))
+
+    def test_images_that_are_all_alike_are_no_twins(self) -> None:
+        images = self.alike(120)
+        copies = [np.asarray(Pillow.fromarray(image).resize((50, 60))) for image in images[:10]]
+        spectra, numbers = spectra_of(images + copies), np.arange(130)
+        unrelated = spectra[:120].reshape(120, -1) @ spectra[:120].reshape(120, -1).T
+        assert unrelated[np.triu_indices(120, 1)].min() > FLOOR
+        found = find_twins(spectra, numbers, numbers)
+        assert found.threshold > unrelated[np.triu_indices(120, 1)].max()
+        assert as_sets(groups_of(found.links, 130)) == {frozenset({n, 120 + n}) for n in range(10)}
+
+    def test_the_tail_of_a_normal_distribution(self) -> None:
+        z = np.random.default_rng(1).normal(0.3, 0.2, 50_000).astype(np.float32)
+        assert similarity._tail(z, (0.9, 0.99), 1e-6) == pytest.approx(0.3 + 0.2 * 4.753424, abs=0.02)
+
+    def test_varied_images_need_the_floor_only(self) -> None:
+        assert chance_threshold(spectra_of([picture(seed) for seed in range(50)]), np.arange(50)) == FLOOR
+
+    def test_with_one_patient_nothing_is_known_of_chance(self) -> None:
+        assert chance_threshold(spectra_of(self.alike(40)), np.zeros(40, int)) == FLOOR
+
+
+def as_sets(groups: list[NDArray[np.int64]]) -> set[frozenset[int]]:
+    return {frozenset(int(index) for index in group) for group in groups}
