@@ -1,0 +1,147 @@
+"""Attention blocks: where (spatial), what (channel), and the channel gates of squeeze-and-excitation.
+
+The two blocks of the dual attention dilated residual network build a Gram matrix of their input, turn it
+into weights by a sigmoid or a softmax, and add the weighted sum, times a learned β that starts at 0, to
+the input: a fresh block is the identity.
+
+Gram matrices and the weights made of them are computed in float32 even under autocast: their entries
+reach hundreds, where bfloat16 moves in steps of 2 or more, and a softmax over them would be off by factors
+of ``exp(2)``. Convolutions and weighted sums, which only average such errors, stay in low precision.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from foveate.contract import AttentionMap
+
+Normalization = Literal["sigmoid", "softmax"]
+
+
+class SpatialAttention(nn.Module):
+    """Each position gathers what all positions hold, weighted by how alike they are.
+
+    With A the input of C channels at N = H·W positions, steps 1–4 of the paper (ICIP 2019 slides)::
+
+        S_ij = <B1[:, i], B2[:, j]>       B1 = key(A), B2 = query(A), C' channels each
+        α_ji = sigmoid(S_ij)              or exp(S_ij) / Σ_i exp(S_ij), so that Σ_i α_ji = 1
+        o_j  = Σ_i α_ji D_i               D = value(A), C channels
+        y_j  = β o_j + A_j
+
+    Sigmoid weights are not normalised: their sum grows with N, so β has to start at 0.
+
+    Args:
+        channels: C.
+        normalization: how similarities become weights.
+        key_channels: C'; None means C / 8, as in the cited non-local network (the slides do not say).
+        mean: divide ``o`` by N, which keeps sigmoid weights of any map size in one range (not in the paper).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        normalization: Normalization = "sigmoid",
+        key_channels: int | None = None,
+        mean: bool = False,
+    ) -> None:
+        super().__init__()
+        inner = key_channels or max(1, channels // 8)
+        self.key = nn.Conv2d(channels, inner, kernel_size=1)
+        self.query = nn.Conv2d(channels, inner, kernel_size=1)
+        self.value = nn.Conv2d(channels, channels, kernel_size=1)
+        self.beta = nn.Parameter(torch.zeros(()))
+        self.normalization = normalization
+        self.mean = mean
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B C H W"], AttentionMap]:
+        """Return ``y``, and α as ``(B, H, W, H, W)``: ``[b, y, x]`` is the map that position (y, x) reads.
+
+        Softmax weights sum to one over the last two axes.
+        """
+        key, query, value = (conv(x).flatten(2) for conv in (self.key, self.query, self.value))
+        weights = _weights(query.mT, key, self.normalization)  # [b, j, i]
+        gathered = torch.bmm(value, weights.mT.to(value.dtype)).view_as(x)
+        if self.mean:
+            gathered = gathered / weights.shape[-1]
+        weights = weights.view(len(x), *x.shape[2:], *x.shape[2:])
+        return x + self.beta * gathered, AttentionMap(
+            "spatial_attention", weights, (3, 4) if self.normalization == "softmax" else None
+        )
+
+
+class ChannelAttention(nn.Module):
+    """Each channel gathers all channels, weighted by how alike their maps are; no parameter but β.
+
+    With A the input as a C × N matrix::
+
+        S = A Aᵀ,  α = sigmoid(S) or softmax over the last axis,  y = β α A + A
+
+    The paper's slides name the block without formulas; this mirrors its spatial block as DANet does.
+
+    Args:
+        normalization: how similarities become weights.
+        mean_gram: divide S by N before the sigmoid or softmax. NOTE[DIFF]: not in the paper. Its input
+            comes out of a ReLU, so every entry of S is a sum of N non-negative products, and sigmoid(S)
+            is 1 for every pair of channels that are ever active together.
+    """
+
+    def __init__(self, *, normalization: Normalization = "sigmoid", mean_gram: bool = True) -> None:
+        super().__init__()
+        self.beta = nn.Parameter(torch.zeros(()))
+        self.normalization = normalization
+        self.mean_gram = mean_gram
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B C H W"], AttentionMap]:
+        """Return ``y``, and α as ``(B, C, C)``: ``[b, c]`` are the weights that channel c reads.
+
+        Softmax weights sum to one over the last axis.
+        """
+        flat = x.flatten(2)
+        scale = 1 / flat.shape[2] if self.mean_gram else 1.0
+        weights = _weights(flat, flat.mT, self.normalization, scale)
+        gathered = torch.bmm(weights.to(x.dtype), flat).view_as(x)
+        return x + self.beta * gathered, AttentionMap(
+            "channel_attention", weights, (2,) if self.normalization == "softmax" else None
+        )
+
+
+class SqueezeExcite(nn.Module):
+    """Scale each channel by a gate in (0, 1) computed from the pooled map (Hu et al., CVPR 2018).
+
+    ``gate = sigmoid(W2 relu(W1 GAP(x) + b1) + b2)``, ``y = gate · x``. The linear layers are 1×1
+    convolutions named as in timm, whose SE-ResNet weights therefore load.
+
+    Args:
+        channels: C.
+        reduction: the hidden layer has C / reduction channels.
+    """
+
+    def __init__(self, channels: int, *, reduction: int = 16) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.fc1 = nn.Conv2d(channels, hidden, kernel_size=1)
+        self.fc2 = nn.Conv2d(hidden, channels, kernel_size=1)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B C H W"], Float[Tensor, "B C"]]:
+        """Return the scaled map and its gates."""
+        gate = self.fc2(self.fc1(x.mean(dim=(2, 3), keepdim=True)).relu()).sigmoid()
+        return x * gate, gate.flatten(1)
+
+
+def _weights(
+    left: Float[Tensor, "B m C"],
+    right: Float[Tensor, "B C n"],
+    normalization: Normalization,
+    scale: float = 1.0,
+) -> Float[Tensor, "B m n"]:
+    """Weights from scaled inner products, in float32 at least."""
+    wide = torch.promote_types(left.dtype, torch.float32)
+    with torch.autocast(left.device.type, enabled=False):
+        products = torch.bmm(scale * left.to(wide), right.to(wide))
+        # In place: nothing else needs the products, the largest tensors of the network.
+        return products.softmax(dim=-1) if normalization == "softmax" else products.sigmoid_()

@@ -1,0 +1,88 @@
+"""The table of models, and building one by its name."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import timm
+from pydantic import ConfigDict, ValidationError, validate_call
+
+from foveate.contract import Classifier, InputSpec
+from foveate.errors import UsageError
+from foveate.models.backbones import timm_classifier
+from foveate.models.dadrn import cadrn50, dadrn50, drn50, sadrn50, seresnet50
+
+MODELS: dict[str, Callable[..., Classifier]] = {
+    "drn50": drn50,
+    "sadrn50": sadrn50,
+    "cadrn50": cadrn50,
+    "dadrn50": dadrn50,
+    "seresnet50": seresnet50,
+}
+TIMM = "timm:"
+
+
+def build_model(
+    name: str,
+    num_classes: int,
+    spec: InputSpec,
+    *,
+    pretrained: bool | str = False,
+    options: Mapping[str, Any] | None = None,
+) -> Classifier:
+    """Build a model by its name.
+
+    Args:
+        name: an entry of ``MODELS``, or ``timm:`` and any timm architecture.
+        num_classes: K.
+        spec: what the study's preprocessing feeds it.
+        pretrained: True downloads weights, a path names a file or folder of them, False starts at random.
+        options: named options of the model, as in a study's ``model: options``.
+
+    Raises:
+        UsageError: unknown model, unknown option, or a value that the option does not take.
+    """
+    options = options or {}
+    factory = _factory(name)
+    allowed = [option.name for option in inspect.signature(factory).parameters.values() if _is_option(option)]
+    for key in options:
+        if key not in allowed:
+            close = difflib.get_close_matches(key, allowed, n=1)
+            raise UsageError(
+                f"{name} has no option '{key}'" + (f", did you mean '{close[0]}'?" if close else ""),
+                where="model: options",
+                fix=f"its options are: {', '.join(allowed)}",
+                code="unknown-option",
+            )
+    checked = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(factory)
+    try:
+        return checked(num_classes, spec, pretrained=pretrained, **options)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UsageError(
+            f"{name} does not take this: {problems}", where="model: options", code="bad-option"
+        ) from error
+
+
+def _factory(name: str) -> Callable[..., Classifier]:
+    if name.startswith(TIMM):
+        return partial(timm_classifier, name.removeprefix(TIMM))
+    if name in MODELS:
+        return MODELS[name]
+    close = difflib.get_close_matches(name, MODELS, n=3)
+    if timm.is_model(name.partition(".")[0]):
+        close.append(TIMM + name)
+    known = f"choose from: {', '.join(MODELS)}, {TIMM}<name>"
+    raise UsageError(
+        f"there is no model '{name}'",
+        fix=f"did you mean {' or '.join(close)}?" if close else known,
+        code="unknown-model",
+    )
+
+
+def _is_option(parameter: inspect.Parameter) -> bool:
+    return parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "pretrained"

@@ -1,0 +1,160 @@
+"""Pretrained weights from a file, a folder or a download: all of them fit, or the model is not built.
+
+Nothing is ever left at random in silence: every tensor besides the classification head must be in the
+file and have the right shape.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import timm
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from foveate.errors import InputRefused, UsageError
+
+_UNREADABLE = (
+    SafetensorError,
+    RuntimeError,
+    pickle.UnpicklingError,
+    EOFError,
+    OSError,
+    ValueError,
+    AttributeError,
+)
+
+logger = logging.getLogger(__name__)
+
+_FOLDER_NAMES = ("model.safetensors", "pytorch_model.bin")
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+# Arguments in a hub folder's config.json that change neither the shape nor the function of the trunk.
+_HARMLESS_ARGUMENTS = frozenset({"num_classes", "in_chans", "img_size", "drop_rate", "drop_path_rate"})
+
+
+def locate_weights(given: str, architectures: Sequence[str]) -> Path:
+    """Find the weight file that a path names.
+
+    Args:
+        given: a ``.safetensors``, ``.pth``, ``.pt`` or ``.bin`` file, or a folder as timm's hub has it
+            (``config.json`` beside ``model.safetensors`` or ``pytorch_model.bin``).
+        architectures: timm names that a folder's ``config.json`` may give.
+
+    Raises:
+        UsageError: there is nothing there, or it is for another architecture.
+    """
+    path = Path(given).expanduser()
+    if path.is_dir():
+        _check_config(path / "config.json", architectures)
+        found = [path / name for name in _FOLDER_NAMES if (path / name).is_file()]
+        path = found[0] if found else path / _FOLDER_NAMES[0]
+    if not path.is_file() or path.suffix not in _SUFFIXES:
+        raise UsageError(
+            "no file of weights here" if not path.exists() else f"a '{path.suffix}' file is none of weights",
+            where=f"pretrained: {path}",
+            fix=f"give a file ({', '.join(_SUFFIXES)}) or a folder with config.json and {_FOLDER_NAMES[0]}",
+            code="no-weights",
+        )
+    return path
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict, never running code that a pickle may hold.
+
+    Raises:
+        InputRefused: the file is damaged, or holds anything besides weights.
+    """
+    try:
+        return dict(timm.models.load_state_dict(str(path)))
+    except _UNREADABLE as error:
+        raise InputRefused(
+            f"not readable as a state dict: {_first_line(error)}",
+            where=f"pretrained: {path}",
+            fix="copy the file again, or save the bare state dict as .safetensors",
+            code="weights-unreadable",
+        ) from error
+
+
+def load_trunk(trunk: nn.Module, state: dict[str, Tensor], *, head: Sequence[str], where: str) -> None:
+    """Fill a trunk; every key must fit, and only the head's may be left over.
+
+    Args:
+        trunk: the module to fill.
+        state: the weights, under the trunk's own names.
+        head: prefixes of the old classification head's keys, which are dropped.
+        where: the source, for errors.
+
+    Raises:
+        UsageError: keys are missing, left over, or of another shape.
+    """
+    kept = {key: value for key, value in state.items() if not key.startswith(tuple(head))}
+    if dropped := sorted(state.keys() - kept.keys()):
+        logger.warning("%s: its head (%s) is left out, ours starts at random", where, ", ".join(dropped))
+    with fitting(where):
+        trunk.load_state_dict(kept, strict=True)
+
+
+@contextmanager
+def fitting(where: str) -> Iterator[None]:
+    """Turn torch's complaint about keys and shapes into a ``UsageError``."""
+    try:
+        yield
+    except (RuntimeError, KeyError) as error:
+        raise UsageError(
+            f"the weights are not of this network: {_shortened(error)}",
+            where=where,
+            fix="give weights of this very architecture, width and depths included, in timm's layout",
+            code="weights-mismatch",
+        ) from error
+
+
+@contextmanager
+def fetching(name: str) -> Iterator[None]:
+    """Turn a failed download of timm's weights ``name`` into a ``UsageError`` with the way out."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise UsageError(
+            f"the pretrained weights of {name} could not be fetched: {_first_line(error)}",
+            where="pretrained: true",
+            fix="fetch its config.json and model.safetensors where there is network and give their folder, "
+            "pretrained: <folder>; or start at random, pretrained: false",
+            code="weights-not-fetched",
+        ) from error
+
+
+def _check_config(path: Path, architectures: Sequence[str]) -> None:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        architecture, arguments = config["architecture"], config.get("model_args") or {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"no config.json that names an architecture: {_first_line(error)}",
+            where=f"pretrained: {path.parent}",
+            fix="give the weight file itself",
+            code="no-weights",
+        ) from error
+    changed = sorted(set(arguments) - _HARMLESS_ARGUMENTS)
+    if architecture not in architectures or changed:
+        what = f"weights of {architecture}" + (f" built with {', '.join(changed)}" if changed else "")
+        raise UsageError(
+            f"{what} do not fit a model of {' or '.join(architectures)}",
+            where=f"pretrained: {path}",
+            fix="choose the model that the weights are of",
+            code="weights-mismatch",
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _shortened(error: Exception, lines: int = 5) -> str:
+    text = [line.strip() for line in str(error).splitlines()[1:]] or [_first_line(error)]
+    shown = [line if len(line) <= 240 else line[:240] + " …" for line in text[:lines]]
+    return "\n  ".join(["", *shown, *([f"… and {len(text) - lines} more"] if len(text) > lines else [])])
