@@ -47,7 +47,9 @@ def grad_cam_plus_plus(
     """Grad-CAM++: ``Σ_k w_k A_k`` with ``w_k = Σ_ij α_ij relu(g_ij)`` (Chattopadhyay et al. 2018).
 
     The paper's equation 19, ``α = g² / (2 g² + (Σ_ab A_ab) g³)``, is used in its reduced form
-    ``α = 1 / (2 + (Σ_ab A_ab) g)``, which needs no small constant in the denominator.
+    ``α = 1 / (2 + (Σ_ab A_ab) g)``, which needs no small constant in the denominator. It is made for
+    features without negative values (after a ReLU); with others the denominator can come near zero, and
+    one channel can then rule the map.
     NOTE[DIFF]: the paper explains ``exp(score)``, which multiplies every ``w_k`` of a map by that one
     positive number; it overflows for large scores and is left out.
     """

@@ -33,11 +33,8 @@ def isolated(model: Classifier, views: Views) -> Iterator[tuple[Classifier, dict
     dtype = torch.float32 if half else weight.dtype
     try:
         worker.eval()
-        with (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            torch.autocast(weight.device.type, enabled=False),
-        ):
+        # Switching inference mode off switches gradients on, also inside torch.no_grad().
+        with torch.inference_mode(False), torch.autocast(weight.device.type, enabled=False):
             # A tensor made in inference mode can enter a graph only as a copy.
             yield worker, {name: x.detach().clone().to(weight.device, dtype) for name, x in views.items()}
     finally:

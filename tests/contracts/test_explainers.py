@@ -1,0 +1,276 @@
+"""What every entry of EXPLAINERS promises, on every kind of model."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+import torch
+from torch import Tensor
+
+from foveate.contract import Classifier, InputSpec, ModelOutput, Views
+from foveate.errors import RunFailed, UsageError
+from foveate.explain import EXPLAINERS, ExplainOptions, explain_batch
+from foveate.models import build_model
+from tiny_classifiers import PlacesCnn, PooledCnn, TwoViewCnn, images
+
+# Quick settings; a batch size that divides nothing.
+OPTIONS = ExplainOptions(
+    batch_size=2, ig_steps=5, smoothgrad_samples=3, occlusion_window=4, occlusion_stride=3, baseline="mean"
+)
+COARSE = dataclasses.replace(OPTIONS, occlusion_window=32, occlusion_stride=32)
+TARGETS = [2, 0]
+CONTROLS = ("random", "centre")
+Build = Callable[[], tuple[Classifier, dict[str, Tensor]]]
+
+
+def _built(name: str, **options: object) -> tuple[Classifier, dict[str, Tensor]]:
+    """A model of the product's own table at 64 pixels."""
+    spec = InputSpec(size=(64, 64))
+    return build_model(name, 4, spec, options=options), {"image": images(2, 64, 64)}
+
+
+MODELS: dict[str, Build] = {
+    "pooled-2d": lambda: (PooledCnn(2), {"image": images(3, 8, 10)}),
+    "pooled-3d": lambda: (PooledCnn(3), {"image": images(3, 4, 6, 8)}),
+    "bent-2d": lambda: (PlacesCnn(2), {"image": images(3, 8, 8)}),
+    "bent-3d": lambda: (PlacesCnn(3), {"image": images(3, 8, 8, 8)}),
+    "two-views": lambda: (TwoViewCnn(), {"ct": images(3, 8, 8), "mr": images(3, 12, 6, seed=1)}),
+}
+BUILT: dict[str, Build] = {
+    "resnet18": lambda: _built("timm:resnet18"),
+    "convnext": lambda: _built("timm:convnext_atto"),
+    "dadrn50": lambda: _built("dadrn50", width=0.125, depths=(1, 1, 1, 1)),
+}
+POOLED = ("pooled-2d", "pooled-3d", "resnet18", "dadrn50")  # the only ones that have the analytic CAM
+
+
+def _pairs(kinds: Iterable[str]) -> pytest.MarkDecorator:
+    """Every model with every explainer it can have."""
+    pairs = [(kind, name) for kind in kinds for name in EXPLAINERS if name != "cam" or kind in POOLED]
+    return pytest.mark.parametrize(("kind", "name"), pairs)
+
+
+on_all_models, on_tiny_models = _pairs([*MODELS, *BUILT]), _pairs(MODELS)
+on_three_models = _pairs(["pooled-2d", "bent-3d", "two-views"])
+each_explainer = pytest.mark.parametrize("name", EXPLAINERS)
+
+
+def _make(kind: str) -> tuple[Classifier, dict[str, Tensor]]:
+    """The model and its views, the same for every call."""
+    torch.manual_seed(0)
+    return (MODELS | BUILT)[kind]()
+
+
+def _explain(model: Classifier, views: Views, name: str, *, seed: int = 0) -> dict[str, Tensor]:
+    """Maps of TARGETS by quick settings that fit the model."""
+    options = COARSE if model.input_spec.size == (64, 64) else OPTIONS
+    return explain_batch(model, views, TARGETS, name, options=options, seed=seed)
+
+
+def _state(model: Classifier) -> Iterator[object]:
+    """All that explaining could disturb, in a form that can be compared."""
+    for name, value in model.state_dict().items():
+        yield name, id(value.untyped_storage()), value.clone().numpy().tobytes()
+    for name, parameter in model.named_parameters():
+        grad = None if parameter.grad is None else parameter.grad.clone().numpy().tobytes()
+        yield (
+            name,
+            id(parameter),
+            parameter.requires_grad,
+            grad,
+            parameter._version,
+            parameter._backward_hooks,
+        )
+    for name, module in model.named_modules():
+        hooks = [len(value) for key, value in vars(module).items() if "hooks" in key and value is not None]
+        yield name, id(module), module.training, sum(hooks)
+    yield torch.get_rng_state().numpy().tobytes()
+    yield torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
+
+
+def _disturbed(model: Classifier) -> None:
+    """A state such as a training loop may leave: parts frozen, parts in training, one gradient there."""
+    model.train()
+    modules, parameters = list(model.modules()), list(model.parameters())
+    modules[2].eval()
+    parameters[0].requires_grad_(False)
+    parameters[-1].grad = torch.ones_like(parameters[-1])
+
+
+@on_all_models
+def test_one_finite_float32_map_per_view_case_and_target(kind: str, name: str) -> None:
+    model, views = _make(kind)
+    maps = _explain(model, views, name)
+    assert maps.keys() == views.keys()
+    output = model.eval()(views)
+    for view, values in maps.items():
+        coarse = name in ("cam", "gradcam", "gradcam++", "hirescam", "random")
+        like = output.features[model.cam_feature[view]] if coarse else views[view]
+        assert values.shape == (len(views[view]), 2, *like.shape[2:])
+        assert values.dtype == torch.float32
+        assert values.isfinite().all()
+        assert not values.requires_grad
+        assert values.flatten(2).std(dim=2).min() > 0, "no map is blank"
+
+
+@on_all_models
+def test_leaves_no_trace(kind: str, name: str) -> None:
+    model, views = _make(kind)
+    _disturbed(model)
+    inputs = {view: x.clone() for view, x in views.items()}
+    before = list(_state(model))
+    _explain(model, views, name)
+    assert list(_state(model)) == before
+    for view, x in views.items():
+        assert torch.equal(x, inputs[view])
+        assert not x.requires_grad and x.grad is None
+
+
+class _Breaks(PlacesCnn):
+    """Fails at a given call of forward."""
+
+    breaks_at = 1
+
+    def forward(self, views: Views) -> ModelOutput:
+        output = super().forward(views)
+        if self.calls >= self.breaks_at:
+            raise RuntimeError("out of memory")
+        return output
+
+
+@pytest.mark.parametrize("name", [name for name in EXPLAINERS if name not in ("cam", "centre")])
+def test_leaves_no_trace_when_the_model_fails(name: str) -> None:
+    model = _Breaks()
+    _disturbed(model)
+    before = list(_state(model))
+    model.breaks_at = 2  # in the second chunk or copy, when work is under way
+    with pytest.raises(RuntimeError, match="out of memory"):
+        _explain(model, {"image": images(3, 8, 8)}, name)
+    assert list(_state(model)) == before
+
+
+@on_tiny_models
+def test_a_batch_is_its_cases_one_by_one(kind: str, name: str) -> None:
+    model, views = _make(kind)
+    together = _explain(model, views, name)
+    for row in range(3):
+        alone = _explain(model, {view: x[row : row + 1] for view, x in views.items()}, name)
+        for view, values in alone.items():
+            scale = float(together[view].abs().max())
+            torch.testing.assert_close(values[0], together[view][row], rtol=0, atol=1e-5 * max(scale, 1))
+
+
+@on_tiny_models
+def test_maps_follow_the_order_of_the_targets(kind: str, name: str) -> None:
+    model, views = _make(kind)
+    maps = _explain(model, views, name)
+    other = explain_batch(model, views, [0, 3, 2], name, options=OPTIONS)
+    for view, values in maps.items():
+        torch.testing.assert_close(values, other[view][:, [2, 0]], rtol=1e-4, atol=1e-6)
+        if name != "centre":
+            assert not torch.allclose(values[:, 0], values[:, 1]), "each class has a map of its own"
+
+
+def _autocast() -> AbstractContextManager[None]:
+    return torch.autocast("cpu", dtype=torch.bfloat16)
+
+
+@on_three_models
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, _autocast, torch.enable_grad])
+def test_the_callers_torch_modes_change_nothing(
+    kind: str, mode: Callable[[], AbstractContextManager[None]], name: str
+) -> None:
+    model, views = _make(kind)
+    expected = _explain(model, views, name)
+    with mode():
+        views = {view: x.clone() for view, x in views.items()}  # inference tensors, in inference mode
+        before = list(_state(model))
+        found = _explain(model, views, name)
+        assert list(_state(model)) == before
+    for view, values in found.items():
+        assert torch.equal(values, expected[view])
+
+
+@on_tiny_models
+def test_train_mode_is_explained_in_evaluation_mode(kind: str, name: str) -> None:
+    model, views = _make(kind)
+    model.eval()
+    expected = _explain(model, views, name)
+    model.train()  # dropout and batch statistics would change the maps
+    for view, values in _explain(model, views, name).items():
+        assert torch.equal(values, expected[view])
+
+
+@on_three_models
+def test_half_precision_models_are_explained_in_float32(kind: str, name: str) -> None:
+    model, views = _make(kind)
+    model.bfloat16()
+    views = {view: x.bfloat16() for view, x in views.items()}
+    exact = copy.deepcopy(model).float()
+    expected = _explain(exact, {view: x.float() for view, x in views.items()}, name)
+    for view, values in _explain(model, views, name).items():
+        assert values.dtype == torch.float32
+        torch.testing.assert_close(values, expected[view])
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+@each_explainer
+def test_the_seed_fixes_all_that_is_drawn(name: str) -> None:
+    model, views = _make("pooled-2d")
+    first = _explain(model, views, name, seed=3)["image"]
+    torch.rand(5)  # the global state has no say
+    assert torch.equal(_explain(model, views, name, seed=3)["image"], first)
+    drawn = name in ("random", "smoothgrad")
+    assert torch.equal(_explain(model, views, name, seed=4)["image"], first) is not drawn
+
+
+@each_explainer
+def test_inputs_that_are_not_finite_are_an_error_naming_their_positions(name: str) -> None:
+    model, views = _make("pooled-2d")
+    views["image"][1, 0, 2, 2] = torch.nan
+    with pytest.raises(
+        RunFailed, match="view 'image' holds values that are not finite, at batch positions 1\n"
+    ):
+        _explain(model, views, name)
+
+
+@pytest.mark.parametrize("name", [name for name in EXPLAINERS if name not in CONTROLS])
+def test_maps_that_are_not_finite_are_an_error_naming_the_explainer(name: str) -> None:
+    model, views = _make("pooled-2d")
+    with torch.no_grad():
+        model.head.weight[TARGETS[1], 0] = torch.inf
+    with pytest.raises(RunFailed) as caught:
+        _explain(model, views, name)
+    message = f"{name} gave values for view 'image' that are not finite, at batch positions 0, 1, 2\n"
+    assert str(caught.value).startswith(message)
+    assert caught.value.code == "explanation-not-finite"
+
+
+@pytest.mark.parametrize(
+    ("views", "targets", "name", "message"),
+    [
+        ({"image": (1, 8, 8)}, [0], "grad-cam", "no explainer 'grad-cam'\n.*did you mean 'gradcam'"),
+        ({"image": (1, 8, 8)}, [0], "x", "no explainer 'x'\n.*choose from: cam, gradcam"),
+        ({"image": (1, 8, 8)}, [4], "gradcam", "no class 4\n.*0 to 3"),
+        ({"image": (1, 8, 8)}, [0, -1], "gradcam", "no class -1"),
+        ({"image": (1, 8, 8)}, [], "gradcam", "no class to explain was given"),
+        ({"mri": (1, 8, 8)}, [0], "gradcam", "no view 'mri'\n.*its views are: image"),
+        ({}, [0], "gradcam", "no view was given"),
+        ({"image": (0, 8, 8)}, [0], "gradcam", "at least one; got {'image': 0}"),
+    ],
+)
+def test_senseless_questions_are_refused_with_a_way_out(
+    views: dict[str, tuple[int, ...]], targets: list[int], name: str, message: str
+) -> None:
+    given = {view: images(*shape) for view, shape in views.items()}
+    with pytest.raises(UsageError, match=message):
+        explain_batch(PooledCnn(), given, targets, name)
+
+
+def test_views_of_different_cases_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"same number of cases.*'ct': 2, 'mr': 1"):
+        explain_batch(TwoViewCnn(), {"ct": images(2, 8, 8), "mr": images(1, 8, 8)}, [0], "gradcam")
