@@ -151,7 +151,7 @@ def draw_patient(index: int, config: PhantomConfig) -> Scan:
     lesion = None
     if label in LESIONS:
         lesion = draw_lesion(label, grid, rng, anatomy, difficulty=config.difficulty)
-    hu = _scan(anatomy.hu, rng, noise=6 + 20 * config.difficulty)
+    hu = _scan(anatomy.hu, rng, noise=5 + 16 * config.difficulty)
     if config.shortcut:
         _burn_sign(hu, label)
     patient_id = f"p{index:03d}"

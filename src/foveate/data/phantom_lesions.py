@@ -14,7 +14,7 @@ from foveate.data.phantom_anatomy import Anatomy, Field, Grid, Point
 VISIBLE = (
     14.0  # least half-height in mm, so that the labelled slices, 20 mm apart at most, all cut the lesion
 )
-MOSAIC = (80, 35, -50, 60, -20, 90)  # HU above the parenchyma: enhancing nodules, and necrosis between them
+MOSAIC = (75, 20, -55, 45, -30, 60)  # HU above the parenchyma: enhancing nodules, and necrosis between them
 
 
 @dataclass(frozen=True, slots=True)
