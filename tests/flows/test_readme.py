@@ -32,7 +32,7 @@ def commands() -> Iterator[list[str]]:
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with ``images/benign``, ``images/malignant`` and ``new.png``."""
-    source = make_phantom(tmp_path / "source", patients=60, slices=1, size=64, format="png")
+    source = make_phantom(tmp_path / "source", patients=90, slices=1, size=64, format="png")
     for case in load_manifest(source).cases:
         target = {"cyst": "benign", "HCC": "malignant"}.get(case.label or "")
         if target:
