@@ -300,16 +300,17 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """Run the command line; errors become one clear message and a documented exit code."""
+    """Run the command line; every error ends as a clear message and a documented exit code."""
     from foveate import terminal
 
     try:
-        app(standalone_mode=False)
+        app()
     except FoveateError as error:
         terminal.complain(error)
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    except Exception:
+        terminal.complain_of_a_fault()
+        raise SystemExit(FoveateError.exit_code) from None
 
 
 def _open(target: Path, folder: Path | None, allow: list[str] | None = None) -> Run:

@@ -58,6 +58,12 @@ def complain(error: FoveateError) -> None:
     _errors.print(f"[bold red]{error.code}[/bold red]  {escape(str(error))}")
 
 
+def complain_of_a_fault() -> None:
+    """Print an error that nobody foresaw, with its traceback: it is a fault of ours."""
+    _errors.print_exception(show_locals=False)
+    _errors.print("[bold red]fault[/bold red]  this should not happen; what is on disk is whole")
+
+
 def show_audit(audit: Audit) -> None:
     """Print the findings of an audit."""
     for finding in audit.findings:
