@@ -152,8 +152,10 @@ def audit(target: Target, run: RunOption = None, allow: Allow = None) -> None:
     from foveate import stations, terminal
 
     opened = _open(target, run, allow)
-    terminal.show_audit(stations.audit(opened, track=terminal.track))
+    found = stations.audit(opened, track=terminal.track)
+    terminal.show_audit(found)
     terminal.say(f"audit: {opened.folder / 'audit.json'}")
+    found.raise_if_stopped()
 
 
 @app.command()
@@ -343,7 +345,9 @@ def _whole_way(run: Run) -> None:
     from foveate import evidence, stations, terminal
 
     terminal.heading("Audit", "duplicates, leakage, contradictory labels")
-    terminal.show_audit(stations.audit(run, track=terminal.track))
+    found = stations.audit(run, track=terminal.track)
+    terminal.show_audit(found)
+    found.raise_if_stopped()
     terminal.heading("Split", "by patient")
     terminal.show_splits(stations.split(run), run.study.split.fold)
     terminal.heading("Train", run.study.model.name)

@@ -35,20 +35,25 @@ BATCH = 32
 
 
 def audit(run: Run, track: Track = quiet) -> Audit:
-    """Look for leakage and contradictions; writes ``audit.json`` and stops the run if there are any."""
+    """Look for leakage and contradictions; writes ``audit.json``.
+
+    The later stations refuse to start while the audit stops the run; ``raise_if_stopped`` says so at once.
+    """
     with run.station("audit"):
         cohort, config = run.cohort(), run.study.split
-        splits = split_cohort(cohort, config) if config.column else None
+        may_leak = config.column is not None or not config.keep_twins_together
+        splits = split_cohort(cohort, config) if may_leak else None
         result = audit_cohort(cohort, splits=splits, allow=run.study.audit.allow, track=track)
         write_json(run.folder / "audit.json", result.to_json())
-    result.raise_if_stopped()
     return result
 
 
 def split(run: Run) -> Splits:
     """Divide the cohort by patient; writes ``splits.json``. Near-duplicates stay with their twins."""
     with run.station("split"):
-        twins = read_audit(run.path("audit.json", made_by="audit")).groups
+        found = read_audit(run.path("audit.json", made_by="audit"))
+        found.raise_if_stopped()
+        twins = found.groups
         splits = split_cohort(
             run.cohort(), run.study.split, twins=twins if run.study.split.keep_twins_together else ()
         )

@@ -67,7 +67,8 @@ def complain_of_a_fault() -> None:
 def show_audit(audit: Audit) -> None:
     """Print the findings of an audit."""
     for finding in audit.findings:
-        say(f"{finding.severity}: {finding.code}: {finding.message}")
+        weight = "accepted" if finding.allowed else finding.severity
+        say(f"{weight}: {finding.code}: {finding.message}")
     if not audit.findings:
         say("nothing found")
 
@@ -103,10 +104,10 @@ def show_localization(found: Mapping[str, Any]) -> None:
     if not methods:
         say(f"localization: {found.get('reason', 'no case has a true mask or box')}")
         return
-    table = _table("localization", *methods)
+    table = _table("localization", "heat map", "interval", "random map", "centred prior")
     for name in ("pointing_game", "iou", "energy_inside"):
-        cells = [f"{number(scores[name])} {interval(scores[name])}" for scores in methods.values()]
-        table.add_row(name.replace("_", " "), *cells)
+        own, random, centre = (methods[method][name] for method in ("heatmap", "random", "centre"))
+        table.add_row(name.replace("_", " "), number(own), interval(own), number(random), number(centre))
     console.print(table)
 
 
@@ -149,5 +150,5 @@ def interval(value: Mapping[str, Any]) -> str:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 2))
     for position, column in enumerate(columns):
-        table.add_column(column, justify="left" if position == 0 else "right")
+        table.add_column(column, justify="left" if position == 0 else "right", no_wrap=position > 0)
     return table

@@ -244,7 +244,7 @@ class Study(Settings):
             train=TrainConfig(
                 epochs=30,
                 batch_size=16,
-                lr=1e-3 if single else 1e-4,
+                lr=1e-3,
                 balance="weights" if single else "none",
                 monitor="balanced_accuracy" if single else "auroc_macro",
             ),
