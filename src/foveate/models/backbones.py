@@ -12,17 +12,20 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import timm
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from foveate.contract import InputSpec, ModelOutput, Views
 from foveate.errors import UsageError
 from foveate.models.single_view import SingleViewClassifier
 from foveate.models.weights import fetching, fitting, locate_weights, read_weights
+
+Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +107,8 @@ def timm_classifier(
     *,
     pretrained: bool | str = False,
     global_pool: str | None = None,
-    drop_rate: float | None = None,
-    drop_path_rate: float | None = None,
+    drop_rate: Rate | None = None,
+    drop_path_rate: Rate | None = None,
 ) -> TimmClassifier:
     """Build a classifier on a timm architecture.
 

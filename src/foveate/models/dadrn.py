@@ -17,6 +17,7 @@ from typing import Literal
 import timm
 import torch
 from jaxtyping import Float
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from foveate.contract import AttentionMap, InputSpec, ModelOutput, Views
@@ -153,11 +154,11 @@ def drn50(
     spec: InputSpec,
     *,
     pretrained: bool | str = False,
-    width: float = 1.0,
+    width: PositiveFloat = 1.0,
     depths: Depths = RESNET50_DEPTHS,
     output_stride: OutputStride = 8,
     first_block: FirstBlock = "torchvision",
-    new_layers_lr_factor: float = 1.0,
+    new_layers_lr_factor: PositiveFloat = 1.0,
 ) -> DilatedClassifier:
     """Dilated ResNet-50 without attention (DRN-A-50).
 
@@ -185,11 +186,11 @@ def sadrn50(
     pretrained: bool | str = False,
     normalization: Normalization = "sigmoid",
     spatial_mean: bool = False,
-    width: float = 1.0,
+    width: PositiveFloat = 1.0,
     depths: Depths = RESNET50_DEPTHS,
     output_stride: OutputStride = 8,
     first_block: FirstBlock = "torchvision",
-    new_layers_lr_factor: float = 1.0,
+    new_layers_lr_factor: PositiveFloat = 1.0,
 ) -> DilatedClassifier:
     """``drn50`` with spatial attention; further arguments as there.
 
@@ -214,11 +215,11 @@ def cadrn50(
     pretrained: bool | str = False,
     normalization: Normalization = "sigmoid",
     variant: Variant = "corrected",
-    width: float = 1.0,
+    width: PositiveFloat = 1.0,
     depths: Depths = RESNET50_DEPTHS,
     output_stride: OutputStride = 8,
     first_block: FirstBlock = "torchvision",
-    new_layers_lr_factor: float = 1.0,
+    new_layers_lr_factor: PositiveFloat = 1.0,
 ) -> DilatedClassifier:
     """``drn50`` with channel attention; further arguments as there.
 
@@ -246,11 +247,11 @@ def dadrn50(
     reduce: Reduce = "none",
     variant: Variant = "corrected",
     spatial_mean: bool = False,
-    width: float = 1.0,
+    width: PositiveFloat = 1.0,
     depths: Depths = RESNET50_DEPTHS,
     output_stride: OutputStride = 8,
     first_block: FirstBlock = "torchvision",
-    new_layers_lr_factor: float = 1.0,
+    new_layers_lr_factor: PositiveFloat = 1.0,
 ) -> DilatedClassifier:
     """``drn50`` with spatial and channel attention in parallel: the paper's system.
 
@@ -290,10 +291,10 @@ def seresnet50(
     spec: InputSpec,
     *,
     pretrained: bool | str = False,
-    width: float = 1.0,
+    width: PositiveFloat = 1.0,
     depths: Depths = RESNET50_DEPTHS,
     output_stride: OutputStride = 32,
-    new_layers_lr_factor: float = 1.0,
+    new_layers_lr_factor: PositiveFloat = 1.0,
 ) -> DilatedClassifier:
     """SE-ResNet-50, a baseline of the paper: channel gates in every block, no dilation.
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Literal
 
 from jaxtyping import Float
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from foveate.models.attention import SqueezeExcite
 
-Depths = tuple[int, int, int, int]
+Depths = tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
 FirstBlock = Literal["torchvision", "fyu"]
 OutputStride = Literal[8, 16, 32]
 

@@ -1,0 +1,209 @@
+"""Attention blocks against the hand-worked case, loops over the formulas, and the properties they imply."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from foveate.models.attention import ChannelAttention, Normalization, SpatialAttention, SqueezeExcite
+
+NORMALIZATIONS: tuple[Normalization, ...] = ("sigmoid", "softmax")
+each_normalization = pytest.mark.parametrize("normalization", NORMALIZATIONS)
+# Two channels at two positions, p0 = (1, 0) and p1 = (0, 2), as a map of one row.
+HAND = torch.tensor([[[[1.0, 0.0]], [[0.0, 2.0]]]])
+
+
+def _identity_spatial(normalization: Normalization) -> SpatialAttention:
+    """B1 = B2 = D = identity and β = 1."""
+    block = SpatialAttention(2, normalization=normalization, key_channels=2)
+    for conv in (block.key, block.query, block.value):
+        nn.init.eye_(conv.weight.data[:, :, 0, 0])
+        nn.init.zeros_(conv.bias)
+    nn.init.ones_(block.beta)
+    return block
+
+
+def _drawn(block: nn.Module, seed: int = 0) -> nn.Module:
+    """Parameters that are all different, β included."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.5, generator=generator)
+    return block
+
+
+def _map(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(
+    ("normalization", "weights", "output"),
+    [
+        ("sigmoid", [[0.7311, 0.5], [0.5, 0.9820]], [[1.7311, 0.5], [1.0, 3.9640]]),
+        ("softmax", [[0.7311, 0.2689], [0.0180, 0.9820]], [[1.7311, 0.0180], [0.5379, 3.9640]]),
+    ],
+)
+def test_spatial_attention_of_the_case_worked_by_hand(
+    normalization: Normalization, weights: list[list[float]], output: list[list[float]]
+) -> None:
+    y, attention = _identity_spatial(normalization)(HAND)
+    torch.testing.assert_close(attention.weights.view(2, 2), torch.tensor(weights), atol=5e-5, rtol=0)
+    torch.testing.assert_close(y.view(2, 2), torch.tensor(output), atol=5e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("normalization", "output"),
+    [
+        ("sigmoid", [[1.7311, 1.0], [0.5, 3.9640]]),
+        ("softmax", [[1.7311, 0.5379], [0.0180, 3.9640]]),
+    ],
+)
+def test_channel_attention_of_the_case_worked_by_hand(
+    normalization: Normalization, output: list[list[float]]
+) -> None:
+    block = ChannelAttention(normalization=normalization, mean_gram=False)
+    nn.init.ones_(block.beta)
+    torch.testing.assert_close(block(HAND)[0].view(2, 2), torch.tensor(output), atol=5e-5, rtol=0)
+
+
+def _weights_by_loops(scores: list[list[float]], normalization: Normalization) -> list[list[float]]:
+    """α from scores[j][i], normalised over i."""
+    if normalization == "sigmoid":
+        return [[1 / (1 + math.exp(-s)) for s in row] for row in scores]
+    return [[math.exp(s) / sum(map(math.exp, row)) for s in row] for row in scores]
+
+
+def _spatial_by_loops(block: SpatialAttention, x: Tensor) -> tuple[list[list[float]], Tensor]:
+    """Steps 1–4 for one image, position by position."""
+    conv = {
+        name: (layer.weight[:, :, 0, 0] @ x.flatten(1) + layer.bias[:, None]).detach()
+        for name, layer in (("b1", block.key), ("b2", block.query), ("d", block.value))
+    }
+    places = range(x[0].numel())
+    scores = [[float(conv["b1"][:, i] @ conv["b2"][:, j]) for i in places] for j in places]
+    alpha = _weights_by_loops(scores, block.normalization)
+    share = len(places) if block.mean else 1
+    columns = [
+        block.beta.item() / share * sum(alpha[j][i] * conv["d"][:, i] for i in places) + x.flatten(1)[:, j]
+        for j in places
+    ]
+    return alpha, torch.stack(columns, dim=1).view_as(x)
+
+
+@each_normalization
+@pytest.mark.parametrize("mean", [False, True])
+def test_spatial_attention_equals_its_formula_position_by_position(
+    normalization: Normalization, mean: bool
+) -> None:
+    block = _drawn(SpatialAttention(3, normalization=normalization, key_channels=2, mean=mean))
+    x = _map(2, 3, 2, 3)
+    y, attention = block(x)
+    assert attention.weights.shape == (2, 2, 3, 2, 3)
+    for image in range(2):
+        alpha, expected = _spatial_by_loops(block, x[image])
+        torch.testing.assert_close(attention.weights[image].reshape(6, 6), torch.tensor(alpha))
+        torch.testing.assert_close(y[image], expected)
+
+
+@each_normalization
+@pytest.mark.parametrize("mean_gram", [False, True])
+def test_channel_attention_equals_its_formula_channel_by_channel(
+    normalization: Normalization, mean_gram: bool
+) -> None:
+    block = _drawn(ChannelAttention(normalization=normalization, mean_gram=mean_gram))
+    x = _map(2, 4, 3, 2)
+    y, attention = block(x)
+    for image in range(2):
+        a = x[image].flatten(1)
+        scale = 1 / 6 if mean_gram else 1.0
+        scores = [[scale * float(a[c] @ a[k]) for k in range(4)] for c in range(4)]
+        alpha = torch.tensor(_weights_by_loops(scores, normalization))
+        rows = [block.beta.item() * sum(alpha[c, k] * a[k] for k in range(4)) + a[c] for c in range(4)]
+        torch.testing.assert_close(attention.weights[image], alpha)
+        torch.testing.assert_close(y[image].flatten(1), torch.stack(rows))
+
+
+@each_normalization
+def test_a_fresh_block_is_the_identity_bit_for_bit(normalization: Normalization) -> None:
+    x = 50 * _map(2, 16, 4, 5).relu()
+    for block in (
+        SpatialAttention(16, normalization=normalization),
+        ChannelAttention(normalization=normalization, mean_gram=False),
+        ChannelAttention(normalization=normalization),
+    ):
+        assert torch.equal(block(x)[0], x)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(block(x.bfloat16())[0], x.bfloat16())
+
+
+@each_normalization
+def test_moving_positions_moves_the_output_along(normalization: Normalization) -> None:
+    x, order = _map(2, 5, 3, 4), torch.randperm(12, generator=torch.Generator().manual_seed(3))
+    moved = x.flatten(2)[..., order].view_as(x)
+    for block in (
+        _drawn(SpatialAttention(5, normalization=normalization)),
+        _drawn(ChannelAttention(normalization=normalization)),
+    ):
+        expected = block(x)[0].flatten(2)[..., order].view_as(x)
+        torch.testing.assert_close(block(moved)[0], expected)
+        assert not torch.allclose(expected, block(x)[0], atol=0.1)
+
+
+@each_normalization
+def test_weights_sum_to_one_exactly_where_they_say_so(normalization: Normalization) -> None:
+    x = _map(2, 6, 3, 4)
+    spatial = SpatialAttention(6, normalization=normalization)(x)[1]
+    channel = ChannelAttention(normalization=normalization)(x)[1]
+    for attention, axes in ((spatial, (3, 4)), (channel, (2,))):
+        assert ((attention.weights > 0) & (attention.weights < 1)).all()
+        total = attention.weights.sum(dim=axes)
+        assert torch.allclose(total, torch.ones_like(total)) is (attention.normalized_over is not None)
+        assert attention.normalized_over == (axes if normalization == "softmax" else None)
+
+
+@each_normalization
+def test_under_autocast_weights_keep_the_precision_of_their_inputs(normalization: Normalization) -> None:
+    """A Gram matrix rounded to bfloat16 would be off by up to 2 for entries of 500."""
+    x = (2 * _map(1, 24, 14, 14).relu()).bfloat16()
+    block = ChannelAttention(normalization=normalization, mean_gram=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        weights = block(x)[1].weights
+        rounded = torch.bmm(x.flatten(2), x.flatten(2).mT).float()
+    assert weights.dtype == torch.float32
+    torch.testing.assert_close(weights, block(x.double())[1].weights.float(), atol=1e-4, rtol=1e-4)
+    exact = torch.bmm(x.double().flatten(2), x.double().flatten(2).mT)
+    assert (rounded - exact).abs().max() > 0.5  # the precaution is needed
+
+
+@each_normalization
+def test_gradients_are_those_of_finite_differences(normalization: Normalization) -> None:
+    x = _map(1, 3, 2, 2).double().requires_grad_()
+    for block in (
+        SpatialAttention(3, normalization=normalization, key_channels=2),
+        ChannelAttention(normalization=normalization),
+    ):
+        block = _drawn(block).double()
+        assert torch.autograd.gradcheck(lambda value, block=block: block(value)[0], x)
+        block(x)[0].square().sum().backward()
+        assert all(parameter.grad is not None for parameter in block.parameters())
+
+
+def test_the_paper_s_channel_weights_saturate_and_the_corrected_ones_do_not() -> None:
+    x = _map(1, 8, 28, 28).relu()
+    paper = ChannelAttention(mean_gram=False)(x)[1].weights
+    corrected = ChannelAttention()(x)[1].weights
+    assert paper.min() == 1.0
+    assert corrected.max() < 0.7
+
+
+def test_squeeze_excitation_equals_its_formula() -> None:
+    block, x = _drawn(SqueezeExcite(32)), _map(2, 32, 3, 3)
+    y, gate = block(x)
+    pooled = x.flatten(2).mean(dim=2)
+    hidden = (pooled @ block.fc1.weight[:, :, 0, 0].T + block.fc1.bias).clamp(min=0)
+    expected = 1 / (1 + torch.exp(-(hidden @ block.fc2.weight[:, :, 0, 0].T + block.fc2.bias)))
+    assert hidden.shape == (2, 2)
+    torch.testing.assert_close(gate, expected)
+    torch.testing.assert_close(y, x * expected[:, :, None, None])
