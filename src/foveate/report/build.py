@@ -1,0 +1,91 @@
+"""From a run folder to ``report.html``: read the files, decide what to say, write one page.
+
+The page is self-contained: no script, no font, picture or style from elsewhere, and a content security
+policy that forbids them. Every text from the run is escaped by the template engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from foveate import __version__
+from foveate.files import write_atomic
+from foveate.report.files import RunFiles
+from foveate.report.sections.cohort import data, splits, training
+from foveate.report.sections.evidence import cases, localization
+from foveate.report.sections.provenance import provenance
+from foveate.report.sections.results import calibration, confusion, curves, performance
+from foveate.report.sections.section import Section
+from foveate.report.sections.summary import summary
+
+# The order of the page; a section's template is ``templates/sections/<anchor>.html.j2``.
+SECTIONS: tuple[Callable[[RunFiles], Section], ...] = (
+    data,
+    splits,
+    training,
+    performance,
+    curves,
+    confusion,
+    calibration,
+    localization,
+    cases,
+    provenance,
+)
+
+
+def write_report(run: Path, out: Path | None = None) -> Path:
+    """Write the report of a run from whatever files it has; a section without its files says how to get them.
+
+    Args:
+        run: the run folder.
+        out: the page to write; None writes ``report.html`` in the run folder.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        UsageError: the folder holds no file of a run.
+        InputRefused: a file of the run is damaged.
+    """
+    run = Path(run)
+    files = RunFiles.read(run)
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            run=str(run),
+            version=__version__,
+            head=summary(files),
+            sections=[make(files) for make in SECTIONS],
+        )
+    )
+    path = out or run / "report.html"
+    write_atomic(path, page)
+    return path
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("foveate.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["position"] = position
+    environment.filters["significant"] = significant
+    return environment
+
+
+def position(value: float) -> str:
+    """Place on a scale from 0 to 1 as a CSS percentage."""
+    return f"{100 * min(max(value, 0.0), 1.0):.2f}%"
+
+
+def significant(value: float) -> str:
+    """Three significant digits, all digits of larger numbers, and a true minus sign."""
+    text = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return text.replace("-", "−")

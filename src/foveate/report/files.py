@@ -1,0 +1,207 @@
+"""The files of a run folder, read into one object; a file that is not there yet is ``None``."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from foveate.errors import InputRefused, UsageError
+from foveate.evaluate.intervals import Value
+from foveate.evaluate.table import PredictionTable, read_predictions
+from foveate.heatmaps import CaseMaps, Entry, read_case, read_index
+from foveate.types import Box
+
+Json = Mapping[str, Any]
+
+# File of a run → the command that makes it.
+MADE_BY = {
+    "study.yaml": "run",
+    "run.json": "run",
+    "audit.json": "audit",
+    "splits.json": "split",
+    "training.csv": "train",
+    "predictions.csv": "predict",
+    "metrics.json": "evaluate",
+    "heatmaps/index.csv": "explain",
+    "boxes.csv": "localize",
+    "localization.json": "localize",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """All that a report is made of.
+
+    Attributes:
+        folder: the run folder.
+        study, run, audit, splits, metrics, localization: the file's content, or None if absent.
+        training: columns of ``training.csv`` by name, NaN where a cell is empty, or None if absent.
+        predictions: the table of ``predictions.csv``, or None if absent.
+        heatmaps: rows of ``heatmaps/index.csv``, or None if absent.
+        boxes: found boxes by ``(case_id, view, target)``, or None if ``boxes.csv`` is absent.
+    """
+
+    folder: Path
+    study: Json | None
+    run: Json | None
+    audit: Json | None
+    splits: Json | None
+    metrics: Json | None
+    localization: Json | None
+    training: Mapping[str, NDArray[np.float64]] | None
+    predictions: PredictionTable | None
+    heatmaps: tuple[Entry, ...] | None
+    boxes: Mapping[tuple[str, str, str], tuple[Box, ...]] | None
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read what there is.
+
+        Raises:
+            UsageError: the folder holds no file of a run.
+            InputRefused: a file is there but cannot be understood; the message names it.
+        """
+        if not any((folder / name).is_file() for name in MADE_BY):
+            raise UsageError(
+                "this is not a run folder: none of a run's files is in it",
+                where=str(folder),
+                fix="name the folder that `foveate run STUDY.yaml` wrote",
+            )
+        predictions = folder / "predictions.csv"
+        return cls(
+            folder=folder,
+            study=_read_yaml(folder / "study.yaml"),
+            run=_read_json(folder / "run.json"),
+            audit=_read_json(folder / "audit.json"),
+            splits=_read_json(folder / "splits.json"),
+            metrics=_read_json(folder / "metrics.json"),
+            localization=_read_json(folder / "localization.json"),
+            training=_read_training(folder / "training.csv"),
+            predictions=read_predictions(predictions) if predictions.is_file() else None,
+            heatmaps=_read_index(folder / "heatmaps" / "index.csv"),
+            boxes=_read_boxes(folder / "boxes.csv"),
+        )
+
+
+def read_maps(folder: Path, entry: Entry) -> CaseMaps:
+    """Load the heat maps of one view of one case.
+
+    Raises:
+        InputRefused: the file is missing, damaged, or its arrays do not fit together.
+    """
+    path = folder / "heatmaps" / entry.file
+    try:
+        maps = read_case(path)
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise _damaged(path, "explain", error) from error
+    plane = maps.values.shape[1:]
+    if (
+        len(plane) != 2
+        or len(maps.values) != len(maps.targets)
+        or (maps.truth is not None and maps.truth.shape != plane)
+    ):
+        raise _damaged(path, "explain", f"{len(maps.targets)} targets, maps of shape {maps.values.shape}")
+    return maps
+
+
+def value_of(raw: Json | None) -> Value:
+    """Read the JSON form of a metric; whatever is no finite number is undefined, with a reason."""
+    if raw is None:
+        return Value(None, None, None, 0, 0, "not in the file")
+    value, low, high = (_finite(raw.get(name)) for name in ("value", "low", "high"))
+    reason = str(raw.get("reason") or "") or ("no reason was recorded" if value is None else None)
+    return Value(value, low, high, int(raw.get("n") or 0), int(raw.get("patients") or 0), reason)
+
+
+def _read_json(path: Path) -> Json | None:
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+    except ValueError as error:
+        raise _damaged(path, MADE_BY[path.name], error) from error
+    if not isinstance(content, dict):
+        raise _damaged(path, MADE_BY[path.name], "it holds no JSON object")
+    return content
+
+
+def _read_yaml(path: Path) -> Json | None:
+    if not path.is_file():
+        return None
+    try:
+        return cast(Json, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    except (yaml.YAMLError, ValueError) as error:
+        raise _damaged(path, "run", error) from error
+
+
+def _read_rows(path: Path, columns: Sequence[str], command: str) -> list[dict[str, str]] | None:
+    """Rows of a CSV that must have the named columns; None if the file is absent."""
+    if not path.is_file():
+        return None
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.DictReader(stream)
+        if lacking := [name for name in columns if name not in (reader.fieldnames or ())]:
+            raise _damaged(path, command, f"no column {', '.join(lacking)}")
+        return list(reader)
+
+
+def _read_training(path: Path) -> dict[str, NDArray[np.float64]] | None:
+    rows = _read_rows(path, ("epoch",), "train")
+    if rows is None:
+        return None
+    try:
+        return {
+            name: np.array([float(row[name] or "nan") for row in rows]) for name in (rows[0] if rows else ())
+        }
+    except (TypeError, ValueError) as error:
+        raise _damaged(path, "train", error) from error
+
+
+def _read_index(path: Path) -> tuple[Entry, ...] | None:
+    if not path.is_file():
+        return None
+    try:
+        return tuple(read_index(path.parent))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path, "explain", error) from error
+
+
+def _read_boxes(path: Path) -> dict[tuple[str, str, str], tuple[Box, ...]] | None:
+    rows = _read_rows(path, ("case_id", "view", "target", "x", "y", "w", "h"), "localize")
+    if rows is None:
+        return None
+    found: dict[tuple[str, str, str], tuple[Box, ...]] = {}
+    try:
+        for row in rows:
+            x, y, w, h = (float(row[name]) for name in "xywh")
+            box = Box((y, x), (y + h, x + w), row["target"], float(row.get("score") or "nan"))
+            key = row["case_id"], row["view"], row["target"]
+            found[key] = (*found.get(key, ()), box)
+    except ValueError as error:
+        raise _damaged(path, "localize", error) from error
+    return found
+
+
+def _damaged(path: Path, command: str, why: object) -> InputRefused:
+    return InputRefused(
+        f"this file of the run cannot be understood ({why})",
+        where=str(path),
+        fix=f"run `foveate {command}` on this run again",
+        code="damaged-run-file",
+    )
+
+
+def _finite(raw: object) -> float | None:
+    if isinstance(raw, bool) or not isinstance(raw, (int, float)) or not math.isfinite(raw):
+        return None
+    return float(raw)

@@ -1,0 +1,198 @@
+"""What the model was made from: the data with their audit, the splits, the training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.report import figures
+from foveate.report.files import Json, RunFiles
+from foveate.report.sections.section import Chart, Section, within
+
+IDS_SHOWN = 200  # of one finding; the file has the others
+
+
+def data(files: RunFiles) -> Section:
+    """How many of what, how the images look as numbers, and what the audit found."""
+    audit = files.audit
+    if audit is None:
+        return Section("data", "Data and audit", "audit", None)
+    tables = audit["tables"]
+    content = {
+        "cases": audit["cases"],
+        "patients": audit["patients"],
+        "classes": _class_rows(tables["classes"]),
+        "unknown": any(row["negative"] for row in tables["classes"])
+        and any(row["unknown"] for row in tables["classes"]),
+        "images": tables["images"],
+        "findings": [_finding(found) for found in audit["findings"]],
+        "allowed": audit["allowed"],
+    }
+    return Section("data", "Data and audit", "audit", content)
+
+
+def _class_rows(rows: Sequence[Json]) -> list[dict[str, object]]:
+    """Cases and patients per class, with the share of the most frequent class for the bar."""
+    most = max((row["positive"] for row in rows), default=0) or 1
+    return [{**row, "name": row["class"], "share": row["positive"] / most} for row in rows]
+
+
+def _finding(found: Json) -> dict[str, object]:
+    ids = [str(case_id) for case_id in found["case_ids"]]
+    return {
+        "code": found["code"],
+        "severity": "accepted" if found["allowed"] else found["severity"],
+        "message": found["message"],
+        "ids": ids[:IDS_SHOWN],
+        "more": max(0, len(ids) - IDS_SHOWN),
+    }
+
+
+def splits(files: RunFiles) -> Section:
+    """Which part holds how many cases of each class."""
+    if files.splits is None:
+        return Section("splits", "Splits", "split", None)
+    config, folds = files.splits["config"], files.splits["folds"]
+    number = int(config.get("fold") or 0)
+    parts = count_parts(files, folds[number])
+    names = list(dict.fromkeys(name for part in parts.values() for name in part.classes))
+    rows: list[tuple[str, list[int | None]]] = [
+        ("cases", [part.cases for part in parts.values()]),
+        ("patients", [part.patients for part in parts.values()]),
+        *((name, [part.classes.get(name) for part in parts.values()]) for name in names),
+    ]
+    content = {
+        "how": _split_in_words(config, number, len(folds)),
+        "parts": list(parts),
+        "rows": [(name, counts, _shares(counts)) for name, counts in rows],
+        "warnings": list(files.splits["warnings"]),
+    }
+    return Section("splits", "Splits", "split", content)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of the split.
+
+    Attributes:
+        cases: how many it has.
+        patients: how many they belong to, or None if the run's files do not tell.
+        classes: cases by class, empty if the run's files do not tell.
+    """
+
+    cases: int
+    patients: int | None = None
+    classes: Mapping[str, int] = field(default_factory=dict)
+
+
+def count_parts(files: RunFiles, fold: Mapping[str, str]) -> dict[str, Part]:
+    """Cases, patients and classes of each part.
+
+    Truth and patients stand in the predictions. A part that was not predicted (usually the training part) is
+    what the audit counted in all minus the other parts, if all of them are known and of the same manifest.
+
+    Args:
+        files: the run.
+        fold: part by case id.
+    """
+    sizes = Counter(fold.values())
+    parts = {name: Part(sizes[name]) for name in ("train", "val", "test")}
+    if files.predictions is not None:
+        for name in parts:
+            found = files.predictions.part(name)
+            if set(found.case_ids) == {case_id for case_id, part in fold.items() if part == name}:
+                positives = dict(zip(found.classes, (found.truth == 1).sum(axis=0).tolist(), strict=True))
+                parts[name] = Part(sizes[name], len(set(found.patient_ids)), positives)
+    unknown = [name for name, part in parts.items() if part.patients is None]
+    if len(unknown) == 1 and _same_cohort(files, len(fold)):
+        parts[unknown[0]] = _rest(
+            files.audit or {}, sizes[unknown[0]], [parts[n] for n in parts if n != unknown[0]]
+        )
+    return parts
+
+
+def _same_cohort(files: RunFiles, cases: int) -> bool:
+    audit, split, table = files.audit, files.splits, files.predictions
+    if not audit or not split or not table:
+        return False
+    classes = tuple(row["class"] for row in audit["tables"]["classes"])
+    same_manifest = bool(audit["manifest_sha256"] == split["manifest_sha256"])
+    return same_manifest and audit["cases"] == cases and classes == table.classes
+
+
+def _rest(audit: Json, cases: int, others: Sequence[Part]) -> Part:
+    """What the audit counted in all, minus the other parts."""
+    leaks = any(found["code"] == "patient-in-two-splits" for found in audit["findings"])
+    patients = audit["patients"] - sum(part.patients or 0 for part in others)
+    positives = {
+        row["class"]: row["positive"] - sum(part.classes[row["class"]] for part in others)
+        for row in audit["tables"]["classes"]
+    }
+    return Part(cases, None if leaks else patients, positives)
+
+
+def _shares(counts: Sequence[int | None]) -> list[float]:
+    """Share of each part, or nothing where a count is not known."""
+    known = [count for count in counts if count is not None]
+    total = sum(known)
+    return [count / total for count in known] if len(known) == len(counts) and total else []
+
+
+def _split_in_words(config: Json, fold: int, folds: int) -> str:
+    """How the parts were made."""
+    if config.get("column"):
+        return f"Taken from the manifest’s column “{config['column']}”."
+    together = " Copies of one image stay in one part." if config.get("keep_twins_together") else ""
+    test = (
+        f"fold {fold + 1} of {folds} is the test part"
+        if folds > 1
+        else f"{100 * config['test']:g} % for testing"
+    )
+    drawn = f"Drawn by patient and stratified by class with seed {config['seed']}: {test}"
+    return f"{drawn}, {100 * config['val']:g} % of the others for validation.{together}"
+
+
+def training(files: RunFiles) -> Section:
+    """Loss, validation figures and learning rate over epochs."""
+    columns = files.training
+    if columns is None:
+        return Section("training", "Training", "train", None)
+    monitor = str(within(files.study, "train", "monitor") or "balanced_accuracy")
+    best = best_epoch(columns, monitor)
+    charts = [_line_chart(title, names, columns, best) for title, names in _training_lines(columns).items()]
+    content = {"charts": charts, "monitor": monitor, "epochs": len(columns.get("epoch", ())), "best": best}
+    if best is not None:
+        content |= {"best_epoch": columns["epoch"][best], "best_value": columns[monitor][best]}
+    return Section("training", "Training", "train", content)
+
+
+def best_epoch(columns: Mapping[str, NDArray[np.float64]], monitor: str) -> int | None:
+    """Position of the epoch that was kept: the first of the best; None where the figure was never defined."""
+    values = columns.get(monitor)
+    if values is None or not np.isfinite(values).any():
+        return None
+    return int(np.nanargmin(values) if monitor.endswith("loss") else np.nanargmax(values))
+
+
+def _training_lines(columns: Mapping[str, object]) -> dict[str, list[str]]:
+    """Columns that share a chart, by its title; columns that no reader asks for are left to the CSV."""
+    groups = {
+        "Loss": ["train_loss", "val_loss"],
+        "Validation": ["balanced_accuracy", "auroc_macro"],
+        "Learning rate": ["lr"],
+    }
+    present = {title: [name for name in names if name in columns] for title, names in groups.items()}
+    return {title: names for title, names in present.items() if names}
+
+
+def _line_chart(
+    title: str, names: Sequence[str], columns: Mapping[str, NDArray[np.float64]], best: int | None
+) -> Chart:
+    series = {name.replace("_", " "): columns[name] for name in names}
+    return Chart(
+        figures.svg(figures.lines_figure(columns["epoch"], series, best), f"{title} over epochs"), title
+    )

@@ -1,0 +1,104 @@
+"""The head of the page: what was tested, the main figures, and what to be careful about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from foveate.evaluate.intervals import Value
+from foveate.report.files import Json, RunFiles, value_of
+from foveate.report.sections.provenance import date_in_words
+from foveate.report.sections.results import chances, class_values, sample
+from foveate.report.sections.section import reasons, within
+
+FEW_PATIENTS = 30  # below this, an interval by resampling patients is rough
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One of the main figures.
+
+    Attributes:
+        name: of the figure.
+        value: with its interval; None where its file is absent.
+        chance: what guessing, or a random map, reaches.
+        beside: what to compare it with.
+        command: that makes it, if it is not there yet.
+    """
+
+    name: str
+    value: Value | None
+    chance: float | None
+    beside: str
+    command: str
+
+
+def summary(files: RunFiles) -> dict[str, object]:
+    """What the head of the page shows."""
+    metrics = files.metrics
+    return {
+        "name": str(within(files.run, "name") or within(files.study, "name") or files.folder.resolve().name),
+        "date": date_in_words(within(files.run, "date")) if files.run else "",
+        "facts": list(_facts(files)),
+        "sample": sample(metrics) if metrics else None,
+        "tiles": list(_tiles(files)),
+        "cautions": list(_cautions(files)),
+    }
+
+
+def _facts(files: RunFiles) -> Iterator[tuple[str, str]]:
+    metrics = files.metrics
+    if metrics:
+        kinds = {"multiclass": "one of {} classes per case", "multilabel": "{} findings, any number per case"}
+        yield "Task", kinds[metrics["task"]].format(len(metrics["classes"]))
+    if model := within(files.study, "model", "name"):
+        pretrained = within(files.study, "model", "pretrained")
+        yield "Model", f"{model}, {'pretrained' if pretrained else 'trained from scratch'}"
+    if size := within(files.study, "preprocess", "size"):
+        yield "Input", " × ".join(str(side) for side in size) + " pixels"
+    if files.localization:
+        yield "Heat maps", str(files.localization["explainer"])
+
+
+def _tiles(files: RunFiles) -> Iterator[Tile]:
+    metrics = files.metrics
+    for key, name in {"auroc_macro": "AUROC, macro", "balanced_accuracy": "Balanced accuracy"}.items():
+        value = value_of(metrics["metrics"].get(key)) if metrics else None
+        chance = chances(metrics)[key] if metrics else None
+        yield Tile(name, value, chance, f"guessing: {chance:.2g}" if chance else "", "evaluate")
+    yield _pointing_tile(files.localization)
+
+
+def _pointing_tile(localization: Json | None) -> Tile:
+    """The pointing game beside what the controls reach in it."""
+    if localization is None:
+        return Tile("Pointing game", None, None, "", "localize")
+    methods = localization["overall"]["methods"]
+    values = {name: value_of(part.get("pointing_game")) for name, part in methods.items()}
+    nothing = Value(None, None, None, 0, 0, str(localization.get("reason") or "nothing could be scored"))
+    words = {"random": "random map", "centre": "always the centre"}
+    beside = [
+        f"{word}: {found:.2f}"
+        for key, word in words.items()
+        if (found := values.get(key, nothing).value) is not None
+    ]
+    chance = values.get("random", nothing).value
+    return Tile("Pointing game", values.get("heatmap", nothing), chance, ", ".join(beside), "localize")
+
+
+def _cautions(files: RunFiles) -> Iterator[str]:
+    """What a reader must know before quoting a figure, in whole sentences."""
+    for finding in within(files.audit, "findings") or ():
+        if finding["severity"] == "stop":
+            accepted = ", accepted by whoever ran the study" if finding["allowed"] else ""
+            yield f"The audit found “{finding['code']}”{accepted}: {finding['message']}"
+    metrics = files.metrics
+    if not metrics:
+        return
+    if metrics["split"] != "test":
+        yield f"These figures are of the part “{metrics['split']}”, which helped to make the model."
+    if metrics["patients"] < FEW_PATIENTS:
+        few = f"Only {metrics['patients']} patients were tested."
+        yield f"{few} With fewer than {FEW_PATIENTS}, intervals are rough, and usually too narrow."
+    if undefined := reasons(class_values(metrics), undefined=True):
+        yield f"Undefined, and in no average: {'; '.join(undefined)}."

@@ -1,0 +1,317 @@
+"""A run folder as the stations leave it, made of invented predictions and heat maps."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from foveate.data.audit import Audit
+from foveate.data.findings import Finding
+from foveate.data.splits import Splits
+from foveate.evaluate import evaluate_predictions
+from foveate.evaluate.intervals import Bootstrap
+from foveate.evaluate.localization import CaseScore, control_maps, score_case, summarise_localization
+from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
+from foveate.files import write_atomic, write_json
+from foveate.heatmaps import Entry, file_name, write_case, write_index
+from foveate.localize import BoxRule, localize_heatmap
+from foveate.regions import Region
+from foveate.settings import SplitConfig
+from foveate.types import Array, Heatmap, Prediction, Task
+
+SIDE = 96  # pixels of an image
+TRAIN_CASES, TRAIN_PATIENTS = 300, 100
+EVIL = "<script>alert('case')</script>"
+
+
+def write_run(
+    folder: Path,
+    *,
+    task: Task = "multiclass",
+    classes: Sequence[str] = ("cyst", "FNH", "HCC", "hemangioma", "normal"),
+    patients: int = 40,
+    per_patient: int = 3,
+    absent: Sequence[str] = (),
+    seed: int = 0,
+) -> Path:
+    """Write a whole run.
+
+    Args:
+        folder: to write into.
+        task: kind of labels.
+        classes: class or finding names.
+        patients: number of patients.
+        per_patient: cases of each.
+        absent: classes that no case has.
+        seed: of everything drawn.
+    """
+    draws = np.random.default_rng(seed)
+    predictions = _predictions(task, classes, patients, per_patient, absent, draws)
+    write_predictions(folder / "predictions.csv", task, classes, predictions)
+    table = read_predictions(folder / "predictions.csv")
+    write_json(folder / "metrics.json", evaluate_predictions(table, n_boot=200))
+    _write_evidence(folder, table, draws)
+    _write_audit(folder / "audit.json", table, draws)
+    _write_splits(folder / "splits.json", table)
+    _write_training(folder / "training.csv")
+    _write_provenance(folder, task)
+    return folder
+
+
+def _predictions(
+    task: Task,
+    classes: Sequence[str],
+    patients: int,
+    per_patient: int,
+    absent: Sequence[str],
+    draws: np.random.Generator,
+) -> list[Prediction]:
+    found = []
+    allowed = [index for index, name in enumerate(classes) if name not in absent]
+    for patient in range(patients):
+        for number in range(per_patient):
+            truth = np.zeros(len(classes))
+            if task == "multiclass":
+                truth[draws.choice(allowed)] = 1
+            else:
+                truth[allowed] = draws.random(len(allowed)) < 0.18
+            logits = draws.normal(size=len(classes)) * 1.2 + 2.2 * truth - (task == "multilabel")
+            odds = np.exp(logits)
+            case_id = EVIL if patient == number == 0 else f"case-{patient:03d}-{number}"
+            part = "val" if patient % 4 == 3 else "test"
+            share = odds / odds.sum() if task == "multiclass" else odds / (1 + odds)
+            found.append(Prediction(case_id, f"patient-{patient:03d}", part, logits, share, truth))
+    return found
+
+
+def _write_evidence(folder: Path, table: PredictionTable, draws: np.random.Generator) -> None:
+    """Heat maps, boxes and localization of every case; the maps point roughly at the lesion."""
+    entries: list[Entry] = []
+    scores: list[CaseScore] = []
+    boxes: list[tuple[object, ...]] = []
+    decided = table.decisions()
+    for row, case_id in enumerate(table.case_ids):
+        true = [name for name, value in zip(table.classes, table.truth[row], strict=True) if value == 1]
+        said = [name for name, yes in zip(table.classes, decided[row], strict=True) if yes]
+        picture, mask = lesion_picture(draws)
+        maps = [
+            Heatmap(_evidence(mask, name in true, draws), name, "gradcam", "image", case_id)
+            for name in dict.fromkeys((*true, *said))
+        ]
+        if not maps:
+            continue
+        name = file_name(case_id, "image")
+        write_case(folder / "heatmaps" / name, maps, picture, mask if true else None)
+        targets = tuple(item.target for item in maps)
+        best = float(table.probabilities[row].max())
+        entries.append(
+            Entry(
+                case_id,
+                table.patient_ids[row],
+                table.splits[row],
+                "image",
+                "gradcam",
+                targets,
+                ";".join(true),
+                ";".join(said),
+                best,
+                name,
+            )
+        )
+        for item in maps:
+            for box in localize_heatmap(item.values, BoxRule(0.5), label=item.target).boxes:
+                boxes.append((case_id, "image", item.target, *box.xywh, box.score))
+            if item.target in true and table.splits[row] == "test":
+                scores += _scores(item, mask, table.patient_ids[row])
+    write_index(folder / "heatmaps", entries)
+    _write_csv(folder / "boxes.csv", ("case_id", "view", "target", "x", "y", "w", "h", "score"), boxes)
+    thresholds = {"heatmap": 0.5, "random": 0.4, "centre": 0.5}
+    write_json(
+        folder / "localization.json",
+        summarise_localization(
+            scores,
+            split="test",
+            explainer="gradcam",
+            rule={"keep": "largest", "threshold": thresholds},
+            bootstrap=Bootstrap(100),
+        ),
+    )
+
+
+def lesion_picture(draws: np.random.Generator) -> tuple[Array, Array]:
+    """A noisy grey picture with a bright disc, and the mask of the disc."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    centre, radius = draws.uniform(22, SIDE - 22, 2), draws.uniform(6, 14)
+    mask = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius**2
+    body = ((y - 48) / 44) ** 2 + ((x - 48) / 38) ** 2 < 1
+    grey = 18 + 70 * body + 60 * mask + draws.normal(0, 9, (SIDE, SIDE))
+    return np.clip(grey, 0, 255).astype(np.uint8), mask
+
+
+def _evidence(mask: Array, true: bool, draws: np.random.Generator) -> Array:
+    """Positive evidence near the lesion (or anywhere), with some against elsewhere."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    place = (
+        np.argwhere(mask).mean(axis=0) if true and draws.random() < 0.85 else draws.uniform(10, SIDE - 10, 2)
+    )
+    other = draws.uniform(10, SIDE - 10, 2)
+    centre, against = (np.exp(-((y - p[0]) ** 2 + (x - p[1]) ** 2) / (2 * 11.0**2)) for p in (place, other))
+    return np.asarray(2.3 * centre - 0.8 * against, dtype=np.float32)
+
+
+def _scores(item: Heatmap, mask: Array, patient: str) -> list[CaseScore]:
+    truth = Region.from_mask(mask, item.target)
+    maps = {"heatmap": item.values, **control_maps(mask.shape, case_id=item.case_id)}
+    return [
+        score_case(
+            values,
+            localize_heatmap(values, BoxRule(0.5)),
+            truth,
+            case_id=item.case_id,
+            patient_id=patient,
+            label=item.target,
+            method=method,
+        )
+        for method, values in maps.items()
+    ]
+
+
+def _write_audit(path: Path, table: PredictionTable, draws: np.random.Generator) -> None:
+    """Counts of the predicted cases and of TRAIN_CASES more, and a finding of each kind."""
+    more = draws.integers(4, 60, len(table.classes))
+    rows = [
+        {
+            "class": name,
+            "positive": int((table.truth[:, index] == 1).sum() + more[index]),
+            "negative": 500,
+            "unknown": 12 if table.task == "multilabel" else 0,
+            "patients": int(more[index]) // 2,
+        }
+        for index, name in enumerate(table.classes)
+    ]
+    images = {
+        "view": "image",
+        "images": 480,
+        "grey": 480,
+        "colour": 0,
+        "width": [96.0, 512.0, 640.0],
+        "height": [96.0, 512.0, 512.0],
+        "depth": None,
+        "lowest": [-1024.0, -1000.0, 0.0],
+        "highest": [255.0, 1200.0, 3071.0],
+        "spread": [90.0, 150.0, 201.0],
+        "twin_correlation": 0.97,
+    }
+    findings = (
+        Finding(
+            "conflicting-labels",
+            "stop",
+            "2 groups of twins carry different labels, such as a, b",
+            ("a", "b"),
+            (("a", "b"),),
+            allowed=True,
+        ),
+        Finding(
+            "near-duplicates",
+            "note",
+            f"140 groups of nearly the same image, such as {EVIL}",
+            tuple(f"twin-{number}" for number in range(300)),
+        ),
+    )
+    audit = Audit(
+        findings,
+        (("a", "b"),),
+        {"classes": rows, "parts": [], "images": [images]},
+        ("conflicting-labels",),
+        cases=len(table.case_ids) + TRAIN_CASES,
+        patients=len(set(table.patient_ids)) + TRAIN_PATIENTS,
+        manifest="manifest.csv",
+        manifest_sha256="0" * 64,
+    )
+    write_json(path, audit.to_json())
+
+
+def _write_splits(path: Path, table: PredictionTable) -> None:
+    fold = {f"train-{number}": "train" for number in range(TRAIN_CASES)}
+    fold |= dict(zip(table.case_ids, table.splits, strict=True))
+    Splits((fold,), SplitConfig(seed=7), "0" * 64, ("cyst has 1 patient in val",)).write(path)
+
+
+def _write_training(path: Path, epochs: int = 12) -> None:
+    epoch = np.arange(1, epochs + 1)
+    rows = zip(
+        epoch,
+        1.6 * np.exp(-epoch / 4) + 0.1,
+        1.5 * np.exp(-epoch / 3.5) + 0.015 * epoch + 0.2,
+        ["", *(0.9 - 0.6 * np.exp(-epoch[1:] / 3) - 0.004 * np.maximum(epoch[1:] - 8, 0))],
+        0.97 - 0.4 * np.exp(-epoch / 3),
+        0.0005 * (1 + np.cos(np.pi * epoch / epochs)),
+        np.full(epochs, 11.5),
+        np.full(epochs, 42.0),
+        strict=True,
+    )
+    header = (
+        "epoch",
+        "train_loss",
+        "val_loss",
+        "balanced_accuracy",
+        "auroc_macro",
+        "lr",
+        "seconds",
+        "images_per_second",
+    )
+    _write_csv(path, header, rows)
+
+
+def _write_provenance(folder: Path, task: Task) -> None:
+    study = {
+        "name": "liver-phantom" if task == "multiclass" else "chest-findings",
+        "data": {"manifest": "manifest.csv"},
+        "preprocess": {"size": [128, 128]},
+        "model": {"name": "dadrn50", "pretrained": False},
+        "train": {"epochs": 12, "monitor": "balanced_accuracy"},
+        "seed": 7,
+    }
+    write_atomic(folder / "study.yaml", yaml.safe_dump(study, sort_keys=False))
+    stations = ("audit", "split", "train", "predict", "evaluate", "explain", "localize")
+    record = {
+        "name": study["name"],
+        "foveate": "0.1.0",
+        "date": "2026-11-21T06:04:22+00:00",
+        "command": ["foveate", "run", "study.yaml"],
+        "seed": 7,
+        "allowed": ["conflicting-labels"],
+        "hashes": {
+            name: f"{number}" * 64 for number, name in enumerate(("manifest", "study", "splits", "weights"))
+        },
+        "versions": {
+            "python": "3.11.9",
+            "foveate": "0.1.0",
+            "torch": "2.11.0",
+            "timm": "1.0.22",
+            "numpy": "2.4.6",
+        },
+        "device": {"system": "Linux x86_64", "cores": 2},
+        "stations": {
+            name: {
+                "started": f"2026-11-21T06:0{n}:00+00:00",
+                "seconds": 3.25 * (n + 1) ** 2,
+                "command": ["foveate", "run", "study.yaml"],
+            }
+            for n, name in enumerate(stations)
+        },
+    }
+    write_atomic(folder / "run.json", json.dumps(record, indent=2))
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)  # type: ignore[arg-type]
