@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from foveate.contract import InputSpec, ModelOutput, Views
 from foveate.errors import UsageError
 from foveate.models.single_view import SingleViewClassifier
 from foveate.models.weights import fetching, fitting, locate_weights, read_weights
+
+logger = logging.getLogger(__name__)
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
 
@@ -182,6 +185,9 @@ def _with_weights(architecture: str, net: Any, arguments: dict[str, Any], pretra
         reference = _from_file(architecture, arguments, str(pretrained))
     if reference.num_classes == net.num_classes:
         return reference
+    if pretrained is not True:
+        counts = (reference.num_classes, net.num_classes)
+        logger.warning("%s: its head has %d classes; ours of %d starts at random", pretrained, *counts)
     heads = tuple(f"{name}." for name in _classifiers(architecture))
     state = {key: value for key, value in reference.state_dict().items() if not key.startswith(heads)}
     state |= {key: value for key, value in net.state_dict().items() if key.startswith(heads)}

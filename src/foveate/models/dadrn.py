@@ -329,4 +329,5 @@ def _fill(trunk: ResidualTrunk, architecture: str, pretrained: bool | str) -> No
 
 def _download(name: str) -> dict[str, Tensor]:
     with fetching(name):
-        return dict(timm.create_model(name, pretrained=True).state_dict())
+        state = timm.create_model(name, pretrained=True).state_dict()
+    return {key: value for key, value in state.items() if not key.startswith("fc.")}
