@@ -92,7 +92,9 @@ def test_organ_crop_hides_the_rest_and_undo_returns_to_its_place() -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.integers(20, 90), st.integers(20, 90), st.booleans(), st.integers(0, 10**6))
 def test_a_bright_spot_comes_back_to_its_place(height: int, width: int, keep_aspect: bool, seed: int) -> None:
-    row, column = (int(np.random.default_rng(seed + i).integers(3, n - 3)) for i, n in enumerate((height, width)))
+    row, column = (
+        int(np.random.default_rng(seed + i).integers(3, n - 3)) for i, n in enumerate((height, width))
+    )
     pixels = np.zeros((1, height, width), np.uint8)
     pixels[0, row - 2 : row + 3, column - 2 : column + 3] = 255
     preprocess = Preprocess(PreprocessConfig(size=(64, 64), keep_aspect=keep_aspect))

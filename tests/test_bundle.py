@@ -1,0 +1,92 @@
+"""Bundles: what is saved is what is used, and what is damaged is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from foveate.bundle import Bundle, Patients, load_bundle, save_bundle, save_thresholds
+from foveate.errors import InputRefused
+from foveate.models import build_model
+from foveate.preprocess import Preprocess
+from foveate.settings import PreprocessConfig
+
+OPTIONS = {"width": 0.125, "depths": [1, 1, 1, 1], "fusion": "sum"}
+
+
+def make(folder: Path, seed: int = 0) -> Bundle:
+    torch.manual_seed(seed)
+    preprocess = Preprocess(PreprocessConfig(size=(32, 48), window=(-60, 180), mean=(0.1, 0.2, 0.3)))
+    model = build_model("dadrn50", 3, preprocess.input_spec(("ct",)), options=OPTIONS).eval()
+    patients = Patients.of(["anna", "bert"])
+    bundle = Bundle(model, "dadrn50", OPTIONS, preprocess, ("ct",), "multilabel", ("a", "b", "c"), patients)
+    save_bundle(folder, bundle)
+    return bundle
+
+
+def test_a_loaded_bundle_answers_like_the_saved_one(tmp_path: Path) -> None:
+    saved = make(tmp_path / "run" / "bundle")
+    loaded = load_bundle(tmp_path / "run")  # a run folder will do
+    views = {"ct": torch.randn(2, 3, 32, 48)}
+    with torch.no_grad():
+        assert torch.equal(saved.model(views).logits, loaded.model(views).logits)
+    assert loaded.preprocess.config == saved.preprocess.config
+    assert (loaded.views, loaded.task, loaded.classes) == (("ct",), "multilabel", ("a", "b", "c"))
+    assert not loaded.model.training
+
+
+def test_probabilities_are_softmax_or_sigmoids(tmp_path: Path) -> None:
+    bundle = make(tmp_path)
+    logits = torch.tensor([[0.0, 2.0, -2.0]])
+    expected = [[0.5, 0.880797077977882, 0.119202922022118]]  # 1 / (1 + exp(-z))
+    torch.testing.assert_close(bundle.probabilities(logits), torch.tensor(expected, dtype=torch.float64))
+
+
+def test_patients_are_recognised_but_not_readable(tmp_path: Path) -> None:
+    make(tmp_path)
+    facts = (tmp_path / "bundle.json").read_text()
+    patients = load_bundle(tmp_path).patients
+    assert "anna" in patients and "carl" not in patients
+    assert "anna" not in facts
+    assert Patients.of(["anna"]).hashes.isdisjoint(Patients.of(["anna"]).hashes)  # a new salt each time
+
+
+def test_thresholds_join_without_touching_the_weights(tmp_path: Path) -> None:
+    make(tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    save_thresholds(tmp_path, {"a": 0.25})
+    assert load_bundle(tmp_path).thresholds == {"a": 0.25}
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_only_open_formats_are_written(tmp_path: Path) -> None:
+    make(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"bundle.json", "model.safetensors"}
+
+
+def test_damage_is_refused(tmp_path: Path) -> None:
+    make(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(InputRefused, match="not those that bundle"):
+        load_bundle(tmp_path)
+    weights.unlink()
+    with pytest.raises(InputRefused, match="missing"):
+        load_bundle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [("{", "bundle-damaged"), (json.dumps({"format": 99}), "bundle-format"), (None, "no-bundle")],
+)
+def test_facts_that_cannot_be_used_are_refused(tmp_path: Path, content: str | None, code: str) -> None:
+    if content is not None:
+        (tmp_path / "bundle.json").write_text(content)
+    with pytest.raises(InputRefused) as caught:
+        load_bundle(tmp_path)
+    assert caught.value.code == code
