@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import csv
 import io
-import itertools
 import json
 import math
 import random
@@ -20,24 +19,15 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
-from torch import Tensor, nn
+from torch import nn
 
 from foveate.bundle import load_bundle
 from foveate.contract import Classifier, ModelOutput, Views
-from foveate.data.augment import Variation
-from foveate.data.dataset import PreparedCases
 from foveate.errors import InputRefused, MissingExtra, RunFailed, UsageError
 from foveate.predict import predict_case
-from foveate.preprocess import Preprocess
-from foveate.settings import AugmentConfig
 from foveate.train import fit as fit_module
-from foveate.train.checkpoint import CheckpointFolder, random_state, restore_random_state, seed_everything
-from foveate.train.feed import Device, Feed, Part
 from foveate.train.fit import FitResult, fit, native_bf16
 from foveate.train.lock import run_lock
-from foveate.train.monitor import is_better, validation_figures
-from foveate.train.optim import make_optimizer, rate_factor, set_rate
 from foveate.train.signals import StopRequest
 from foveate.train.study import TrainConfig
 from foveate.types import Cohort
@@ -330,210 +320,6 @@ def test_tensorboard_is_an_extra_behind_one_door(tmp_path: Path, monkeypatch: py
     written = [(item.step, item.value) for item in events.Scalars("val_loss")]
     expected = [(int(row["epoch"]), pytest.approx(float(row["val_loss"]))) for row in log(tmp_path / "run")]
     assert written == expected
-
-
-# ---- batches ------------------------------------------------------------------------------------------
-
-
-def tiny_feed(folder: Path, *, seed: int = 0, device: Device | None = None, **train: Any) -> Feed:
-    cohort = tiny_cohort(folder / "images")
-    two_views = [
-        replace(case, views={"a": case.views["image"], "b": case.views["image"]}) for case in cohort.cases
-    ]
-    study = tiny_study(folder, **train).model_copy(update={"seed": seed})
-    preprocess = Preprocess(study.preprocess)
-    cases = PreparedCases(two_views, ("a", "b"), preprocess, None)
-    train_part, val_part = (
-        Part.of(cohort, cases.part(two_views[part])) for part in (slice(18), slice(18, 24))
-    )
-    return Feed(study, train_part, val_part, preprocess, device or Device(torch.device("cpu")))
-
-
-def test_batches_depend_on_seed_and_epoch_and_can_be_taken_up_in_the_middle(tmp_path: Path) -> None:
-    feed = tiny_feed(tmp_path, batch_size=5)
-    epoch = list(feed.training(epoch=2, done=0))
-    assert [len(batch.case_ids) for batch in epoch] == [5, 5, 4, 4]
-    assert sorted(name for batch in epoch for name in batch.case_ids) == [
-        f"case{place:02d}" for place in range(18)
-    ]
-    rest = list(tiny_feed(tmp_path, batch_size=5, workers=2).training(epoch=2, done=1))
-    for early, late in zip(epoch[1:], rest, strict=True):
-        assert early.case_ids == late.case_ids
-        assert torch.equal(early.views["a"], late.views["a"]) and torch.equal(early.targets, late.targets)
-
-    def picture_of(feed: Feed, epoch: int) -> Tensor:
-        batches = list(feed.training(epoch, 0))
-        found = [
-            batch.views["a"][place]
-            for batch in batches
-            for place, name in enumerate(batch.case_ids)
-            if name == "case03"
-        ]
-        return found[0]
-
-    first = picture_of(feed, 2)
-    assert not torch.equal(first, picture_of(feed, 3))
-    assert not torch.equal(first, picture_of(tiny_feed(tmp_path, batch_size=5, seed=1), 2))
-
-
-def test_augmentation_is_drawn_anew_for_every_place_of_every_epoch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn = []
-
-    def noted(config: AugmentConfig, *where: int) -> Variation:
-        drawn.append(where)
-        return Variation()
-
-    monkeypatch.setattr("foveate.train.feed.draw_variation", noted)
-    list(tiny_feed(tmp_path, seed=7).training(epoch=2, done=1))
-    assert sorted(drawn) == [(7, 2, place) for place in range(6, 18) for _ in "ab"]
-
-
-def test_batches_are_what_the_model_and_the_criterion_take(tmp_path: Path) -> None:
-    batch = next(iter(tiny_feed(tmp_path).training(0, 0)))
-    for view in batch.views.values():
-        assert view.shape == (6, 3, 32, 32) and view.dtype == torch.float32
-        assert view.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(batch.views["a"], batch.views["b"])  # all views of a case are varied alike
-    assert [CLASSES[target] for target in batch.targets] == [
-        CLASSES[int(name[4:]) % 3] for name in batch.case_ids
-    ]
-
-
-def test_validation_is_in_order_and_unvaried(tmp_path: Path) -> None:
-    feed = tiny_feed(tmp_path, batch_size=4)
-    batches = list(feed.validation())
-    assert [name for batch in batches for name in batch.case_ids] == [
-        f"case{place}" for place in range(18, 24)
-    ]
-    prepared = feed.val.cases.batch(range(6))["a"]
-    plain = Preprocess(tiny_study(tmp_path).preprocess).normalize(prepared)
-    torch.testing.assert_close(torch.cat([batch.views["a"] for batch in batches]), plain)
-
-
-def test_devices_share_an_epoch_without_overlap(tmp_path: Path) -> None:
-    shares = [
-        tiny_feed(tmp_path, device=Device(torch.device("cpu"), rank, 2)).training(0, 0) for rank in range(2)
-    ]
-    names = [name for share in shares for batch in share for name in batch.case_ids]
-    assert sorted(names) == [f"case{place:02d}" for place in range(18)]
-
-
-# ---- the parts ----------------------------------------------------------------------------------------
-
-
-def test_learning_rates_by_hand() -> None:
-    cosine = TrainConfig(epochs=10, warmup_epochs=1, schedule="cosine")
-    rates = [rate_factor(cosine, step, steps_per_epoch=4) for step in range(40)]
-    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
-    assert rates[22] == pytest.approx(0.5)  # half way between step 4 and step 40
-    assert rates[39] == pytest.approx(0.5 * (1 + math.cos(math.pi * 35 / 36)))
-    assert all(earlier > later for earlier, later in itertools.pairwise(rates[4:]))
-    stepped = TrainConfig(epochs=60, schedule="step", milestones=(45, 30))
-    at = [rate_factor(stepped, epoch * 7 + 6, steps_per_epoch=7) for epoch in (0, 29, 30, 44, 45, 59)]
-    assert at == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
-    assert rate_factor(TrainConfig(schedule="constant"), 999, 10) == 1
-
-
-def test_parameter_groups_keep_their_own_rates() -> None:
-    class Fast(Classifier):
-        def __init__(self) -> None:
-            super().__init__()
-            self.old, self.new = nn.Linear(2, 2), nn.Linear(2, 2)
-
-        def forward(self, views: Views) -> ModelOutput:
-            raise NotImplementedError
-
-        def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, object]]:
-            return [
-                {"params": list(self.old.parameters()), "lr": lr, "weight_decay": weight_decay},
-                {"params": list(self.new.parameters()), "lr": 10 * lr, "weight_decay": 0.0},
-            ]
-
-    for name in ("adamw", "sgd"):
-        config = TrainConfig(optimizer=name, lr=0.01, weight_decay=0.1)
-        optimizer = make_optimizer(Fast(), config, torch.device("cpu"))
-        assert set_rate(optimizer, 0.5) == pytest.approx(0.005)
-        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.005, 0.05])
-        assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
-
-
-def test_validation_figures_agree_with_scikit_learn_and_leave_out_what_is_undefined() -> None:
-    chance = np.random.default_rng(0)
-    scores, labels = chance.normal(size=(40, 3)), chance.integers(0, 3, 40)
-    figures = validation_figures("multiclass", scores, np.eye(3)[labels])
-    assert figures["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, scores.argmax(1)))
-    one_against_rest = np.mean([roc_auc_score(labels == number, scores[:, number]) for number in range(3)])
-    assert figures["auroc_macro"] == pytest.approx(one_against_rest)
-    truth = chance.integers(0, 2, (40, 3)).astype(float)
-    truth[:, 2] = 1  # one kind of case only
-    truth[:10, 1] = np.nan
-    figures = validation_figures("multilabel", scores, truth)
-    by_hand = [roc_auc_score(truth[:, 0], scores[:, 0]), roc_auc_score(truth[10:, 1], scores[10:, 1])]
-    assert figures["auroc_macro"] == pytest.approx(np.mean(by_hand))
-    assert validation_figures("multilabel", scores, np.ones((40, 3))) == {
-        "balanced_accuracy": None,
-        "auroc_macro": None,
-    }
-
-
-def test_better_means_higher_or_for_a_loss_lower() -> None:
-    assert is_better("auroc_macro", 0.5, None) and is_better("auroc_macro", 0.6, 0.5)
-    assert not is_better("auroc_macro", 0.5, 0.5) and not is_better("auroc_macro", 0.4, 0.5)
-    assert is_better("val_loss", 0.4, 0.5) and not is_better("val_loss", 0.5, 0.5)
-
-
-def test_random_state_goes_there_and_back_for_every_generator(tmp_path: Path) -> None:
-    def draw() -> tuple[float, float, float, Tensor]:
-        return random.gauss(0, 1), float(np.random.standard_normal()), float(np.random.rand()), torch.rand(4)
-
-    seed_everything(3)
-    draw()  # leaves half a pair of normal numbers in two generators
-    folder = CheckpointFolder(tmp_path, {}, print)
-    folder.save({"random": random_state()})
-    first = draw()
-    seed_everything(4)
-    loaded = CheckpointFolder(tmp_path, {}, print).load()
-    assert loaded is not None
-    restore_random_state(loaded["random"])
-    second = draw()
-    assert first[:3] == second[:3] and torch.equal(first[3], second[3])
-
-
-def test_checkpoints_keep_one_before_the_last_and_hashes_that_sha256sum_reads(tmp_path: Path) -> None:
-    folder = CheckpointFolder(tmp_path, {"seed": 0}, print)
-    for number in range(4):
-        folder.save({"number": number})
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "000003.pt", "000003.pt.sha256", "000004.pt", "000004.pt.sha256"
-    ]  # fmt: skip
-    done = subprocess.run(
-        ["sha256sum", "-c", "000004.pt.sha256"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.stdout == "000004.pt: OK\n"
-    found = CheckpointFolder(tmp_path, {"seed": 0}, print).load()
-    assert found is not None and found["number"] == 3
-    with pytest.raises(UsageError, match="seed: 0 there, 1 here"):
-        CheckpointFolder(tmp_path, {"seed": 1}, print).load()
-
-
-def test_a_full_disk_is_noticed_at_every_stage_of_a_save(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = CheckpointFolder(tmp_path, {}, print)
-    folder.save({"number": 0})
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    for target in ("torch.save", "foveate.files._sync", "foveate.train.checkpoint.write_atomic"):
-        with monkeypatch.context() as patch:
-            patch.setattr(target, full)
-            with pytest.raises(RunFailed, match="could not be saved: No space left on device"):
-                folder.save({"number": 1})
-        found = CheckpointFolder(tmp_path, {}, lambda _: None).load()
-        assert found is not None and found["number"] == 0
 
 
 def test_a_second_signal_ends_at_once() -> None:

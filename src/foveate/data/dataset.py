@@ -7,6 +7,7 @@ in the middle of an epoch finds its place again by skipping the batches it has d
 from __future__ import annotations
 
 import functools
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -74,12 +75,14 @@ class Filled:
         found: cases that were in the cache.
         made: cases that were decoded and are in the cache now.
         without_room: cases that will be decoded anew for every batch.
+        seconds: that it took.
     """
 
     refused: tuple[tuple[Case, InputRefused], ...]
     found: int
     made: int
     without_room: int
+    seconds: float
 
 
 class PreparedCases:
@@ -109,6 +112,7 @@ class PreparedCases:
         Raises:
             UsageError: the preprocessing does not fit the images.
         """
+        began = time.perf_counter()
         groups = _by_file(self.cases, self.views)
         outcomes: dict[str, Outcome] = {}
         with ThreadPoolExecutor(max(torch.get_num_threads(), 1)) as pool:
@@ -124,6 +128,7 @@ class PreparedCases:
             found=counts["found"],
             made=counts["made"],
             without_room=counts["without room"],
+            seconds=time.perf_counter() - began,
         )
 
     def part(self, cases: Sequence[Case]) -> PreparedCases:

@@ -84,7 +84,8 @@ def fit(
             or another training is running in the folder.
         InputRefused: some images cannot be used (all are listed).
         RunFailed: the loss is not a number, or a checkpoint could not be written.
-        SystemExit: Ctrl-C (130) or SIGTERM (143), after saving.
+        SystemExit: Ctrl-C (130) or SIGTERM (143), after saving; with several devices also (0) in all
+            processes but the first, once the training is done.
     """
     fabric = _make_fabric(study.train)
     with run_lock(run) if fabric.is_global_zero else nullcontext():
@@ -103,8 +104,8 @@ def fit(
             if fabric.is_global_zero:
                 save_bundle(run / "bundle", _bundle(material, loop.best_model()))
             fabric.barrier()
-        if stop.exit_code:
-            raise SystemExit(stop.exit_code)
+        if stop.exit_code or not fabric.is_global_zero:  # what follows a training is for one process to do
+            raise SystemExit(stop.exit_code or 0)
         return _result(loop.state, material, resumed, run / "bundle")
 
 

@@ -1,0 +1,103 @@
+"""Batches: their order, their variation, and the shares of devices."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from foveate.data.augment import Variation
+from foveate.data.dataset import PreparedCases
+from foveate.preprocess import Preprocess
+from foveate.settings import AugmentConfig
+from foveate.train.feed import Device, Feed, Part
+from tiny_training import CLASSES, tiny_cohort, tiny_study
+
+
+def tiny_feed(folder: Path, *, seed: int = 0, device: Device | None = None, **train: Any) -> Feed:
+    cohort = tiny_cohort(folder / "images")
+    two_views = [
+        replace(case, views={"a": case.views["image"], "b": case.views["image"]}) for case in cohort.cases
+    ]
+    study = tiny_study(folder, **train).model_copy(update={"seed": seed})
+    preprocess = Preprocess(study.preprocess)
+    cases = PreparedCases(two_views, ("a", "b"), preprocess, None)
+    train_part, val_part = (
+        Part.of(cohort, cases.part(two_views[part])) for part in (slice(18), slice(18, 24))
+    )
+    return Feed(study, train_part, val_part, preprocess, device or Device(torch.device("cpu")))
+
+
+def test_batches_depend_on_seed_and_epoch_and_can_be_taken_up_in_the_middle(tmp_path: Path) -> None:
+    feed = tiny_feed(tmp_path, batch_size=5)
+    epoch = list(feed.training(epoch=2, done=0))
+    assert [len(batch.case_ids) for batch in epoch] == [5, 5, 4, 4]
+    assert sorted(name for batch in epoch for name in batch.case_ids) == [
+        f"case{place:02d}" for place in range(18)
+    ]
+    rest = list(tiny_feed(tmp_path, batch_size=5, workers=2).training(epoch=2, done=1))
+    for early, late in zip(epoch[1:], rest, strict=True):
+        assert early.case_ids == late.case_ids
+        assert torch.equal(early.views["a"], late.views["a"]) and torch.equal(early.targets, late.targets)
+
+    def picture_of(feed: Feed, epoch: int) -> Tensor:
+        batches = list(feed.training(epoch, 0))
+        found = [
+            batch.views["a"][place]
+            for batch in batches
+            for place, name in enumerate(batch.case_ids)
+            if name == "case03"
+        ]
+        return found[0]
+
+    first = picture_of(feed, 2)
+    assert not torch.equal(first, picture_of(feed, 3))
+    assert not torch.equal(first, picture_of(tiny_feed(tmp_path, batch_size=5, seed=1), 2))
+
+
+def test_augmentation_is_drawn_anew_for_every_place_of_every_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+
+    def noted(config: AugmentConfig, *where: int) -> Variation:
+        drawn.append(where)
+        return Variation()
+
+    monkeypatch.setattr("foveate.train.feed.draw_variation", noted)
+    list(tiny_feed(tmp_path, seed=7).training(epoch=2, done=1))
+    assert sorted(drawn) == [(7, 2, place) for place in range(6, 18) for _ in "ab"]
+
+
+def test_batches_are_what_the_model_and_the_criterion_take(tmp_path: Path) -> None:
+    batch = next(iter(tiny_feed(tmp_path).training(0, 0)))
+    for view in batch.views.values():
+        assert view.shape == (6, 3, 32, 32) and view.dtype == torch.float32
+        assert view.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(batch.views["a"], batch.views["b"])  # all views of a case are varied alike
+    assert [CLASSES[target] for target in batch.targets] == [
+        CLASSES[int(name[4:]) % 3] for name in batch.case_ids
+    ]
+
+
+def test_validation_is_in_order_and_unvaried(tmp_path: Path) -> None:
+    feed = tiny_feed(tmp_path, batch_size=4)
+    batches = list(feed.validation())
+    assert [name for batch in batches for name in batch.case_ids] == [
+        f"case{place}" for place in range(18, 24)
+    ]
+    prepared = feed.val.cases.batch(range(6))["a"]
+    plain = Preprocess(tiny_study(tmp_path).preprocess).normalize(prepared)
+    torch.testing.assert_close(torch.cat([batch.views["a"] for batch in batches]), plain)
+
+
+def test_devices_share_an_epoch_without_overlap(tmp_path: Path) -> None:
+    shares = [
+        tiny_feed(tmp_path, device=Device(torch.device("cpu"), rank, 2)).training(0, 0) for rank in range(2)
+    ]
+    names = [name for share in shares for batch in share for name in batch.case_ids]
+    assert sorted(names) == [f"case{place:02d}" for place in range(18)]

@@ -1,0 +1,34 @@
+"""Validation figures agree with scikit-learn and leave out what is undefined."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+from foveate.train.monitor import is_better, validation_figures
+
+
+def test_validation_figures_agree_with_scikit_learn_and_leave_out_what_is_undefined() -> None:
+    chance = np.random.default_rng(0)
+    scores, labels = chance.normal(size=(40, 3)), chance.integers(0, 3, 40)
+    figures = validation_figures("multiclass", scores, np.eye(3)[labels])
+    assert figures["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, scores.argmax(1)))
+    one_against_rest = np.mean([roc_auc_score(labels == number, scores[:, number]) for number in range(3)])
+    assert figures["auroc_macro"] == pytest.approx(one_against_rest)
+    truth = chance.integers(0, 2, (40, 3)).astype(float)
+    truth[:, 2] = 1  # one kind of case only
+    truth[:10, 1] = np.nan
+    figures = validation_figures("multilabel", scores, truth)
+    by_hand = [roc_auc_score(truth[:, 0], scores[:, 0]), roc_auc_score(truth[10:, 1], scores[10:, 1])]
+    assert figures["auroc_macro"] == pytest.approx(np.mean(by_hand))
+    assert validation_figures("multilabel", scores, np.ones((40, 3))) == {
+        "balanced_accuracy": None,
+        "auroc_macro": None,
+    }
+
+
+def test_better_means_higher_or_for_a_loss_lower() -> None:
+    assert is_better("auroc_macro", 0.5, None) and is_better("auroc_macro", 0.6, 0.5)
+    assert not is_better("auroc_macro", 0.5, 0.5) and not is_better("auroc_macro", 0.4, 0.5)
+    assert is_better("val_loss", 0.4, 0.5) and not is_better("val_loss", 0.5, 0.5)

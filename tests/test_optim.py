@@ -1,0 +1,50 @@
+"""Learning rates by hand, and groups that keep their own."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from foveate.contract import Classifier, ModelOutput, Views
+from foveate.train.optim import make_optimizer, rate_factor, set_rate
+from foveate.train.study import TrainConfig
+
+
+def test_learning_rates_by_hand() -> None:
+    cosine = TrainConfig(epochs=10, warmup_epochs=1, schedule="cosine")
+    rates = [rate_factor(cosine, step, steps_per_epoch=4) for step in range(40)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert rates[22] == pytest.approx(0.5)  # half way between step 4 and step 40
+    assert rates[39] == pytest.approx(0.5 * (1 + math.cos(math.pi * 35 / 36)))
+    assert all(earlier > later for earlier, later in itertools.pairwise(rates[4:]))
+    stepped = TrainConfig(epochs=60, schedule="step", milestones=(45, 30))
+    at = [rate_factor(stepped, epoch * 7 + 6, steps_per_epoch=7) for epoch in (0, 29, 30, 44, 45, 59)]
+    assert at == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert rate_factor(TrainConfig(schedule="constant"), 999, 10) == 1
+
+
+def test_parameter_groups_keep_their_own_rates() -> None:
+    class Fast(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.old, self.new = nn.Linear(2, 2), nn.Linear(2, 2)
+
+        def forward(self, views: Views) -> ModelOutput:
+            raise NotImplementedError
+
+        def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, object]]:
+            return [
+                {"params": list(self.old.parameters()), "lr": lr, "weight_decay": weight_decay},
+                {"params": list(self.new.parameters()), "lr": 10 * lr, "weight_decay": 0.0},
+            ]
+
+    for name in ("adamw", "sgd"):
+        config = TrainConfig(optimizer=name, lr=0.01, weight_decay=0.1)
+        optimizer = make_optimizer(Fast(), config, torch.device("cpu"))
+        assert set_rate(optimizer, 0.5) == pytest.approx(0.005)
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.005, 0.05])
+        assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
