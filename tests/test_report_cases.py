@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,13 @@ def test_one_of_many_classes_is_right_or_taken_for_another() -> None:
     assert wrong == [(3, (2, 0)), (2, (1, 0))], "the map of what was said, then that of what was true"
     assert picks(found, 0, [True, False, True, False, True, True]) == [[(0, (0,))], [(2, (1, 0))]]
     assert picks(found, 2) == [[], []]
+
+
+def test_patients_take_turns() -> None:
+    found = table("multiclass", [((share, 0, 0), (1, 0, 0)) for share in (0.5, 0.9, 0.8, 0.7, 0.6)])
+    found = replace(found, patient_ids=("x", "y", "y", "y", "z"))
+    right, _ = picks(found, 0)
+    assert [row for row, _ in right] == [1, 4, 0, 2, 3], "0.9 of y, 0.6 of z, 0.5 of x, then y again"
 
 
 def test_a_finding_is_found_falsely_raised_or_missed() -> None:
@@ -125,17 +133,17 @@ def card(folder: Path, case: str) -> Node:
 
 
 def test_every_view_has_its_picture_its_map_and_its_range(single: Path) -> None:
-    panels = card(single, "<b>1</b>").all("figure")
-    assert [panel.one("figcaption").text for panel in panels] == [
+    panels = card(single, "<b>1</b>").all("span", class_="panel")
+    assert [panel.one("span", class_="title").text for panel in panels] == [
         "ct",
         "Evidence for a",
         "pet",
         "Evidence for a",
     ]
     signed, positive = panels[1], panels[3]
-    assert [node.text for node in signed.one("div", class_="ends").all("span")] == ["−0.5", "0", "0.5"]
-    assert signed.one("p", class_="range").text == "raw −0.25 … 0.5"
-    assert [node.text for node in positive.one("div", class_="ends").all("span")] == ["0", "0.5"]
+    assert [node.text for node in signed.one("span", class_="ends").all("span")] == ["−0.5", "0", "0.5"]
+    assert signed.one("span", class_="range").text == "raw −0.25 … 0.5"
+    assert [node.text for node in positive.one("span", class_="ends").all("span")] == ["0", "0.5"]
     assert len(signed.all("rect", class_="found")) == 1 and not positive.all("rect"), (
         "boxes belong to their view"
     )
@@ -144,21 +152,21 @@ def test_every_view_has_its_picture_its_map_and_its_range(single: Path) -> None:
 
 def test_a_map_without_evidence_is_called_empty_and_nothing_is_drawn(single: Path) -> None:
     for panel, words in zip(
-        card(single, "two").all("figure")[1::2], ("raw 0 … 0", "raw −0.75 … −0.75"), strict=True
+        card(single, "two").all("span", class_="panel")[1::2], ("raw 0 … 0", "raw −0.75 … −0.75"), strict=True
     ):
         assert panel.one("span", class_="stamp").text == "empty"
-        assert not panel.all("image") and not panel.all("div", class_="bar")
-        assert panel.one("p", class_="range").text == f"nothing speaks for the class; {words}"
+        assert not panel.all("image") and not panel.all("span", class_="bar")
+        assert panel.one("span", class_="range").text == f"nothing speaks for the class; {words}"
 
 
 def test_what_is_missing_is_said_on_the_card(single: Path) -> None:
     wrong = card(single, "three")
-    titles = [panel.one("figcaption").text for panel in wrong.all("figure")]
+    titles = [panel.one("span", class_="title").text for panel in wrong.all("span", class_="panel")]
     assert titles == ["ct", "Evidence for b", "Evidence for a", "pet", "Evidence for b", "Evidence for a"]
-    assert "no heat map was made for this class" in wrong.all("figure")[1].text
+    assert "no heat map was made for this class" in wrong.all("span", class_="panel")[1].text
     assert "true a · predicted b · b 0.80" in wrong.text
     lost = card(single, "lost")
-    assert not lost.all("figure") and f"foveate explain {single}" in lost.text
+    assert not lost.all("span", class_="panel") and f"foveate explain {single}" in lost.text
 
 
 @pytest.mark.parametrize(
@@ -181,7 +189,7 @@ def test_heat_maps_that_do_not_fit_together_cost_one_card(
     content = {name: values for name, values in {**good, **arrays}.items() if values is not None}
     np.savez(single / "heatmaps" / "0.npz", allow_pickle=False, **content)
     assert "No pictures" in card(single, "<b>1</b>").text
-    assert card(single, "two").all("figure")
+    assert card(single, "two").all("span", class_="panel")
 
 
 def test_large_cohorts_have_a_few_cases_of_each_finding(tmp_path: Path) -> None:

@@ -215,6 +215,20 @@ def test_light_dark_and_paper_look_as_meant(browser: Browser, page: Path) -> Non
     assert browser.ask('getComputedStyle(document.querySelector("nav")).display') == "none"
 
 
+@pytest.mark.parametrize("width", [1400, 380])
+def test_a_click_enlarges_the_pictures_of_a_case(browser: Browser, page: Path, width: int) -> None:
+    browser.open(page, width)
+    if not browser.ask('document.querySelectorAll(".card").length'):
+        pytest.skip("this page has no cases yet")
+    measure = 'document.querySelector(".card svg.picture").getBoundingClientRect().width'
+    before = browser.ask(measure)
+    browser.ask('document.querySelector(".card svg.picture").parentElement.click()')
+    assert browser.ask(measure) > 1.8 * before
+    assert browser.ask("document.documentElement.scrollWidth") <= width
+    browser.ask('document.querySelector(".card svg.picture").parentElement.click()')
+    assert browser.ask(measure) == before
+
+
 def test_the_table_of_contents_stays_in_view(browser: Browser, page: Path) -> None:
     browser.open(page, 1400, 500)
     browser.ask('document.documentElement.style.scrollBehavior = "auto"; location.hash = "#provenance"')

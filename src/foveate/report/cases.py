@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -96,7 +97,7 @@ class Choice:
 
 
 def choose(table: PredictionTable, decided: Bools, index: int, shown: Bools) -> tuple[Choice, ...]:
-    """Right and wrong cases of one class, the most confident first.
+    """Right and wrong cases of one class, the most confident first, and of every patient one before a second.
 
     Multi-class: cases of this class that were recognized, and that were taken for another class. Multi-label:
     present and found, absent but found (false alarms), present but missed (the least suspected first).
@@ -111,7 +112,7 @@ def choose(table: PredictionTable, decided: Bools, index: int, shown: Bools) -> 
     present, absent = shown & (truth == 1), shown & (truth == 0)
 
     def picked(keep: Bools, key: NDArray[np.float64]) -> tuple[tuple[int, tuple[int, ...]], ...]:
-        return tuple((row, (index,)) for row in _order(keep, key))
+        return tuple((row, (index,)) for row in _order(keep, key, table.patient_ids))
 
     if table.task == "multilabel":
         return (
@@ -120,7 +121,7 @@ def choose(table: PredictionTable, decided: Bools, index: int, shown: Bools) -> 
             Choice("Missed, least suspected first", picked(present & ~found, -score)),
         )
     taken_for = table.probabilities.argmax(axis=1)
-    wrong = _order(present & ~found, table.probabilities.max(axis=1))
+    wrong = _order(present & ~found, table.probabilities.max(axis=1), table.patient_ids)
     return (
         Choice("Most confident correct answers", picked(present & found, score)),
         Choice("Most confident wrong answers", tuple((row, (int(taken_for[row]), index)) for row in wrong)),
@@ -203,10 +204,18 @@ class SheetMaker:
         return Panel(title, drawn.svg(overlay=overlay, truth=truth, boxes=found, label=label), legend)
 
 
-def _order(keep: Bools, key: NDArray[np.float64]) -> tuple[int, ...]:
-    """Rows to keep, the highest key first, of equals the first in the table."""
+def _order(keep: Bools, key: NDArray[np.float64], patients: Sequence[str]) -> tuple[int, ...]:
+    """Rows to keep, the highest key first, of equals the first in the table.
+
+    Slices of one patient look alike, so every patient has its turn before one comes again.
+    """
     rows = np.flatnonzero(keep)
-    return tuple(int(row) for row in rows[np.argsort(-key[rows], kind="stable")])
+    seen: Counter[str] = Counter()
+    turns: list[tuple[int, int]] = []
+    for row in rows[np.argsort(-key[rows], kind="stable")]:
+        turns.append((seen[patients[row]], int(row)))
+        seen[patients[row]] += 1
+    return tuple(row for _, row in sorted(turns, key=lambda turn: turn[0]))
 
 
 def _in_words(classes: Sequence[str], chosen: Bools) -> str:

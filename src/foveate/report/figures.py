@@ -200,7 +200,7 @@ def overlap_figure(methods: Mapping[str, Mapping[str, Value]]) -> Figure:
         if bounds:
             axes.fill_between(*np.array(bounds, dtype=float).T, color=colour, alpha=0.15, linewidth=0)
     axes.set(xlabel="IoU asked for", ylabel="share of cases localized", ylim=(-0.02, 1.02))
-    axes.legend(loc="upper right")
+    figure.legend(loc="outside upper center", ncols=len(methods))
     return figure
 
 
