@@ -1,0 +1,86 @@
+"""From predictions to explained classes, and from maps to scores: hand-worked cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image as Picture
+
+from foveate.errors import InputRefused
+from foveate.evaluate.table import PredictionTable
+from foveate.evidence import Answer, Marked, read_answers, true_mask
+from foveate.heatmaps import Entry
+from foveate.localize import BoxRule
+from foveate.regions import Region
+from foveate.types import Case, Task
+
+
+def table(task: Task, probabilities: list[float], truth: list[float]) -> PredictionTable:
+    scores = np.array([probabilities])
+    return PredictionTable(
+        task=task,
+        classes=("cyst", "hcc", "fnh"),
+        case_ids=("a",),
+        patient_ids=("p",),
+        splits=("test",),
+        logits=np.log(scores),
+        probabilities=scores,
+        truth=np.array([truth]),
+    )
+
+
+def test_multiclass_answer_is_the_most_probable_class() -> None:
+    answer = read_answers(table("multiclass", [0.2, 0.7, 0.1], [1, 0, 0]), {})["a"]
+    assert answer == Answer(true=("cyst",), predicted=("hcc",), probability=0.7)
+    assert answer.targets("both") == ("cyst", "hcc")
+    assert answer.targets("true") == ("cyst",) and answer.targets("predicted") == ("hcc",)
+
+
+def test_multilabel_answer_follows_the_thresholds() -> None:
+    scores = table("multilabel", [0.2, 0.7, 0.4], [0, 1, np.nan])
+    assert read_answers(scores, {"cyst": 0.1, "fnh": 0.5})["a"].predicted == ("hcc", "cyst")
+    assert read_answers(scores, {"cyst": 0.9, "hcc": 0.9, "fnh": 0.9})["a"].predicted == (
+        "hcc",
+    )  # at least one
+
+
+def test_without_truth_the_prediction_is_explained() -> None:
+    answer = read_answers(table("multiclass", [0.2, 0.7, 0.1], [np.nan] * 3), {})["a"]
+    assert answer.true == () and answer.targets("true") == ("hcc",)
+
+
+def test_the_mask_of_a_slice_is_found_in_its_volume(tmp_path: Path) -> None:
+    volume = np.zeros((4, 5, 3), np.uint8)  # NIfTI order: i, j, k
+    volume[1, 2, 1] = 1
+    nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / "m.nii.gz")
+    case = Case("a", "p", {}, mask=tmp_path / "m.nii.gz", slice_index=1)
+    found = true_mask(case, (5, 4))
+    assert found is not None and np.argwhere(found).tolist() == [[2, 1]]
+    other = Case("a", "p", {}, mask=tmp_path / "m.nii.gz", slice_index=0)
+    assert true_mask(other, (5, 4)) is None  # nothing is marked there
+    with pytest.raises(InputRefused, match="shape"):
+        true_mask(case, (4, 5))
+
+
+def test_a_plane_mask_is_taken_as_it_is(tmp_path: Path) -> None:
+    Picture.fromarray(np.array([[0, 255], [0, 0]], np.uint8)).save(tmp_path / "m.png")
+    found = true_mask(Case("a", "p", {}, mask=tmp_path / "m.png"), (2, 2))
+    np.testing.assert_array_equal(found, [[False, True], [False, False]])
+    assert true_mask(Case("a", "p", {}), (2, 2)) is None
+
+
+def test_a_map_and_its_controls_are_scored_alike() -> None:
+    truth = np.zeros((20, 20), bool)
+    truth[2:6, 2:6] = True
+    values = np.where(truth, 1.0, -1.0).astype(np.float32)
+    entry = Entry("a", "p", "test", "image", "gradcam", ("hcc",), "hcc", "hcc", 0.9, "a.npz")
+    item = Marked(entry, "hcc", values, Region.from_mask(truth), None)
+    maps = item.maps(seed=0)
+    assert list(maps) == ["heatmap", "random", "centre"]
+    perfect = item.score("heatmap", maps["heatmap"], BoxRule(0.5))
+    assert (perfect.pointing_game, perfect.iou, perfect.energy_inside) == (1.0, 1.0, 1.0)
+    centre = item.score("centre", maps["centre"], BoxRule(0.5))
+    assert centre.pointing_game == 0 and centre.iou < 0.2
