@@ -289,7 +289,9 @@ def test_a_download_fills_all_but_the_head(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_download_that_fails_is_never_a_random_network(monkeypatch: pytest.MonkeyPatch) -> None:
     _download(monkeypatch, OSError("no route to host"))
-    with pytest.raises(UsageError, match=r"could not be fetched: no route to host(?s:.)*pretrained: <folder>"):
+    with pytest.raises(
+        UsageError, match=r"could not be fetched: no route to host(?s:.)*pretrained: <folder>"
+    ):
         _build("resnet18", 64, 64, pretrained=True)
 
 

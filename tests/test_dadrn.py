@@ -184,8 +184,8 @@ def test_seresnet50_equals_timm_s() -> None:
 
 def test_convolutions_start_as_the_paper_s_code_draws_them() -> None:
     torch.manual_seed(0)
-    weight = build_model("drn50", 5, SPEC, options={"depths": (1, 1, 1, 1)}).trunk.layer4[0].conv2.weight
-    assert float(weight.detach().std()) == pytest.approx((2 / (3 * 3 * 512)) ** 0.5, rel=0.01)
+    weight = build_model("drn50", 5, SPEC, options={"depths": (1, 1, 1, 1)}).trunk.layer4[0].conv3.weight
+    assert float(weight.detach().std()) == pytest.approx((2 / 2048) ** 0.5, rel=0.01)
     assert float(weight.detach().mean()) == pytest.approx(0, abs=1e-4)
 
 

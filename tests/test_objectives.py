@@ -128,7 +128,7 @@ def test_unknown_entries_have_no_gradient() -> None:
 
 
 @pytest.mark.parametrize("balance", ["none", "weights", "focal"])
-def test_losses_are_computed_in_float32_under_autocast(balance: str) -> None:
+def test_losses_of_low_precision_logits_are_computed_in_float32(balance: str) -> None:
     logits, truth = _drawn(16, 3)
     low = logits.bfloat16()
     for task, targets, counts in (
@@ -136,10 +136,11 @@ def test_losses_are_computed_in_float32_under_autocast(balance: str) -> None:
         ("multilabel", truth, [[6, 3], [5, 4], [1, 8]]),
     ):
         criterion = make_criterion(task, class_counts=counts, balance=balance)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = criterion(low, targets)
-        assert loss.dtype == torch.float32
-        torch.testing.assert_close(loss, criterion(low.float(), targets), rtol=1e-6, atol=0)
+        for autocast in (True, False):
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                loss = criterion(low, targets)
+            assert loss.dtype == torch.float32
+            torch.testing.assert_close(loss, criterion(low.float(), targets), rtol=1e-6, atol=0)
 
 
 def test_inverse_frequency_equals_scikit_learn_s_and_averages_to_one() -> None:
