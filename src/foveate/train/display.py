@@ -31,6 +31,7 @@ class Display:
         self._console = console or Console(quiet=True)
         self._bar: Progress | None = None
         self._task = TaskID(0)
+        self._best = ""
 
     def say(self, text: str) -> None:
         """Print one line."""
@@ -55,14 +56,20 @@ class Display:
     def step(self, epoch: int, epochs: int, loss: float) -> None:
         """One more step is done."""
         if self._bar is not None:
-            what = f"Training, epoch {epoch}/{epochs}, loss {loss:.4f}"
+            what = f"Training, epoch {epoch}/{epochs}, loss {loss:.4f}{self._best}"
             self._bar.update(self._task, advance=1, description=what)
 
-    def epoch(self, row: Row, best_epoch: int) -> None:
-        """One more epoch is done: a line of its figures, where no bar shows them."""
+    def epoch(self, row: Row, best: str) -> None:
+        """One more epoch is done: the best so far joins the bar; where there is none, a line of figures.
+
+        Args:
+            row: of the training log.
+            best: the best figure so far, in words.
+        """
+        self._best = f", best {best}"
         if not self._console.is_terminal:
             figures = "  ".join(f"{name} {_short(value)}" for name, value in row.items() if name != "epoch")
-            self.say(f"epoch {row['epoch']}  {figures}  (best: epoch {best_epoch})")
+            self.say(f"epoch {row['epoch']}  {figures}  (best: {best})")
 
     def _progress(self) -> Progress:
         columns = (

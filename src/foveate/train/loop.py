@@ -162,7 +162,10 @@ class Loop:
                 self._finish_epoch(self._validate(stop))
                 if self._fabric.is_global_zero:
                     log.write(self.state.rows)
-                    self._display.epoch(self.state.rows[-1], self.state.best_epoch)
+                    best = (
+                        f"{self._config.monitor} {self.state.best_value:.3f} in epoch {self.state.best_epoch}"
+                    )
+                    self._display.epoch(self.state.rows[-1], best)
                 self._save_if_due(epoch_ends=True)
         log.close()
 
