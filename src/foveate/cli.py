@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from foveate.errors import FoveateError, UsageError
+from foveate.errors import FoveateError
 
 if TYPE_CHECKING:
     from foveate.run import Run
+
+_DEMO_STUDY = Path(__file__).parent / "studies" / "ct_phantom_dadrn.yaml"
 
 app = typer.Typer(
     name="foveate",
@@ -50,7 +52,7 @@ def demo(
 
     terminal.heading("Phantom", "CT liver slices with known lesions")
     manifest = make_phantom(out / "phantom", patients=patients, slices=4, seed=seed, track=terminal.track)
-    study = Study.load(_shipped("ct_phantom_dadrn")).with_manifest(manifest, seed=seed)
+    study = Study.load(_DEMO_STUDY).with_manifest(manifest, seed=seed)
     _whole_way(Run.create(study, out / "run"))
 
 
@@ -195,8 +197,14 @@ def predict(
     part: Annotated[
         list[str] | None, typer.Option("--part", help="Parts to classify; repeatable [default: val, test].")
     ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="Another cohort, with the study's column names, to test the model on.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="CSV for the predictions of --manifest.")] = Path(
+        "predictions.csv"
+    ),
 ) -> None:
-    """Classify the cases of a run, or any image.
+    """Classify the cases of a run, another cohort, or any image.
 
     Example: foveate predict runs/study image.png
     """
@@ -206,18 +214,32 @@ def predict(
         terminal.show_predictions(*stations.predict_images(target, images))
         return
     opened = _open(target, run)
-    table = stations.predict(opened, part or ("val", "test"), track=terminal.track)
-    terminal.say(f"{len(table.case_ids)} predictions: {opened.folder / 'predictions.csv'}")
+    if manifest:
+        table = stations.predict_elsewhere(opened, manifest, out, track=terminal.track)
+    else:
+        table = stations.predict(opened, part or ("val", "test"), track=terminal.track)
+    written = out if manifest else opened.folder / "predictions.csv"
+    terminal.say(f"{len(table.case_ids)} predictions: {written}")
 
 
 @app.command()
-def evaluate(target: Target, run: RunOption = None, part: Part = "test") -> None:
+def evaluate(
+    target: Annotated[
+        Path, typer.Argument(metavar="STUDY|RUN|CSV", help="A study, a run, or a predictions.csv.")
+    ],
+    run: RunOption = None,
+    part: Part = "test",
+) -> None:
     """Compute every metric with its patient-clustered interval.
 
     Example: foveate evaluate runs/study
     """
     from foveate import stations, terminal
 
+    if target.suffix == ".csv":
+        terminal.show_metrics(stations.evaluate_file(target, part, track=terminal.track))
+        terminal.say(f"metrics: {target.with_suffix('.metrics.json')}")
+        return
     opened = _open(target, run)
     terminal.show_metrics(stations.evaluate(opened, part, track=terminal.track))
     terminal.say(f"metrics: {opened.folder / 'metrics.json'}")
@@ -323,21 +345,9 @@ def _open(target: Path, folder: Path | None, allow: list[str] | None = None) -> 
     if target.is_dir():
         opened = Run.open(target)
     else:
-        study = Study.load(target if target.exists() else _shipped(str(target)))
+        study = Study.load(target)
         opened = Run.create(study, folder or Path("runs") / study.name)
     return opened.allowing(allow) if allow else opened
-
-
-def _shipped(name: str) -> Path:
-    """Path of a study that comes with the package."""
-    folder = Path(__file__).parent / "studies"
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(item.stem for item in folder.glob("*.yaml")))
-        raise UsageError(
-            "no such study file or run folder", where=name, fix=f"give a path, or a shipped study: {known}"
-        )
-    return path
 
 
 def _whole_way(run: Run) -> None:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foveate.data.audit import Audit, audit_cohort, read_audit
+from foveate.data.manifest import load_manifest
 from foveate.data.splits import Splits, read_splits, split_cohort
-from foveate.errors import InputRefused, Partial, UsageError
+from foveate.errors import AuditStopped, InputRefused, Partial, UsageError
 from foveate.evaluate import choose_operating_thresholds, evaluate_predictions
 from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
 from foveate.files import write_json
@@ -67,28 +68,84 @@ def predict(run: Run, parts: Sequence[str] = ("val", "test"), track: Track = qui
     The operating point of each finding (multi-label) is chosen on the validation cases and joins the bundle.
 
     Raises:
+        AuditStopped: the model learned from patients of the test part.
         Partial: some cases were refused; the others are in the file.
     """
     from foveate.bundle import load_bundle, save_thresholds
-    from foveate.predict import predict_prepared
 
     with run.station("predict"):
         cohort, bundle = run.cohort(), load_bundle(run.path("bundle", made_by="train"))
         cases = cases_of(run, cohort, parts)
-        refused: list[InputRefused] = []
-        predictions = [
-            prediction
-            for batch in prepared_batches(bundle, cases, refused, track, "Predicting")
-            for prediction in predict_prepared(bundle, batch)
-        ]
+        if "patient-in-two-splits" not in run.study.audit.allow:
+            refuse_known_patients(bundle, [case for case in cases if case.split == "test"])
+        predictions, refused = predict_cases(bundle, cases, track)
         path = run.folder / "predictions.csv"
-        write_predictions(path, cohort.task, cohort.classes, predictions, thresholds=bundle.thresholds)
-        if cohort.task == "multilabel" and "val" in parts:
+        write_predictions(path, bundle.task, bundle.classes, predictions, thresholds=bundle.thresholds)
+        if bundle.task == "multilabel" and "val" in parts:
             thresholds = choose_operating_thresholds(read_predictions(path), split="val")
             save_thresholds(run.folder / "bundle", thresholds)
-            write_predictions(path, cohort.task, cohort.classes, predictions, thresholds=thresholds)
+            write_predictions(path, bundle.task, bundle.classes, predictions, thresholds=thresholds)
     raise_if_partial(refused, f"predicted {len(predictions)} cases")
     return read_predictions(path)
+
+
+def predict_elsewhere(run: Run, manifest: Path, out: Path, track: Track = quiet) -> PredictionTable:
+    """Classify another cohort with the model of a run, all of it as test cases.
+
+    Args:
+        run: with a bundle; the manifest's columns are called as in its study.
+        manifest: CSV of the other cohort.
+        out: CSV to write.
+        track: shows progress.
+
+    Raises:
+        AuditStopped: the model learned from some of these patients.
+        Partial: some cases were refused; the others are in the file.
+    """
+    from foveate.bundle import load_bundle
+
+    bundle, data = load_bundle(run.path("bundle", made_by="train")), run.study.data
+    single = bundle.task == "multiclass"
+    cohort = load_manifest(
+        manifest,
+        label=data.label,
+        findings=None if single else bundle.classes,
+        classes=bundle.classes if single else None,
+        views=data.views,
+        patient=data.patient,
+        case=data.case,
+        track=track,
+    )
+    cases = [replace(case, split="test") for case in cohort.cases]
+    refuse_known_patients(bundle, cases)
+    predictions, refused = predict_cases(bundle, cases, track)
+    write_predictions(out, bundle.task, bundle.classes, predictions, thresholds=bundle.thresholds)
+    raise_if_partial(refused, f"predicted {len(predictions)} cases")
+    return read_predictions(out)
+
+
+def predict_cases(
+    bundle: Bundle, cases: Sequence[Case], track: Track
+) -> tuple[list[Prediction], list[InputRefused]]:
+    """Classify cases, and collect what was said of those that were refused."""
+    from foveate.predict import predict_prepared
+
+    refused: list[InputRefused] = []
+    batches = prepared_batches(bundle, cases, refused, track, "Predicting")
+    return [prediction for batch in batches for prediction in predict_prepared(bundle, batch)], refused
+
+
+def refuse_known_patients(bundle: Bundle, cases: Sequence[Case]) -> None:
+    """Stop a test on patients that the model learned from: its figures would be too good."""
+    known = sorted({case.patient_id for case in cases if case.patient_id in bundle.patients})
+    if known:
+        raise AuditStopped(
+            f"the model learned from {len(known)} of these patients: {', '.join(known[:5])}"
+            + ("; …" if len(known) > 5 else ""),
+            where="test cases",
+            fix="test on other patients, or train again with these splits in a new run folder",
+            code="training-patients",
+        )
 
 
 def train(run: Run, console: Console | None = None) -> FitResult:
@@ -146,6 +203,13 @@ def evaluate(run: Run, part: str = "test", track: Track = quiet) -> dict[str, ob
             track=track,
         )
         write_json(run.folder / "metrics.json", metrics)
+    return metrics
+
+
+def evaluate_file(predictions: Path, part: str = "test", track: Track = quiet) -> dict[str, object]:
+    """Numbers with intervals for any ``predictions.csv``; writes ``<name>.metrics.json`` beside it."""
+    metrics = evaluate_predictions(read_predictions(predictions), split=part, track=track)
+    write_json(predictions.with_suffix(".metrics.json"), metrics)
     return metrics
 
 

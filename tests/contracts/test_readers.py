@@ -73,7 +73,7 @@ READERS: dict[str, tuple[Callable[[Path], Path], Pixels, str]] = {
     "dicom": (write_dicom_file, GREY[None], "dicom"),
     "dicom-series": (write_series, VOLUME[None], "dicom-series"),
     "nifti": (write_file(NIFTI), VOLUME[None], "nifti"),
-    "nifti-gz": (write_file(gzip.compress(NIFTI)), VOLUME[None], "nifti"),
+    "nifti-gz": (write_file(gzip.compress(NIFTI, mtime=0)), VOLUME[None], "nifti"),
 }
 every_reader = pytest.mark.parametrize("name", READERS)
 
@@ -256,7 +256,7 @@ def test_pipes_and_devices_are_not_opened(tmp_path: Path) -> None:
         ("page.jpg", b"<!DOCTYPE html><html>404", "not-an-image", "whatever the name says"),
         ("animation.gif", b"GIF89a" + bytes(20), "unsupported-format", "GIF"),
         ("array.npz", b"PK\x03\x04" + bytes(40), "unsupported-format", "npz"),
-        ("scan.nii.gz", gzip.compress(b"not a volume"), "unsupported-format", "gzip"),
+        ("scan.nii.gz", gzip.compress(b"not a volume", mtime=0), "unsupported-format", "gzip"),
         ("scan.hdr", (348).to_bytes(4, "little") + bytes(344), "unsupported-format", ".img"),
     ],
 )

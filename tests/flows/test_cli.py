@@ -93,6 +93,19 @@ def test_stations_run_again_alone(workplace: Path) -> None:
     assert done.returncode == 0 and "1 cases explained" in done.stdout, done.stderr
 
 
+def test_another_cohort_is_tested_unless_it_was_learned_from(workplace: Path) -> None:
+    other = workplace / "phantom" / "other.csv"
+    same = foveate("predict", "run", "--manifest", "phantom/manifest.csv", folder=workplace)
+    assert same.returncode == 3 and "training-patients" in same.stderr
+    manifest = pd.read_csv(workplace / "phantom" / "manifest.csv")
+    manifest.assign(patient_id="new-" + manifest.patient_id).to_csv(other, index=False)
+    done = foveate("predict", "run", "--manifest", other, "--out", "other.csv", folder=workplace)
+    assert done.returncode == 0, done.stderr
+    assert foveate("evaluate", "other.csv", folder=workplace).returncode == 0
+    metrics = json.loads((workplace / "other.metrics.json").read_text())
+    assert metrics["n"] == len(manifest) and metrics["patients"] == manifest.patient_id.nunique()
+
+
 def test_training_again_is_at_once_done(workplace: Path) -> None:
     before = (workplace / "run" / "bundle" / "model.safetensors").read_bytes()
     assert foveate("train", "run", folder=workplace).returncode == 0
@@ -102,7 +115,7 @@ def test_training_again_is_at_once_done(workplace: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("run", "nowhere.yaml"), 2, "no such study file"),
+        (("run", "nowhere.yaml"), 2, "cannot be read"),
         (("evaluate", "phantom"), 2, "not a run folder"),
         (("run", "misspelt.yaml"), 2, "did you mean 'epochs'"),
         (("init", "broken.csv"), 3, "row 3"),

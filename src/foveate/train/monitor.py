@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
 
 from foveate.types import Task
@@ -26,7 +27,9 @@ def validation_figures(task: Task, scores: Scores, truth: Scores) -> dict[str, f
         scores: ``(N, K)`` logits.
         truth: ``(N, K)`` of 1, 0, NaN = unknown.
     """
-    areas = _by_class(roc_auc_score, truth, scores)
+    # One class against the rest ranks cases by probability, which other classes' logits enter as well.
+    ranked = softmax(scores, axis=1) if task == "multiclass" else scores
+    areas = _by_class(roc_auc_score, truth, ranked)
     if task == "multiclass":
         actual = truth.argmax(axis=1)
         occurring = np.unique(actual)
