@@ -14,6 +14,7 @@ import typer
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from pydantic import BaseModel
 
 import foveate
 from foveate import errors
@@ -125,3 +126,22 @@ def test_the_length_check_counts_code_and_finds_what_is_too_long(
     assert check.main(tmp_path) == 1
     said = capsys.readouterr().out
     assert "7 positional arguments" in said and "90th percentile" in said
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool | None):
+        return {True: "true", False: "false", None: "null"}[value]
+    return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def test_the_study_page_has_every_key_with_its_default() -> None:
+    page = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
+    for section, facts in Study.model_fields.items():
+        if not isinstance(facts.annotation, type) or not issubclass(facts.annotation, BaseModel):
+            continue
+        text = page.split(f"\n## {section}\n")[1].split("\n## ")[0]
+        for key, info in facts.annotation.model_fields.items():
+            default = (
+                "needed" if info.is_required() else f"`{_shown(info.get_default(call_default_factory=True))}`"
+            )
+            assert f"| `{key}` | {default} |" in text, f"{section}.{key}: {default}"

@@ -23,9 +23,8 @@ class PreprocessConfig(Settings):
     Attributes:
         size: ``(H, W)`` in pixels that the model sees.
         window: ``(low, high)`` in the image's own unit (HU for CT) that becomes [0, 1]; values outside
-            are clipped. None: the range that the file's encoding can hold, or, where the values are
-            physical or unbounded, the image's own percentiles.
-        percentiles: ``(low, high)`` percentiles for images without a fixed range.
+            are clipped. None: 8-bit images keep 0 to 255; all others take their own percentiles.
+        percentiles: ``(low, high)`` percentiles of the image that become 0 and 1, where nothing else says.
         neighbours: slices on each side that become further channels (2.5-D); needs volumes.
         organ_crop: crop to the organ mask, and set what lies outside it to the lowest value.
         organ_margin: pixels of the original image kept around the organ's bounding box.
