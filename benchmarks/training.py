@@ -186,7 +186,7 @@ def train_foveate(
         {
             "name": "benchmark",
             "data": {"manifest": cohort.manifest},
-            "preprocess": {"size": (setting.size, setting.size)},
+            "preprocess": {"size": (setting.size, setting.size), "keep_aspect": False},  # as the plain script
             "augment": AUGMENT,
             "model": {"name": f"timm:{setting.model}"},
             "train": {**train, "weight_decay": setting.weight_decay},

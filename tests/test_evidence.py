@@ -11,7 +11,7 @@ from PIL import Image as Picture
 
 from foveate.errors import InputRefused
 from foveate.evaluate.table import PredictionTable
-from foveate.evidence import Answer, Marked, read_answers, true_mask
+from foveate.evidence import Answer, Marked, _Files, read_answers
 from foveate.heatmaps import Entry
 from foveate.localize import BoxRule
 from foveate.regions import Region
@@ -57,19 +57,20 @@ def test_the_mask_of_a_slice_is_found_in_its_volume(tmp_path: Path) -> None:
     volume[1, 2, 1] = 1
     nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / "m.nii.gz")
     case = Case("a", "p", {}, mask=tmp_path / "m.nii.gz", slice_index=1)
-    found = true_mask(case, (5, 4))
+    found = _Files().mask_plane(case.mask, case, (5, 4))
     assert found is not None and np.argwhere(found).tolist() == [[2, 1]]
     other = Case("a", "p", {}, mask=tmp_path / "m.nii.gz", slice_index=0)
-    assert true_mask(other, (5, 4)) is None  # nothing is marked there
+    assert _Files().mask_plane(other.mask, other, (5, 4)) is None  # nothing is marked there
     with pytest.raises(InputRefused, match="shape"):
-        true_mask(case, (4, 5))
+        _Files().mask_plane(case.mask, case, (4, 5))
 
 
 def test_a_plane_mask_is_taken_as_it_is(tmp_path: Path) -> None:
     Picture.fromarray(np.array([[0, 255], [0, 0]], np.uint8)).save(tmp_path / "m.png")
-    found = true_mask(Case("a", "p", {}, mask=tmp_path / "m.png"), (2, 2))
+    case = Case("a", "p", {}, mask=tmp_path / "m.png")
+    found = _Files().mask_plane(case.mask, case, (2, 2))
     np.testing.assert_array_equal(found, [[False, True], [False, False]])
-    assert true_mask(Case("a", "p", {}), (2, 2)) is None
+    assert _Files().mask_plane(None, case, (2, 2)) is None
 
 
 def test_a_map_and_its_controls_are_scored_alike() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, Partial
 
 if TYPE_CHECKING:
     from foveate.run import Run
@@ -350,6 +352,15 @@ def _open(target: Path, folder: Path | None, allow: list[str] | None = None) -> 
     return opened.allowing(allow) if allow else opened
 
 
+@contextmanager
+def _going_on(refused: list[Partial]) -> Iterator[None]:
+    """Go on without the cases that a station refused; they are told at the end."""
+    try:
+        yield
+    except Partial as error:
+        refused.append(error)
+
+
 def _whole_way(run: Run) -> None:
     """Every station in turn, each with a heading and its main figures."""
     from foveate import evidence, stations, terminal
@@ -363,12 +374,17 @@ def _whole_way(run: Run) -> None:
     terminal.heading("Train", run.study.model.name)
     terminal.show_training(stations.train(run, terminal.console))
     terminal.heading("Predict and evaluate", "on patients the model has never seen")
-    stations.predict(run, track=terminal.track)
+    refused: list[Partial] = []
+    with _going_on(refused):
+        stations.predict(run, track=terminal.track)
     metrics = stations.evaluate(run, track=terminal.track)
     terminal.heading("Explain and localize", run.study.explain.method)
-    evidence.explain(run, track=terminal.track)
+    with _going_on(refused):
+        evidence.explain(run, track=terminal.track)
     localization = evidence.localize(run, track=terminal.track)
     terminal.heading("Result", run.study.name)
     terminal.show_metrics(metrics)
     terminal.show_localization(localization)
     terminal.say(f"report: {stations.report(run)}")
+    if refused:
+        raise refused[0]

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ from foveate.io import read_image, read_mask
 from foveate.localize import BoxRule, choose_threshold, localize_heatmap
 from foveate.regions import Region
 from foveate.run import Run
-from foveate.stations import cases_of, prepared_batches, raise_if_partial
+from foveate.stations import VOLUMES, cases_of, prepared_batches, raise_if_partial
 from foveate.types import Case, Heatmap, Track, quiet
 
 if TYPE_CHECKING:
@@ -82,13 +83,15 @@ def explain(run: Run, *, method: str | None = None, only: Sequence[str] = (), tr
         )
         refused: list[InputRefused] = []
         entries: list[Entry] = []
+        files = _Files()
         for batch in prepared_batches(bundle, _to_explain(run, answers, only), refused, track, "Explaining"):
             targets = [answers[item.case.case_id].targets(settings.targets) for item in batch]
             found = explain_prepared(
                 bundle, batch, targets, explainer=method or settings.method, seed=run.study.seed
             )
             for item, maps in zip(batch, found, strict=True):
-                entries += _store(folder, item.case, answers[item.case.case_id], maps, bundle.preprocess)
+                answer = answers[item.case.case_id]
+                entries += _store(folder, item.case, answer, maps, bundle.preprocess, files)
         write_index(folder, entries)
         for stale in {path.name for path in folder.glob("*.npz")} - {entry.file for entry in entries}:
             (folder / stale).unlink()
@@ -188,6 +191,7 @@ class _Truths:
         self._cases = {case.case_id: case for case in cohort.cases}
         self._crops = run.study.preprocess.organ_crop
         self._folder = folder
+        self._files = _Files()
 
     def of(self, entry: Entry) -> Iterator[Marked]:
         """Every true class of a case that was explained and is marked in the image."""
@@ -206,7 +210,8 @@ class _Truths:
     def stored(self, entry: Entry) -> tuple[CaseMaps, NDArray[np.bool_] | None]:
         """The stored maps of a case, and its organ mask if the study crops to the organ."""
         stored, case = read_case(self._folder / entry.file), self._cases[entry.case_id]
-        return stored, _mask_plane(case.organ_mask, case, stored.values.shape[1:]) if self._crops else None
+        organ = case.organ_mask if self._crops else None
+        return stored, self._files.mask_plane(organ, case, stored.values.shape[1:])
 
 
 def _choose_rules(run: Run, truths: _Truths, entries: Sequence[Entry]) -> tuple[dict[str, BoxRule], str]:
@@ -278,7 +283,7 @@ def _to_explain(run: Run, answers: Mapping[str, Answer], only: Sequence[str]) ->
 
 
 def _store(
-    folder: Path, case: Case, answer: Answer, maps: Sequence[Heatmap], preprocess: Preprocess
+    folder: Path, case: Case, answer: Answer, maps: Sequence[Heatmap], preprocess: Preprocess, files: _Files
 ) -> list[Entry]:
     """Write the maps of one case, a file per view, each with a picture to draw them over."""
     entries = []
@@ -286,10 +291,10 @@ def _store(
         own = [item for item in maps if item.view == view]
         if not own:
             continue
-        image = read_image(path)
+        image = files.image(path)
         pixels = image.pixels if image.dimensions == 2 else image.pixels[:, case.slice_index]
         name = file_name(case.case_id, view)
-        truth = true_mask(case, own[0].values.shape)
+        truth = files.mask_plane(case.mask, case, own[0].values.shape)
         write_case(folder / name, own, display_picture(pixels, preprocess.limits(image)), truth)
         entries.append(
             Entry(
@@ -308,21 +313,24 @@ def _store(
     return entries
 
 
-def true_mask(case: Case, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
-    """The case's true mask in the plane of its heat map, or None if it has none or an empty one."""
-    return _mask_plane(case.mask, case, shape)
+class _Files:
+    """Reads images and masks, remembering the last ones: the slices of a volume come one after the other."""
 
+    def __init__(self) -> None:
+        self.image = lru_cache(VOLUMES)(read_image)
+        self._mask = lru_cache(VOLUMES)(read_mask)
 
-def _mask_plane(path: Path | None, case: Case, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
-    if path is None:
-        return None
-    mask = read_mask(path)
-    plane = mask[case.slice_index] if mask.ndim > len(shape) and case.slice_index is not None else mask
-    if plane.shape != shape:
-        raise InputRefused(
-            f"the mask has shape {plane.shape}, its image {shape}",
-            where=str(path),
-            fix="give masks with the pixels of their images",
-            code="mask-shape",
-        )
-    return plane if plane.any() else None
+    def mask_plane(self, path: Path | None, case: Case, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
+        """A mask in the plane of the case's heat map, or None if there is none or nothing is marked."""
+        if path is None:
+            return None
+        mask = self._mask(path)
+        plane = mask[case.slice_index] if mask.ndim > len(shape) and case.slice_index is not None else mask
+        if plane.shape != shape:
+            raise InputRefused(
+                f"the mask has shape {plane.shape}, its image {shape}",
+                where=str(path),
+                fix="give masks with the pixels of their images",
+                code="mask-shape",
+            )
+        return plane if plane.any() else None

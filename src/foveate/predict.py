@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from foveate.bundle import Bundle
-from foveate.data.dataset import prepare_case
+from foveate.data.dataset import ImageReader, MaskReader, prepare_case
 from foveate.errors import InputRefused, UsageError
 from foveate.explain import explain_batch
+from foveate.io import read_image, read_mask
 from foveate.preprocess import Prepared
 from foveate.types import Case, Heatmap, Prediction
 
@@ -37,8 +38,16 @@ class PreparedCase:
     truth: np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
-def read_and_prepare(bundle: Bundle, case: Case) -> PreparedCase:
+def read_and_prepare(
+    bundle: Bundle, case: Case, *, image_reader: ImageReader = read_image, mask_reader: MaskReader = read_mask
+) -> PreparedCase:
     """Read the files of a case and prepare every view that the model needs.
+
+    Args:
+        bundle: whose preprocessing and views count.
+        case: with a path for each view.
+        image_reader, mask_reader: how files are read; who goes through the slices of a volume passes readers
+            that remember it.
 
     Raises:
         InputRefused: a view is missing, or its file cannot be used.
@@ -51,7 +60,8 @@ def read_and_prepare(bundle: Bundle, case: Case) -> PreparedCase:
             fix="give every view, or leave this case out",
             code="view-missing",
         )
-    return PreparedCase(case, prepare_case(case, bundle.preprocess), _truth(bundle, case))
+    views = prepare_case(case, bundle.preprocess, image_reader=image_reader, mask_reader=mask_reader)
+    return PreparedCase(case, views, _truth(bundle, case))
 
 
 def predict_case(bundle: Bundle, case: Case) -> Prediction:

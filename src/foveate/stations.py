@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from foveate.errors import AuditStopped, InputRefused, Partial, UsageError
 from foveate.evaluate import choose_operating_thresholds, evaluate_predictions
 from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
 from foveate.files import write_json
+from foveate.io import read_image, read_mask
 from foveate.run import Run
 from foveate.types import Case, Cohort, Prediction, Track, quiet
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from foveate.train.fit import FitResult
 
 BATCH = 32
+VOLUMES = 3  # files remembered while the slices of a volume are gone through
 
 
 def audit(run: Run, track: Track = quiet) -> Audit:
@@ -227,9 +230,11 @@ def prepared_batches(
     """Read and prepare cases a batch ahead of the model; refused cases are collected, not raised."""
     from foveate.predict import read_and_prepare
 
+    images, masks = lru_cache(VOLUMES)(read_image), lru_cache(VOLUMES)(read_mask)
+
     def attempt(case: Case) -> PreparedCase | InputRefused:
         try:
-            return read_and_prepare(bundle, case)
+            return read_and_prepare(bundle, case, image_reader=images, mask_reader=masks)
         except InputRefused as error:
             return error
 

@@ -106,6 +106,25 @@ def test_another_cohort_is_tested_unless_it_was_learned_from(workplace: Path) ->
     assert metrics["n"] == len(manifest) and metrics["patients"] == manifest.patient_id.nunique()
 
 
+def test_a_refused_case_leaves_the_rest_whole(workplace: Path) -> None:
+    manifest = pd.read_csv(workplace / "phantom" / "manifest.csv")
+    predicted = pd.read_csv(workplace / "run" / "predictions.csv")
+    lost = manifest.set_index("case_id").loc[predicted.case_id[predicted.split == "test"].iloc[0]]
+    files = sorted((workplace / "phantom" / lost.image).iterdir())
+    content = files[1].read_bytes()
+    files[1].write_bytes(content[:-200])
+    try:
+        done = foveate("predict", "run", folder=workplace)
+        whole = pd.read_csv(workplace / "run" / "predictions.csv")
+    finally:
+        files[1].write_bytes(content)
+    assert done.returncode == 5, done.stderr
+    assert files[1].name in done.stderr
+    gone = set(predicted.case_id) - set(whole.case_id)
+    assert gone == set(manifest.case_id[manifest.image == lost.image]) and len(whole) > 0
+    assert foveate("predict", "run", folder=workplace).returncode == 0
+
+
 def test_training_again_is_at_once_done(workplace: Path) -> None:
     before = (workplace / "run" / "bundle" / "model.safetensors").read_bytes()
     assert foveate("train", "run", folder=workplace).returncode == 0
@@ -148,7 +167,7 @@ sys.argv = ["foveate", "train", "--help"]
 try:
     foveate.cli.main()
 except SystemExit:
-    assert not {"torch", "numpy", "pandas", "pydicom"} & set(sys.modules)
+    assert not {"torch", "pandas", "sklearn", "pydicom"} & set(sys.modules)
 """
     started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

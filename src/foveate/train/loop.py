@@ -204,6 +204,7 @@ class Loop:
     def _validate(self, stop: StopRequest) -> Tensor:
         """``(N, K)`` logits of the validation cases, in their order."""
         self._model.eval()
+        self._share_buffers()
         found = []
         for batch in self._feed.validation():
             with self._fabric.autocast():
@@ -216,6 +217,12 @@ class Loop:
         shares = cast(Tensor, self._fabric.all_gather(mine)).reshape(-1, *mine.shape)
         count = len(self._feed.val.truth)  # each device took every world-th case, and maybe repeated one
         return shares.transpose(0, 1).reshape(-1, mine.shape[1])[:count].clone()
+
+    def _share_buffers(self) -> None:
+        """Give every device the first one's batch-norm statistics, which are kept with the weights."""
+        if self._fabric.world_size > 1:
+            for buffer in self._model.buffers():
+                buffer.copy_(self._fabric.broadcast(buffer))
 
     def _finish_epoch(self, logits: Tensor) -> None:
         """Log the epoch, keep its weights if they are the best, and decide whether it was the last."""

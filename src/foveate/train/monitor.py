@@ -28,7 +28,7 @@ def validation_figures(task: Task, scores: Scores, truth: Scores) -> dict[str, f
         truth: ``(N, K)`` of 1, 0, NaN = unknown.
     """
     # One class against the rest ranks cases by probability, which other classes' logits enter as well.
-    ranked = softmax(scores, axis=1) if task == "multiclass" else scores
+    ranked = softmax(scores.astype(np.float64), axis=1) if task == "multiclass" else scores
     areas = _by_class(roc_auc_score, truth, ranked)
     if task == "multiclass":
         actual = truth.argmax(axis=1)
