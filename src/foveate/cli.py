@@ -40,7 +40,7 @@ def demo(
     out: Annotated[
         Path, typer.Option("--out", help="Folder for the phantom, the run and the report.")
     ] = Path("foveate-demo"),
-    patients: Annotated[int, typer.Option(help="Phantom patients.")] = 80,
+    patients: Annotated[int, typer.Option(help="Phantom patients.")] = 160,
     seed: Annotated[int, typer.Option(help="Seed of phantom, split and training.")] = 0,
 ) -> None:
     """Do the whole way once on a built-in phantom, and write its report.
