@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -169,8 +168,6 @@ try:
 except SystemExit:
     assert not {"torch", "pandas", "sklearn", "pydicom"} & set(sys.modules)
 """
-    started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Example: foveate train study.yaml" in done.stdout
-    assert time.perf_counter() - started < 60  # a hang, not a time

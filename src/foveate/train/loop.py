@@ -76,7 +76,7 @@ class TrainingStep(nn.Module):
         self.model = model
 
     def forward(self, views: Views, targets: Tensor, progress: float) -> dict[str, Tensor]:
-        """The model's named loss terms; logits enter them in float32, whatever the precision."""
+        """The model's named loss terms for views ``(B, C, *space)``; logits enter them in float32."""
         output = self.model(views)
         return self.model.objective(replace(output, logits=output.logits.float()), targets, progress)
 
