@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 Views = Mapping[str, Float[Tensor, "B C *space"]]
@@ -18,17 +19,34 @@ Criterion = Callable[[Float[Tensor, "B K"], Tensor], Tensor]
 class InputSpec:
     """What a model eats.
 
+    A batch holds every view. A view that a case lacks is a row of NaN (as NaN is "unknown" among the
+    targets), which ``given`` turns into zeros and a flag; models that cannot do without one say so.
+
     Attributes:
         views: names of its inputs, in order.
         dimensions: ``"2"`` a plane, ``"2.5"`` a slice with its neighbours as channels, ``"3"`` a volume.
         size: spatial size in array order, ``(H, W)`` or ``(D, H, W)``.
-        channels: channels per view (3 neighbours-as-channels for ``"2.5"``).
+        channels: channels per view: 3 for pictures (neighbours as channels for ``"2.5"``), 1 for volumes.
     """
 
     views: tuple[str, ...] = ("image",)
     dimensions: Literal["2", "2.5", "3"] = "2"
     size: tuple[int, ...] = (224, 224)
     channels: int = 3
+
+
+def given(view: Float[Tensor, "B C *space"]) -> tuple[Float[Tensor, "B C *space"], Bool[Tensor, "B"]]:
+    """Tell the cases that have a view from those that lack it.
+
+    Args:
+        view: a batch in which a case without this view is a row of NaN.
+
+    Returns:
+        The batch with zeros in place of such rows, and ``(B,)`` whether each case has the view.
+    """
+    there = ~view.flatten(1).isnan().any(dim=1)
+    shape = (-1,) + (1,) * (view.ndim - 1)
+    return torch.where(there.view(shape), view, torch.zeros((), dtype=view.dtype, device=view.device)), there
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +90,15 @@ class Classifier(nn.Module, ABC):
         criterion: the classification loss, set by the trainer (class weights, focal, …); takes
             ``(logits (B, K), targets)`` where targets are ``(B,)`` class indices (multi-class) or
             ``(B, K)`` of 1, 0, NaN = unknown (multi-label).
+        tolerates_missing: whether a case may lack views (rows of NaN, see ``given``), as long as it has
+            one.
     """
 
     input_spec: InputSpec
     num_classes: int
     cam_feature: Mapping[str, str]
     criterion: Criterion
+    tolerates_missing: bool = False
 
     @property
     def linear_head(self) -> nn.Linear | None:

@@ -1,15 +1,15 @@
-"""What is known of each model: where it comes from, how large it is, and what was published of it.
-
-A table without torch, for listings and reports. Published numbers come from other data than yours and
-are never targets.
-"""
+"""Cards of DADRN and of what it was compared with: figures, and what was found out about them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
-DADRN_PAPER = "Weakly supervised localization and classification of liver lesions, IEEE ICIP 2019 (slides)"
+from foveate.models.cards.card import ModelCard, Published
+
+DADRN_PAPER = (
+    "A dual-attention dilated residual network for liver lesion classification and localization on CT "
+    "images, IEEE ICIP 2019 (slides)"
+)
 DADRN_DATA = "published, other data: 1091 arterial-phase CT liver slices, mean of two patient-disjoint splits"
 CLASSES = ("normal", "cyst", "FNH", "HCC", "hemangioma")
 
@@ -29,51 +29,23 @@ _STATED = "backbone, formulas of the spatial block, tables: stated in the slides
 _INFERRED = "widths, pretraining, initialisation and training settings: our choice, not stated"
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
-    """One row of a published table, on data other than yours.
-
-    Attributes:
-        name: the row's name in the paper.
-        options: options of our model that build it.
-        class_accuracy: of each of ``CLASSES``.
-        overall: accuracy, F1, precision, recall, as the paper names them.
-        localization: accuracy for cyst, FNH, HCC, hemangioma; empty where none is published.
-        data: what it was measured on.
-    """
-
-    name: str
-    options: Mapping[str, str]
-    class_accuracy: tuple[float, ...]
-    overall: tuple[float, ...] = ()
-    localization: tuple[float, ...] = ()
-    data: str = DADRN_DATA
+def _row(
+    name: str,
+    by_class: tuple[float, ...],
+    overall: tuple[float, ...] = (),
+    localized: tuple[float, ...] = (),
+    *,
+    options: Mapping[str, str] | None = None,
+) -> Published:
+    """One row of the slides' three tables: class-wise accuracy, overall figures, localization accuracy."""
+    figures = dict(zip(("accuracy", "F1", "precision", "recall"), overall, strict=False))
+    figures |= {f"accuracy: {label}": value for label, value in zip(CLASSES, by_class, strict=True)}
+    lesions = zip(CLASSES[1:], localized, strict=False)
+    figures |= {f"localization accuracy: {label}": value for label, value in lesions}
+    return Published(name, figures, DADRN_DATA, options or {})
 
 
-@dataclass(frozen=True, slots=True)
-class ModelCard:
-    """One model in a few lines.
-
-    Attributes:
-        system: the published system it belongs to.
-        summary: what it is, in one line.
-        parameters: of the default options with 5 classes; None where it depends on the choice.
-        paper: title, venue and year.
-        provenance: which of its parts are stated by the paper, taken from public code, or inferred.
-        caveats: what to know before relying on it or on its published numbers.
-        published: its rows of the paper's tables.
-    """
-
-    system: str
-    summary: str
-    parameters: int | None
-    paper: str
-    provenance: tuple[str, ...] = ()
-    caveats: tuple[str, ...] = ()
-    published: tuple[Published, ...] = field(default=())
-
-
-CARDS: dict[str, ModelCard] = {
+DADRN_CARDS: dict[str, ModelCard] = {
     "drn50": ModelCard(
         system="DADRN",
         summary="dilated ResNet-50: heat maps at an eighth of the input size",
@@ -86,9 +58,8 @@ CARDS: dict[str, ModelCard] = {
         ),
         caveats=(_MEAN_OF_CLASSES, _FEWER_CASES, _LOCALIZED_ONCE),
         published=(
-            Published(
+            _row(
                 "DRN50",
-                {},
                 (0.9788, 0.9327, 0.7596, 0.8427, 0.5278),
                 (0.8083, 0.8197, 0.8294, 0.8207),
                 (0.5110, 0.6676, 0.5941, 0.3798),
@@ -108,13 +79,13 @@ CARDS: dict[str, ModelCard] = {
             _FEWER_CASES,
         ),
         published=(
-            Published(
+            _row(
                 "SADRN50-A",
-                {"normalization": "sigmoid"},
                 (0.9577, 0.9096, 0.8132, 0.8816, 0.6625),
                 (0.8449, 0.8372, 0.8463, 0.8346),
+                options={"normalization": "sigmoid"},
             ),
-            Published("SADRN50-B", {"normalization": "softmax"}, (0.9334, 0.8761, 0.7775, 0.8220, 0.5458)),
+            _row("SADRN50-B", (0.9334, 0.8761, 0.7775, 0.8220, 0.5458), options={"normalization": "softmax"}),
         ),
     ),
     "cadrn50": ModelCard(
@@ -135,13 +106,13 @@ CARDS: dict[str, ModelCard] = {
             _FEWER_CASES,
         ),
         published=(
-            Published(
+            _row(
                 "CADRN50-A",
-                {"normalization": "sigmoid"},
                 (0.9675, 0.9551, 0.8530, 0.9016, 0.6181),
                 (0.8591, 0.8263, 0.8506, 0.8149),
+                options={"normalization": "sigmoid"},
             ),
-            Published("CADRN50-B", {"normalization": "softmax"}, (0.9588, 0.9413, 0.8324, 0.8322, 0.5847)),
+            _row("CADRN50-B", (0.9588, 0.9413, 0.8324, 0.8322, 0.5847), options={"normalization": "softmax"}),
         ),
     ),
     "dadrn50": ModelCard(
@@ -163,18 +134,18 @@ CARDS: dict[str, ModelCard] = {
             _LOCALIZED_ONCE,
         ),
         published=(
-            Published(
+            _row(
                 "DADRN50-A",
-                {"fusion": "sum"},
                 (0.9690, 0.9451, 0.7802, 0.8024, 0.7069),
                 (0.8407, 0.8213, 0.8446, 0.8111),
+                options={"fusion": "sum"},
             ),
-            Published(
+            _row(
                 "DADRN50-B",
-                {"fusion": "concat"},
                 (0.9804, 0.9551, 0.8159, 0.9116, 0.6819),
                 (0.8690, 0.8412, 0.8528, 0.8386),
                 (0.5986, 0.6676, 0.7327, 0.5064),
+                options={"fusion": "concat"},
             ),
         ),
     ),
@@ -191,32 +162,12 @@ CARDS: dict[str, ModelCard] = {
             _LOCALIZED_ONCE,
         ),
         published=(
-            Published(
+            _row(
                 "SEResnet50",
-                {},
                 (0.9334, 0.9327, 0.7788, 0.9116, 0.5917),
                 (0.8296, 0.8265, 0.8552, 0.8149),
                 (0.1898, 0.0742, 0.7327, 0.2532),
             ),
         ),
     ),
-    "timm:<name>": ModelCard(
-        system="timm",
-        summary="any image backbone of timm with a spatial last map, such as timm:resnet18",
-        parameters=None,
-        paper="that of the backbone; see timm's documentation",
-        provenance=("network and weights: timm's",),
-        caveats=(
-            "Transformers that classify from a class token are built to average their patches instead, so "
-            "that heat maps exist.",
-        ),
-    ),
 }
-
-
-def list_models() -> list[tuple[str, str, str, str]]:
-    """Rows of name, system, what it is, and parameters in millions (5 classes), in the table's order."""
-    return [
-        (name, card.system, card.summary, f"{card.parameters / 1e6:.1f} M" if card.parameters else "–")
-        for name, card in CARDS.items()
-    ]

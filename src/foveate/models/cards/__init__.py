@@ -1,0 +1,35 @@
+"""What is known of each model: where it comes from, how large it is, and what was published of it.
+
+A table without torch, for listings and reports. Published numbers come from other data than yours and
+are never targets.
+"""
+
+from __future__ import annotations
+
+from foveate.models.cards.card import ModelCard, Published
+from foveate.models.cards.dadrn import DADRN_CARDS
+
+__all__ = ["CARDS", "ModelCard", "Published", "list_models"]
+
+CARDS: dict[str, ModelCard] = {
+    **DADRN_CARDS,
+    "timm:<name>": ModelCard(
+        system="timm",
+        summary="any image backbone of timm with a spatial last map, such as timm:resnet18",
+        parameters=None,
+        paper="that of the backbone; see timm's documentation",
+        provenance=("network and weights: timm's",),
+        caveats=(
+            "Transformers that classify from a class token are built to average their patches instead, so "
+            "that heat maps exist.",
+        ),
+    ),
+}
+
+
+def list_models() -> list[tuple[str, str, str, str]]:
+    """Rows of name, system, what it is, and parameters in millions (5 or 7 classes), in the table's order."""
+    return [
+        (name, card.system, card.summary, f"{card.parameters / 1e6:.1f} M" if card.parameters else "–")
+        for name, card in CARDS.items()
+    ]

@@ -1,0 +1,48 @@
+"""Every registered model at a size that a test can afford; contract tests go over this table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveate.contract import Classifier, InputSpec
+from foveate.models import build_model
+
+CLASSES = 4
+SLICE = InputSpec(views=("ct",), dimensions="2.5", size=(64, 96))
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """One model to build: its name, its options, and what it eats."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    spec: InputSpec = SLICE
+
+    def build(self, seed: int = 0) -> Classifier:
+        torch.manual_seed(seed)
+        return build_model(self.name, CLASSES, self.spec, options=self.options)
+
+    def views(self, batch: int = 2, seed: int = 0) -> dict[str, Tensor]:
+        chance = torch.Generator().manual_seed(seed)
+        shape = (batch, self.spec.channels, *self.spec.size)
+        return {name: torch.randn(shape, generator=chance) for name in self.spec.views}
+
+
+_SMALL = {"width": 0.125, "depths": (1, 1, 1, 1)}
+ZOO: dict[str, Tiny] = {
+    **{name: Tiny(name, _SMALL) for name in ("drn50", "sadrn50", "cadrn50", "dadrn50", "seresnet50")},
+    "sadrn50-B": Tiny("sadrn50", _SMALL | {"normalization": "softmax", "spatial_mean": True}),
+    "cadrn50-B": Tiny("cadrn50", _SMALL | {"normalization": "softmax", "variant": "paper"}),
+    "dadrn50-A": Tiny("dadrn50", _SMALL | {"fusion": "sum", "normalization": "softmax", "variant": "paper"}),
+    "dadrn50-narrow": Tiny("dadrn50", _SMALL | {"reduce": "before", "fusion": "sum", "first_block": "fyu"}),
+    "dadrn50-back": Tiny("dadrn50", _SMALL | {"reduce": "after", "output_stride": 16}),
+    "timm:resnet18": Tiny("timm:resnet18"),
+    "timm:vit_tiny_patch16_224": Tiny("timm:vit_tiny_patch16_224"),
+    "timm:convnext_atto": Tiny("timm:convnext_atto"),
+}
