@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from foveate import cli_begin
 from foveate.errors import FoveateError, Partial
 
 if TYPE_CHECKING:
@@ -83,68 +84,8 @@ def phantom(
     terminal.say(f"manifest: {manifest}")
 
 
-@app.command()
-def manifest(
-    folder: Annotated[Path, typer.Argument(help="One folder per class, images inside.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="CSV to write [default: FOLDER/manifest.csv].")
-    ] = None,
-) -> None:
-    """Make a manifest from a folder-per-class tree.
-
-    Example: foveate manifest images/ -o images/manifest.csv
-    """
-    from foveate import terminal
-    from foveate.data.manifest import manifest_from_folder
-
-    terminal.say(f"manifest: {manifest_from_folder(folder, out or folder / 'manifest.csv')}")
-
-
-@app.command()
-def init(
-    manifest: Annotated[Path, typer.Argument(help="CSV that lists the cases.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Study to write.")] = Path("study.yaml"),
-    patient: Annotated[
-        str, typer.Option(help="Column that says which cases belong together.")
-    ] = "patient_id",
-    case: Annotated[str, typer.Option(help="Column that names the cases.")] = "case_id",
-    label: Annotated[str | None, typer.Option(help="Column of the class (multi-class).")] = None,
-    finding: Annotated[
-        list[str] | None, typer.Option(help="0/1 column of a finding (multi-label); repeatable.")
-    ] = None,
-    view: Annotated[list[str] | None, typer.Option(help="Column of an image path; repeatable.")] = None,
-    boxes: Annotated[Path | None, typer.Option(help="CSV of true bounding boxes.")] = None,
-    model: Annotated[
-        str, typer.Option(help="A name from `foveate models`, or timm:<name>.")
-    ] = "timm:resnet18",
-) -> None:
-    """Write a study file for a manifest, after checking every row.
-
-    Example: foveate init labels.csv --patient slide_image -o study.yaml
-    """
-    from foveate import terminal
-    from foveate.data.manifest import load_manifest
-    from foveate.train.study import Study
-
-    cohort = load_manifest(
-        manifest, label=label, findings=finding, views=view, boxes=boxes, patient=patient, case=case
-    )
-    data = {
-        "manifest": manifest.resolve(),
-        "label": label,
-        "findings": finding,
-        "views": view,
-        "boxes": boxes.resolve() if boxes else None,
-        "patient": patient,
-        "case": case,
-    }
-    study = Study.for_cohort(cohort, name=out.stem, data=data, model=model)
-    study.write(out)
-    patients = len({item.patient_id for item in cohort.cases})
-    terminal.say(
-        f"{len(cohort.cases)} cases of {patients} patients, {len(cohort.classes)} classes, {cohort.task}"
-    )
-    terminal.say(f"study: {out}   next: foveate run {out}")
+app.command()(cli_begin.manifest)
+app.command()(cli_begin.init)
 
 
 @app.command()
