@@ -5,25 +5,21 @@ Importing this module loads neither torch nor Lightning, so that a misspelt key 
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     Field,
-    ValidationError,
     ValidationInfo,
     model_validator,
 )
 
-from foveate.errors import UsageError
 from foveate.files import write_atomic
 from foveate.settings import AugmentConfig, PreprocessConfig, Settings, SplitConfig
+from foveate.train.yaml_file import dump_yaml, read_yaml, validated
 from foveate.types import Cohort
 
 Positive = Annotated[float, Field(gt=0)]
@@ -210,19 +206,8 @@ class Study(Settings):
             UsageError: not readable, not YAML, or not a valid study; all problems are listed at once.
         """
         path = Path(path)
-        content = _read_yaml(path)
-        try:
-            return cls.model_validate(content, context={"folder": path.absolute().parent})
-        except ValidationError as error:
-            problems = _explain(error, cls)
-            count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in the study"
-            listing = "\n".join(f"  - {line}" for line in problems)
-            raise UsageError(
-                f"{count}\n{listing}",
-                where=str(path),
-                fix="correct these keys and run the command again",
-                code="study-invalid",
-            ) from None
+        hint = "make one with `foveate init MANIFEST.csv`"
+        return validated(cls, read_yaml(path, "study", hint), path.absolute().parent, str(path), "study")
 
     @classmethod
     def for_cohort(cls, cohort: Cohort, *, name: str, data: Mapping[str, Any], model: str) -> Self:
@@ -260,83 +245,10 @@ class Study(Settings):
 
     def dump(self) -> str:
         """The whole study as YAML, every default spelt out and every path absolute."""
-        return _yaml(self.model_dump(mode="json"))
+        return dump_yaml(self.model_dump(mode="json"))
 
     def write(self, path: Path) -> None:
         """Write only the keys that were chosen, for a person to edit; the rest keep their defaults."""
         chosen = self.model_dump(mode="json", exclude_unset=True)
         head = "# Keys that are left out have their defaults; study.yaml in the run folder lists them all.\n"
-        write_atomic(path, head + _yaml(chosen))
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error, not a silent last word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                problem = f"the key '{key}' stands twice"
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(path: Path) -> Any:
-    try:
-        with path.open(encoding="utf-8-sig") as stream:
-            content = yaml.load(stream, Loader=_StrictLoader)
-    except OSError as error:
-        raise UsageError(
-            f"the study cannot be read: {error.strerror}", where=str(path), fix="give the path of a YAML file"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"not valid YAML: {error}", where=str(path), code="study-invalid") from None
-    if not isinstance(content, dict):
-        raise UsageError(
-            "a study is a YAML mapping that starts with 'name:'",
-            where=str(path),
-            fix="make one with `foveate init MANIFEST.csv`",
-            code="study-invalid",
-        )
-    return content
-
-
-def _yaml(content: Mapping[str, Any]) -> str:
-    """Lists of numbers and the like on one line, sections as blocks."""
-    return str(
-        yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
-    )
-
-
-def _explain(error: ValidationError, study: type[BaseModel]) -> list[str]:
-    """One line per problem: the key path, what is wrong, and for unknown keys the closest known one."""
-    lines: dict[str, str] = {}
-    for problem in error.errors():
-        path, section = _locate(problem["loc"], study)
-        place = ".".join(path) or "study"
-        if problem["type"] == "extra_forbidden":
-            text = f"unknown key{_suggestion(path[-1], list(section.model_fields))}"
-        elif problem["type"] == "missing":
-            text = "missing"
-        else:
-            text = f"{problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r})"
-        lines[place] = f"{lines[place]}; or {text}" if place in lines else f"{place}: {text}"
-    return list(lines.values())
-
-
-def _locate(loc: tuple[int | str, ...], study: type[BaseModel]) -> tuple[list[str], type[BaseModel]]:
-    """The key path as a user writes it, without pydantic's names of union members, and its section."""
-    first, rest = (str(loc[0]), loc[1:]) if loc else ("", ())
-    annotation = study.model_fields[first].annotation if first in study.model_fields else None
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and rest:
-        path, section = _locate(rest, annotation)
-        return [first, *path], section
-    return [first, *(str(part) for part in rest if isinstance(part, int))] if first else [], study
-
-
-def _suggestion(key: str, known: list[str]) -> str:
-    """The closest known key beside an unknown one, or the list of known ones."""
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else f"; known here: {', '.join(known)}"
+        write_atomic(path, head + dump_yaml(chosen))
