@@ -8,6 +8,7 @@ like any other. Counts are compared with the published ones, so that a half-unpa
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -118,7 +119,7 @@ def write_source(
         source: an entry of ``SOURCES``.
         root: the folder as downloaded and unpacked.
         out: the CSV, in ROOT or above it (paths may not lead out of its folder); None means
-            ``ROOT/manifest.csv``. Boxes go to ``<out>.boxes.csv``-like ``<stem>_boxes.csv`` beside it.
+            ``ROOT/manifest.csv``. Boxes go to ``<its name>_boxes.csv`` beside it.
         options: of the adapter.
         strict: refuse a folder whose counts are not the published ones, instead of saying so.
         track: shows progress.
@@ -168,8 +169,6 @@ def read_table(path: Path, columns: Iterable[str], *, source: str) -> list[dict[
     Raises:
         InputRefused: the file is missing or is another one.
     """
-    import gzip
-
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8-sig", newline="") as stream:
@@ -207,10 +206,10 @@ def relative(path: Path, home: Path) -> str:
     return path.absolute().relative_to(home.absolute()).as_posix()
 
 
-def count_labels(rows: Iterable[Row], column: str = "label", **more: int) -> dict[str, int]:
-    """Counts of cases in all and of each label, as ``expected`` names them, and further ones."""
-    labels = Counter(row[column] for row in rows)
-    return {"cases": labels.total(), **{f"label {name}": count for name, count in labels.items()}, **more}
+def count_labels(rows: Iterable[Row]) -> dict[str, int]:
+    """Counts of cases in all and of each label, as ``expected`` names them."""
+    labels = Counter(row["label"] for row in rows)
+    return {"cases": labels.total(), **{f"label {name}": count for name, count in labels.items()}}
 
 
 def _check_out(root: Path, out: Path) -> None:
