@@ -17,7 +17,7 @@ from foveate.evaluate.table import DEFAULT_THRESHOLD, PredictionTable
 from foveate.types import Track, quiet
 
 #: Metric of the whole cohort → the per-class metric that it averages.
-_OVERALL = {
+OVERALL = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced_accuracy",
     "f1_macro": "f1",
@@ -70,7 +70,7 @@ def evaluate_predictions(
         "patients": len(set(known.patient_ids)),
         "without_truth": len(part.case_ids) - len(known.case_ids),
         "bootstrap": {"n": n_boot, "level": level, "unit": "patient", "seed": seed},
-        "metrics": {name: counted.overall(name) for name in _OVERALL},
+        "metrics": {name: counted.overall(name) for name in OVERALL},
         "per_class": {name: counted.per_class(k) for k, name in enumerate(known.classes)},
         "confusion": _confusion(known, counted.decided),
         "calibration": counted.calibrated(),
@@ -125,7 +125,7 @@ class _Counted:
 
     def overall(self, name: str) -> dict[str, Any]:
         """One metric averaged over the classes for which it is defined, in each replicate anew."""
-        source = _OVERALL[name]
+        source = OVERALL[name]
         parts = self.replicates.get(source)
         value = self.bootstrap.value(
             float(mean_of_defined(self.point[source])),

@@ -1,0 +1,205 @@
+"""Comparisons: a case worked by hand, a slow twin, scikit-learn, and what they refuse."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
+
+from foveate.errors import UsageError
+from foveate.evaluate.comparison import FIGURES, Entry, check_same_cases, compare
+from foveate.evaluate.intervals import Bootstrap
+from foveate.evaluate.localization import CaseScore
+from foveate.evaluate.table import PredictionTable
+
+CLASSES = ("cyst", "FNH")
+
+
+def table(scores: list[float], truth: list[int], patients: list[str], first: int = 0) -> PredictionTable:
+    """Two classes; ``scores`` are the probabilities of the second, of cases a0, a1, …"""
+    p = np.stack([1 - np.array(scores), np.array(scores)], axis=1)
+    names = tuple(f"a{first + number}" for number in range(len(scores)))
+    parts = ("test",) * len(scores)
+    return PredictionTable(
+        "multiclass", CLASSES, names, tuple(patients), parts, np.log(p), p, np.eye(2)[truth]
+    )
+
+
+def score(case: str, patient: str, hit: float, label: str = "FNH") -> CaseScore:
+    return CaseScore(case, patient, label, "heatmap", hit, hit / 2, 0.5, 0.5, hit / 4, 0.1, False)
+
+
+TRUTH, PATIENTS = [0, 0, 1, 1], ["p", "p", "q", "r"]
+
+
+def hand(*scores: list[float]) -> dict[int, Entry]:
+    """The four cases of the hand-worked comparison, with the scores of each seed."""
+    return {seed: Entry(table(values, TRUTH, PATIENTS)) for seed, values in enumerate(scores)}
+
+
+HAND = {
+    "plain": hand([0.2, 0.6, 0.4, 0.9], [0.1, 0.2, 0.8, 0.9]),
+    "ours": hand([0.1, 0.2, 0.4, 0.9], [0.1, 0.6, 0.8, 0.9]),
+}
+
+
+def test_a_case_worked_by_hand() -> None:
+    # plain: seed 0 decides 0 1 0 1, so 2 of 4 are right and the pair (a1, a2) is out of order: AUROC 3/4.
+    #        seed 1 is right throughout.
+    # ours:  seed 0 decides 0 0 0 1, seed 1 decides 0 1 1 1: 3 of 4 and AUROC 1 each.
+    found = compare(HAND, "plain", Bootstrap(200))
+    plain, ours = found["figures"]["plain"], found["figures"]["ours"]
+    assert plain["accuracy"]["seeds"] == {"0": 0.5, "1": 1.0}
+    assert plain["accuracy"]["value"] == 0.75
+    assert plain["accuracy"]["sd"] == pytest.approx(np.sqrt(2) / 4)  # (0.5 - 0.75)^2 + (1 - 0.75)^2 = 1/8
+    assert plain["auroc_macro"]["value"] == pytest.approx(7 / 8)
+    assert ours["accuracy"]["value"] == 0.75 and ours["accuracy"]["sd"] == 0
+    assert ours["auroc_macro"]["value"] == 1
+    difference = found["differences"]["ours"]
+    assert difference["accuracy"]["seeds"] == {"0": 0.25, "1": -0.25}
+    assert difference["accuracy"]["value"] == 0
+    assert difference["auroc_macro"]["value"] == pytest.approx(1 / 8)
+    assert difference["auroc_macro"]["n"] == 4 and difference["auroc_macro"]["patients"] == 3
+    assert list(found["differences"]) == ["ours"] and found["patients"] == 3
+    assert found["cases"] == {"0": 4, "1": 4}
+
+
+def random_variants(seed: int, *, resplit: bool) -> dict[str, dict[int, Entry]]:
+    """Three variants, three seeds; with ``resplit`` every seed tests other cases of one pool of patients."""
+    chance = np.random.default_rng(seed)
+    found: dict[str, dict[int, Entry]] = {"a": {}, "b": {}, "c": {}}
+    for number in range(3):
+        first = 7 * number if resplit else 0
+        truth = chance.integers(2, size=24) if resplit or number == 0 else truth
+        patients = [f"p{(first + case) // 3}" for case in range(24)]
+        for label in found:
+            p = np.clip(truth * 0.25 + chance.integers(1, 6, 24) / 8, 0.125, 0.875)  # exact ties
+            scores = [
+                score(f"a{first + case}", patients[case], float(chance.random() < 0.5)) for case in range(9)
+            ]
+            found[label][number] = Entry(table(p.tolist(), truth.tolist(), patients, first), scores=scores)
+    return found
+
+
+def twin(
+    variants: dict[str, dict[int, Entry]], label: str, other: str, figure: str, n: int
+) -> tuple[float, float]:
+    """The paired interval by loops: draw patients, repeat their cases, ask scikit-learn, subtract."""
+
+    def value(entry: Entry, rows: list[int]) -> float:
+        truth, p = entry.table.truth[rows, 1], entry.table.probabilities[rows, 1]
+        if figure == "pointing_game":
+            hits = {row.case_id: row.pointing_game for row in entry.scores}
+            marked = [hits[entry.table.case_ids[row]] for row in rows if entry.table.case_ids[row] in hits]
+            return float(np.mean(marked)) if marked else float("nan")
+        if figure == "auroc_macro":
+            return roc_auc_score(truth, p) if len(set(truth)) == 2 else float("nan")
+        score = {"balanced_accuracy": balanced_accuracy_score, "f1_macro": None}[figure]
+        if score is None:
+            return float(f1_score(truth, p > 0.5, average="macro", labels=sorted({*truth, *(p > 0.5)})))
+        return float(score(truth, p > 0.5))
+
+    tables = [entry.table for entry in variants[label].values()]
+    names = np.unique(np.array([name for item in tables for name in item.patient_ids], dtype=object))
+    draws = np.random.default_rng(4)
+    values = []
+    for drawn in draws.integers(len(names), size=(n, len(names))):
+        by_seed = []
+        for seed in variants[label]:
+            ids = np.array(variants[label][seed].table.patient_ids, dtype=object)
+            rows = [row for name in names[drawn] for row in np.flatnonzero(ids == name)]
+            if rows:
+                by_seed.append(value(variants[label][seed], rows) - value(variants[other][seed], rows))
+        values.append(np.nanmean(by_seed) if not np.isnan(by_seed).all() else np.nan)
+    low, high = np.nanquantile(values, [0.05, 0.95])
+    return float(low), float(high)
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+@pytest.mark.parametrize("resplit", [False, True], ids=["one split", "a split a seed"])
+@pytest.mark.parametrize("figure", ["auroc_macro", "balanced_accuracy", "f1_macro", "pointing_game"])
+def test_paired_intervals_are_those_of_a_loop_over_scikit_learn(figure: str, resplit: bool) -> None:
+    variants = random_variants(1, resplit=resplit)
+    found = compare(variants, "a", Bootstrap(150, 0.9, seed=4))["differences"]["b"][figure]
+    assert (found["low"], found["high"]) == pytest.approx(twin(variants, "b", "a", figure, 150), abs=1e-12)
+
+
+def test_pairing_is_what_makes_the_interval_narrow() -> None:
+    # Both variants are the same but for one case: whoever is drawn, they differ by little.
+    variants = random_variants(2, resplit=False)
+    first = variants["a"][0].table
+    p = first.probabilities.copy()
+    p[0] = p[0, ::-1]
+    twin_of_a = variants["a"] | {0: Entry(replace(first, probabilities=p))}
+    found = compare({"a": variants["a"], "b": twin_of_a}, "a", Bootstrap(300))
+    single, paired = found["figures"]["b"]["auroc_macro"], found["differences"]["b"]["auroc_macro"]
+    assert paired["high"] - paired["low"] < 0.2 * (single["high"] - single["low"])
+    same = compare({"a": variants["a"], "b": variants["a"]}, "a", Bootstrap(100))["differences"]["b"]
+    assert all(
+        same[figure]["value"] == same[figure]["low"] == same[figure]["high"] == 0 for figure in FIGURES
+    )
+
+
+def test_a_lost_run_is_left_out_of_its_pair_only() -> None:
+    variants = random_variants(3, resplit=False)
+    whole = compare(variants, "a", Bootstrap(100))
+    del variants["b"][1]
+    found = compare(variants, "a", Bootstrap(100))
+    assert list(found["differences"]["b"]["accuracy"]["seeds"]) == ["0", "2"]
+    assert found["differences"]["c"] == whole["differences"]["c"]
+    mean = np.mean([whole["differences"]["b"]["accuracy"]["seeds"][seed] for seed in ("0", "2")])
+    assert found["differences"]["b"]["accuracy"]["value"] == pytest.approx(mean)
+    variants["b"] = {}
+    found = compare(variants, "a", Bootstrap(100))
+    assert list(found["figures"]) == ["a", "c"] and list(found["differences"]) == ["c"]
+
+
+def test_heat_maps_are_paired_by_case_and_class_and_views_count_together() -> None:
+    base = HAND["plain"][0]
+    one = replace(
+        base, scores=[score("a2", "q", 1), score("a2", "q", 0), score("a3", "r", 1), score("a0", "p", 0)]
+    )
+    two = replace(base, scores=[score("a2", "q", 0), score("a3", "r", 0), score("a0", "p", 1, "cyst")])
+    found = compare({"one": {0: one}, "two": {0: two}}, "two", Bootstrap(100))
+    own, paired = found["figures"]["one"]["pointing_game"], found["differences"]["one"]["pointing_game"]
+    assert own["value"] == pytest.approx((0.5 + 1 + 0) / 3) and (own["n"], own["patients"]) == (3, 3)
+    assert paired["value"] == pytest.approx((0.5 + 1) / 2) and (paired["n"], paired["patients"]) == (2, 2)
+    assert found["figures"]["one"]["iou"]["value"] == pytest.approx(own["value"] / 2)
+    assert own["sd"] is None
+    none = compare({"one": {0: base}, "two": {0: two}}, "two", Bootstrap(100))["figures"]["one"]["iou"]
+    assert none["value"] is None and "nothing was explained" in none["reason"]
+
+
+def test_what_is_unlike_is_refused_all_of_it_at_once() -> None:
+    base = HAND["plain"][0].table
+    other = {
+        "truth": {0: Entry(replace(base, truth=1 - base.truth))},
+        "patients": {0: Entry(replace(base, patient_ids=("p", "p", "q", "s")))},
+        "classes": {0: Entry(replace(base, classes=("cyst", "HCC")))},
+        "cases": {0: Entry(base.only(np.array([True, True, True, False])))},
+    }
+    with pytest.raises(UsageError) as caught:
+        check_same_cases({"base": {0: Entry(base)}, **other})
+    told = {"truth": "true classes", "patients": "patients", "classes": "classes", "cases": "test cases"}
+    for label, what in told.items():
+        assert f"seed 0: {label} and base differ in their {what}" in str(caught.value)
+    with pytest.raises(UsageError, match="no run of the reference 'x'"):
+        compare({"x": {}, "base": {0: Entry(base)}}, "x")
+
+
+def test_the_order_of_rows_does_not_matter_and_cases_without_truth_do_not_count() -> None:
+    base = HAND["plain"][0].table
+    unknown = base.truth.copy()
+    turned = base.only(np.array([True] * 4))
+    back = [3, 1, 0, 2]
+    turned = PredictionTable(
+        base.task, CLASSES, tuple(base.case_ids[i] for i in back), tuple(base.patient_ids[i] for i in back),
+        base.splits, base.logits[back], base.probabilities[back], unknown[back],
+    )  # fmt: skip
+    found = compare({"a": {0: Entry(base)}, "b": {0: Entry(turned)}}, "a", Bootstrap(100))
+    assert found["figures"]["a"] == found["figures"]["b"]
+    unknown[1] = np.nan
+    found = compare({"a": {0: Entry(replace(base, truth=unknown))}}, "a", Bootstrap(100))
+    assert found["cases"] == {"0": 3} and found["figures"]["a"]["accuracy"]["value"] == pytest.approx(2 / 3)
