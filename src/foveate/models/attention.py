@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from foveate.contract import AttentionMap
 
@@ -131,6 +132,54 @@ class SqueezeExcite(nn.Module):
         """Return the scaled map and its gates."""
         gate = self.fc2(self.fc1(x.mean(dim=(2, 3), keepdim=True)).relu()).sigmoid()
         return x * gate, gate.flatten(1)
+
+
+class QueryKeyAttention(nn.Module):
+    """Each position of one map gathers what the positions of another hold, queries against keys.
+
+    With x the map that reads and u the one that is read, d key channels::
+
+        Q = query(x),  K = key(pool(u)),  V = value(pool(u))
+        A = softmax(Qᵀ K / √d) over the positions of pool(u)
+        y = x + g · out(V Aᵀ)
+
+    g is a learned number that starts at 0: a fresh block is the identity. Called with the same map twice
+    it is attention within a modality, with two maps attention between modalities (specification of the
+    AGF-style network, ALL). Pooling bounds the memory: A has (positions of x) · (positions of pool(u)) entries.
+
+    Args:
+        channels: C of both maps.
+        key_channels: d; None means C / 4.
+        pooled: u is average-pooled to at most this many rows and columns.
+    """
+
+    def __init__(self, channels: int, key_channels: int | None = None, pooled: int = 14) -> None:
+        super().__init__()
+        inner = key_channels or max(1, channels // 4)
+        self.query = nn.Conv2d(channels, inner, kernel_size=1)
+        self.key = nn.Conv2d(channels, inner, kernel_size=1)
+        self.value = nn.Conv2d(channels, inner, kernel_size=1)
+        self.out = nn.Conv2d(inner, channels, kernel_size=1)
+        self.gain = nn.Parameter(torch.zeros(()))
+        self.pooled = pooled
+
+    def forward(
+        self, x: Float[Tensor, "B C H W"], context: Float[Tensor, "B C h w"]
+    ) -> tuple[Float[Tensor, "B C H W"], AttentionMap]:
+        """Return ``y``, and A as ``(B, H, W, h', w')``: ``[b, y, x]`` is the map of u that (y, x) reads.
+
+        A sums to one over the last two axes.
+        """
+        pooled = functional.adaptive_avg_pool2d(context, [min(self.pooled, n) for n in context.shape[2:]])
+        query, key, value = (
+            self.query(x).flatten(2),
+            self.key(pooled).flatten(2),
+            self.value(pooled).flatten(2),
+        )
+        weights = _weights(query.mT, key, "softmax", query.shape[1] ** -0.5)  # [b, i, j]
+        gathered = torch.bmm(value, weights.mT.to(value.dtype)).view(*query.shape[:2], *x.shape[2:])
+        weights = weights.view(len(x), *x.shape[2:], *pooled.shape[2:])
+        return x + self.gain * self.out(gathered), AttentionMap("query_key_attention", weights, (3, 4))
 
 
 def _weights(
