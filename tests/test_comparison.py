@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
-from foveate.errors import UsageError
+from foveate.errors import InputRefused, UsageError
 from foveate.evaluate.comparison import FIGURES, Entry, check_same_cases, compare
 from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.localization import CaseScore
+from foveate.evaluate.scores import read_scores, write_scores
 from foveate.evaluate.table import PredictionTable
 
 CLASSES = ("cyst", "FNH")
@@ -131,7 +133,7 @@ def test_pairing_is_what_makes_the_interval_narrow() -> None:
     variants = random_variants(2, resplit=False)
     first = variants["a"][0].table
     p = first.probabilities.copy()
-    p[0] = p[0, ::-1]
+    p[0, 1] += 0.01  # out of its ties
     twin_of_a = variants["a"] | {0: Entry(replace(first, probabilities=p))}
     found = compare({"a": variants["a"], "b": twin_of_a}, "a", Bootstrap(300))
     single, paired = found["figures"]["b"]["auroc_macro"], found["differences"]["b"]["auroc_macro"]
@@ -203,3 +205,12 @@ def test_the_order_of_rows_does_not_matter_and_cases_without_truth_do_not_count(
     unknown[1] = np.nan
     found = compare({"a": {0: Entry(replace(base, truth=unknown))}}, "a", Bootstrap(100))
     assert found["cases"] == {"0": 3} and found["figures"]["a"]["accuracy"]["value"] == pytest.approx(2 / 3)
+
+
+def test_scores_come_back_from_their_file_as_they_were(tmp_path: Path) -> None:
+    rows = [score("a,1", "p", 1 / 3), replace(score("b", "q", 0), mask_iou=float("inf"), empty=True)]
+    write_scores(tmp_path / "localization.csv", rows)
+    assert read_scores(tmp_path / "localization.csv") == rows
+    (tmp_path / "localization.csv").write_text("case_id,patient_id\na,p\n")
+    with pytest.raises(InputRefused, match=r"localization\.csv: these scores cannot be read"):
+        read_scores(tmp_path / "localization.csv")

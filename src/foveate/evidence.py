@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from foveate.errors import InputRefused, UsageError
 from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.localization import CaseScore, control_maps, score_case, summarise_localization
+from foveate.evaluate.scores import write_scores
 from foveate.evaluate.table import PredictionTable, read_predictions
 from foveate.files import write_atomic, write_json
 from foveate.heatmaps import (
@@ -100,7 +101,7 @@ def explain(run: Run, *, method: str | None = None, only: Sequence[str] = (), tr
 
 
 def localize(run: Run, part: str = "test", track: Track = quiet) -> dict[str, Any]:
-    """Turn heat maps into boxes and test them; writes ``boxes.csv`` and ``localization.json``.
+    """Turn heat maps into boxes and test them; writes ``boxes.csv``, ``localization.json`` and ``.csv``.
 
     The threshold of each method, controls included, is chosen on the validation cases that have a truth;
     where there are none, it is the rule's default, and the result says so.
@@ -137,6 +138,7 @@ def localize(run: Run, part: str = "test", track: Track = quiet) -> dict[str, An
         if not rows:
             result["reason"] = f"no explained case of '{part}' has a true mask or box for its true class"
         write_json(run.folder / "localization.json", result)
+        write_scores(run.folder / "localization.csv", rows)
         _write_boxes(run.folder / "boxes.csv", truths, entries, rules["heatmap"])
     return result
 

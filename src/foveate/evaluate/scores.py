@@ -1,0 +1,49 @@
+"""The scores of single heat maps as a file, so that figures can be computed anew, or paired, later."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import astuple, fields
+from pathlib import Path
+
+from foveate.errors import InputRefused
+from foveate.evaluate.localization import CaseScore
+from foveate.files import write_atomic
+
+_COLUMNS = tuple(item.name for item in fields(CaseScore))
+_TEXTS = ("case_id", "patient_id", "label", "method")
+
+
+def write_scores(path: Path, rows: Sequence[CaseScore]) -> None:
+    """Write ``localization.csv``: one row per case, class, view and method, the columns of ``CaseScore``."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    writer.writerows(astuple(row) for row in rows)
+    write_atomic(path, stream.getvalue())
+
+
+def read_scores(path: Path) -> list[CaseScore]:
+    """Read ``localization.csv``; the same numbers as were written.
+
+    Raises:
+        InputRefused: this is not such a file.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            return [_row(row) for row in csv.DictReader(stream)]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputRefused(
+            f"these scores cannot be read ({error})",
+            where=str(path),
+            fix="write the file again with `foveate localize`",
+            code="damaged-run-file",
+        ) from error
+
+
+def _row(row: dict[str, str]) -> CaseScore:
+    texts = {name: row[name] for name in _TEXTS}
+    numbers = {name: float(row[name]) for name in _COLUMNS if name not in (*_TEXTS, "empty")}
+    return CaseScore(**texts, **numbers, empty={"True": True, "False": False}[row["empty"]])
