@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from foveate import cli_begin
+from foveate import cli_begin, cli_sources
 from foveate.errors import FoveateError, Partial
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ def phantom(
 
 app.command()(cli_begin.manifest)
 app.command()(cli_begin.init)
+app.command()(cli_sources.sources)
+app.command()(cli_sources.source)
 
 
 @app.command()

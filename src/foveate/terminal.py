@@ -127,6 +127,16 @@ def show_models(rows: Iterable[Sequence[str]]) -> None:
     console.print(table)
 
 
+def show_sources(rows: Iterable[Sequence[str]]) -> None:
+    """Print the table of public data sets."""
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 2))
+    for column in ("name", "data set"):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    console.print(table)
+
+
 def show_doctor(sections: Mapping[str, Mapping[str, str]]) -> None:
     """Print what the machine offers."""
     for title, rows in sections.items():

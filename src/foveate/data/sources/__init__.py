@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+
 from foveate.data.sources.acdc import ACDC
 from foveate.data.sources.busi import BUSI
 from foveate.data.sources.chestxray14 import CHESTXRAY14
@@ -12,8 +14,9 @@ from foveate.data.sources.lld_mmri import LLD_MMRI
 from foveate.data.sources.sipakmed import SIPAKMED
 from foveate.data.sources.skin_pairs import DERM7PT, MILK10K
 from foveate.data.sources.source import Listing, Source, Written, write_source
+from foveate.errors import UsageError
 
-__all__ = ["SOURCES", "Listing", "Source", "Written", "write_source"]
+__all__ = ["SOURCES", "Listing", "Source", "Written", "find_source", "write_source"]
 
 SOURCES: dict[str, Source] = {
     "lld-mmri": LLD_MMRI,
@@ -27,3 +30,16 @@ SOURCES: dict[str, Source] = {
     "idrid": IDRID,
     "liver-ct": LIVER_CT,
 }
+
+
+def find_source(name: str) -> Source:
+    """Look up a data set by its name.
+
+    Raises:
+        UsageError: there is no such adapter.
+    """
+    if name not in SOURCES:
+        close = difflib.get_close_matches(name, SOURCES, n=1)
+        fix = f"did you mean '{close[0]}'?" if close else f"choose from: {', '.join(SOURCES)}"
+        raise UsageError(f"there is no adapter for '{name}'", fix=fix, code="unknown-source")
+    return SOURCES[name]
