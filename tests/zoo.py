@@ -14,6 +14,7 @@ from foveate.models import build_model
 
 CLASSES = 4
 SLICE = InputSpec(views=("ct",), dimensions="2.5", size=(64, 96))
+PAIR = InputSpec(views=("clinical", "ultrasound"), size=(64, 64))
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Tiny:
 
 
 _SMALL = {"width": 0.125, "depths": (1, 1, 1, 1)}
+_DENSE = {"depths": (1, 1, 1, 2), "growth": 16}
 ZOO: dict[str, Tiny] = {
     **{name: Tiny(name, _SMALL) for name in ("drn50", "sadrn50", "cadrn50", "dadrn50", "seresnet50")},
     "sadrn50-B": Tiny("sadrn50", _SMALL | {"normalization": "softmax", "spatial_mean": True}),
@@ -42,6 +44,21 @@ ZOO: dict[str, Tiny] = {
     "dadrn50-A": Tiny("dadrn50", _SMALL | {"fusion": "sum", "normalization": "softmax", "variant": "paper"}),
     "dadrn50-narrow": Tiny("dadrn50", _SMALL | {"reduce": "before", "fusion": "sum", "first_block": "fyu"}),
     "dadrn50-back": Tiny("dadrn50", _SMALL | {"reduce": "after", "output_stride": 16}),
+    "agf_resnet18": Tiny("agf_resnet18", spec=PAIR),
+    "agf_resnet50": Tiny("agf_resnet50", {"missing": "refuse", "masking": "random"}, PAIR),
+    "agf": Tiny("agf", {"encoder": "resnet10t"}, PAIR),
+    "agf-intra": Tiny("agf", {"encoder": "convnext_atto", "local": "intra", "global_gate": False}, PAIR),
+    "agf-inter": Tiny("agf", {"encoder": "resnet10t", "local": "inter", "masking": "cross_modal"}, PAIR),
+    "agf-none": Tiny("agf", {"encoder": "resnet10t", "local": "none", "reconstruction": False}, PAIR),
+    "late_fusion": Tiny("late_fusion", {"encoder": "resnet10t"}, PAIR),
+    "late_fusion-mean": Tiny("late_fusion", {"encoder": "convnext_atto", "fusion": "mean"}, PAIR),
+    "late_fusion-shared": Tiny("late_fusion", {"encoder": "resnet10t", "shared": True}, PAIR),
+    "late_fusion-one": Tiny("late_fusion", {"encoder": "resnet10t"}, SLICE),
+    "residual_attention56": Tiny("residual_attention56", {"width": 0.125}),
+    "residual_attention92": Tiny("residual_attention92", {"width": 0.125}),
+    "densenet121_ca": Tiny("densenet121_ca", _DENSE),
+    "densenet121_ca-authors": Tiny("densenet121_ca", _DENSE | {"placement": "authors"}),
+    "densenet121_ca-rcab": Tiny("densenet121_ca", _DENSE | {"placement": "rcab"}),
     "timm:resnet18": Tiny("timm:resnet18"),
     "timm:vit_tiny_patch16_224": Tiny("timm:vit_tiny_patch16_224"),
     "timm:convnext_atto": Tiny("timm:convnext_atto"),

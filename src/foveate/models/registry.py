@@ -13,8 +13,12 @@ from pydantic import ConfigDict, ValidationError, validate_call
 
 from foveate.contract import Classifier, InputSpec
 from foveate.errors import UsageError
+from foveate.models.agf import agf, agf_resnet18, agf_resnet50
 from foveate.models.backbones import timm_classifier
+from foveate.models.cervical import densenet121_ca
 from foveate.models.dadrn import cadrn50, dadrn50, drn50, sadrn50, seresnet50
+from foveate.models.late_fusion import late_fusion
+from foveate.models.residual_attention import residual_attention56, residual_attention92
 
 MODELS: dict[str, Callable[..., Classifier]] = {
     "drn50": drn50,
@@ -22,6 +26,13 @@ MODELS: dict[str, Callable[..., Classifier]] = {
     "cadrn50": cadrn50,
     "dadrn50": dadrn50,
     "seresnet50": seresnet50,
+    "agf_resnet18": agf_resnet18,
+    "agf_resnet50": agf_resnet50,
+    "agf": agf,
+    "late_fusion": late_fusion,
+    "residual_attention56": residual_attention56,
+    "residual_attention92": residual_attention92,
+    "densenet121_ca": densenet121_ca,
 }
 TIMM = "timm:"
 
