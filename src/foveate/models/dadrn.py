@@ -15,79 +15,20 @@ from __future__ import annotations
 from typing import Literal
 
 import timm
-import torch
-from jaxtyping import Float
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from foveate.contract import AttentionMap, InputSpec, ModelOutput, Views
 from foveate.errors import UsageError
-from foveate.models.attention import ChannelAttention, Normalization, SpatialAttention
+from foveate.models.attention import DualAttention, Fusion, Normalization, Reduce
 from foveate.models.resnet import RESNET50_DEPTHS, Depths, FirstBlock, OutputStride, ResidualTrunk
 from foveate.models.single_view import SingleViewClassifier
 from foveate.models.weights import fetching, load_trunk, locate_weights, read_weights
 
-Fusion = Literal["sum", "concat"]
-Reduce = Literal["none", "after", "before"]
 Variant = Literal["paper", "corrected"]
 
-_DANET_CHANNELS = 512
 # torchvision's first ImageNet weights, which the authors' backbone loads, and SE-ResNet-50's only ones.
 _DOWNLOADS = {"resnet50": "resnet50.tv_in1k", "seresnet50": "seresnet50.ra2_in1k"}
-
-
-class DualAttention(nn.Module):
-    """Spatial attention, channel attention, or both in parallel, on the last map.
-
-    Args:
-        channels: C of the map.
-        spatial: normalization of the spatial weights, or None for no spatial path.
-        channel: normalization of the channel weights, or None for no channel path.
-        fusion: of two paths: their sum, or their concatenation.
-        reduce: ``after``: a 1×1 convolution brings concatenated paths back to C channels. ``before``: a
-            3×3 convolution, batch norm and ReLU bring the map to 512 channels ahead of each block, as
-            DANet does. The slides mention neither.
-        mean_gram: see ``ChannelAttention``.
-        spatial_mean: see ``SpatialAttention``.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        *,
-        spatial: Normalization | None = None,
-        channel: Normalization | None = None,
-        fusion: Fusion = "sum",
-        reduce: Reduce = "none",
-        mean_gram: bool = True,
-        spatial_mean: bool = False,
-    ) -> None:
-        super().__init__()
-        inner = min(_DANET_CHANNELS, channels) if reduce == "before" else channels
-        self.paths = nn.ModuleDict()
-        self.entries = nn.ModuleDict()
-        if spatial:
-            self.paths["spatial"] = SpatialAttention(inner, normalization=spatial, mean=spatial_mean)
-        if channel:
-            self.paths["channel"] = ChannelAttention(normalization=channel, mean_gram=mean_gram)
-        for name in self.paths:
-            self.entries[name] = _entry(channels, inner) if reduce == "before" else nn.Identity()
-        self.fusion = fusion
-        joined = inner * len(self.paths) if fusion == "concat" else inner
-        self.exit = nn.Conv2d(joined, channels, kernel_size=1) if reduce == "after" else nn.Identity()
-        self.channels = channels if reduce == "after" else joined
-
-    def forward(
-        self, x: Float[Tensor, "B C h w"]
-    ) -> tuple[Float[Tensor, "B D h w"], dict[str, Tensor], list[AttentionMap]]:
-        """Return the fused map, the map of each path by name, and the attention weights."""
-        maps, attention = {}, []
-        for name, block in self.paths.items():
-            maps[name], weights = block(self.entries[name](x))
-            attention.append(weights)
-        paths = list(maps.values())
-        fused = torch.cat(paths, dim=1) if self.fusion == "concat" else sum(paths[1:], start=paths[0])
-        return self.exit(fused), maps, attention
 
 
 class DilatedClassifier(SingleViewClassifier):
@@ -308,11 +249,6 @@ def seresnet50(
     trunk = ResidualTrunk(spec.channels, width, depths, output_stride, squeeze_excite=True)
     _fill(trunk, "seresnet50", pretrained)
     return DilatedClassifier("seresnet50", num_classes, spec, trunk, lr_factor=new_layers_lr_factor)
-
-
-def _entry(channels: int, inner: int) -> nn.Sequential:
-    convolution = nn.Conv2d(channels, inner, kernel_size=3, padding=1, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(inner), nn.ReLU(inplace=True))
 
 
 def _fill(trunk: ResidualTrunk, architecture: str, pretrained: bool | str) -> None:
