@@ -52,7 +52,8 @@ class QueryKeyAttention(nn.Module):
 
         A sums to one over the last two axes.
         """
-        pooled = functional.adaptive_avg_pool2d(context, [min(self.pooled, n) for n in context.shape[2:]])
+        rows, columns = (min(self.pooled, n) for n in context.shape[2:])
+        pooled = functional.adaptive_avg_pool2d(context, (rows, columns))
         query, key, value = (
             self.query(x).flatten(2),
             self.key(pooled).flatten(2),
@@ -107,7 +108,7 @@ class HadamardCross(nn.Module):
         self, first: Float[Tensor, "B C h w"], second: Float[Tensor, "B D k l"]
     ) -> tuple[Float[Tensor, "B E m n"], Float[Tensor, "B E m n"], Float[Tensor, "B E m n"]]:
         """Return A, B and H."""
-        size = [min(pair) for pair in zip(first.shape[2:], second.shape[2:], strict=True)]
+        size = min(first.shape[2], second.shape[2]), min(first.shape[3], second.shape[3])
         a, b = self.first(_averaged(first, size)), self.second(_averaged(second, size))
         return a, b, a * b
 
@@ -117,5 +118,5 @@ def _transition(channels: int, out: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True))
 
 
-def _averaged(x: Tensor, size: list[int]) -> Tensor:
-    return x if list(x.shape[2:]) == size else functional.adaptive_avg_pool2d(x, size)
+def _averaged(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return x if x.shape[2:] == size else functional.adaptive_avg_pool2d(x, size)

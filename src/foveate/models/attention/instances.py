@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import nn
+from torch import Tensor, nn
 
 Weighting = Literal["norm", "exp_sum"]
 
