@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from foveate import cli_begin, cli_sources
+from foveate import cli_begin, cli_compare, cli_sources
 from foveate.errors import FoveateError, Partial
 
 if TYPE_CHECKING:
@@ -242,6 +242,9 @@ def run_all(target: Target, run: RunOption = None, allow: Allow = None) -> None:
     Example: foveate run study.yaml
     """
     _whole_way(_open(target, run, allow))
+
+
+app.command()(cli_compare.compare)
 
 
 @app.command()

@@ -20,8 +20,8 @@ Undefined is NaN here and never enters an average. There is no correction for ma
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,12 @@ class Entry:
         known = np.asarray(~np.isnan(self.table.truth).all(axis=1))
         order = np.argsort(np.asarray(self.table.case_ids, dtype=object)[known], kind="stable")
         object.__setattr__(self, "table", _ordered(self.table.only(known), order))
+
+    def only(self, cases: Set[str]) -> Entry:
+        """The same on these cases."""
+        keep = np.array([case in cases for case in self.table.case_ids], dtype=bool)
+        rows = [row for row in self.scores if row.case_id in cases]
+        return Entry(self.table.only(keep), self.thresholds, rows)
 
 
 Variants = Mapping[str, Mapping[int, Entry]]
@@ -127,6 +133,27 @@ def check_same_cases(variants: Variants) -> None:
             fix="compare runs of one manifest and one split; delete those that are of another",
             code="not-comparable",
         )
+
+
+def only_shared_cases(variants: Variants) -> tuple[dict[str, dict[int, Entry]], int]:
+    """Leave out, for all variants, what one of them refused: the others must not be tested on more.
+
+    Returns:
+        The variants on the cases that all of a seed have, and how many cases were left out, over all seeds.
+    """
+    seeds = {seed for entries in variants.values() for seed in entries}
+    tables = {
+        seed: [entries[seed].table for entries in variants.values() if seed in entries] for seed in seeds
+    }
+    shared = {
+        seed: set.intersection(*(set(one.case_ids) for one in all_of)) for seed, all_of in tables.items()
+    }
+    whole = {seed: set.union(*(set(one.case_ids) for one in all_of)) for seed, all_of in tables.items()}
+    kept = {
+        label: {seed: entry.only(shared[seed]) for seed, entry in entries.items()}
+        for label, entries in variants.items()
+    }
+    return kept, sum(len(whole[seed]) - len(shared[seed]) for seed in seeds)
 
 
 def _difference(one: PredictionTable, other: PredictionTable) -> str:
@@ -308,17 +335,8 @@ def _spread(values: Mapping[int, float]) -> dict[str, Any]:
 
 def _ordered(table: PredictionTable, order: NDArray[np.intp]) -> PredictionTable:
     """The same cases in another order."""
-
-    def moved(names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(names[place] for place in order)
-
-    return PredictionTable(
-        table.task,
-        table.classes,
-        moved(table.case_ids),
-        moved(table.patient_ids),
-        moved(table.splits),
-        table.logits[order],
-        table.probabilities[order],
-        table.truth[order],
-    )
+    columns = {item.name: getattr(table, item.name) for item in fields(table)}
+    for name in set(columns) - {"task", "classes"}:
+        values = columns[name]
+        columns[name] = values[order] if isinstance(values, np.ndarray) else tuple(values[i] for i in order)
+    return PredictionTable(**columns)

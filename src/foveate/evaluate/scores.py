@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
+from typing import Any
 
 from foveate.errors import InputRefused
 from foveate.evaluate.localization import CaseScore
@@ -44,6 +45,6 @@ def read_scores(path: Path) -> list[CaseScore]:
 
 
 def _row(row: dict[str, str]) -> CaseScore:
-    texts = {name: row[name] for name in _TEXTS}
-    numbers = {name: float(row[name]) for name in _COLUMNS if name not in (*_TEXTS, "empty")}
-    return CaseScore(**texts, **numbers, empty={"True": True, "False": False}[row["empty"]])
+    values: dict[str, Any] = {name: row[name] for name in _TEXTS}
+    values |= {name: float(row[name]) for name in _COLUMNS if name not in (*_TEXTS, "empty")}
+    return CaseScore(**values, empty={"True": True, "False": False}[row["empty"]])

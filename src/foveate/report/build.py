@@ -53,7 +53,7 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     run = Path(run)
     files = RunFiles.read(run)
     page = (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             run=str(run),
@@ -67,7 +67,8 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     return path
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Templates of this room, with every text from outside escaped."""
     environment = Environment(
         loader=PackageLoader("foveate.report"),
         autoescape=True,

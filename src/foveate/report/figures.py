@@ -204,6 +204,29 @@ def overlap_figure(methods: Mapping[str, Mapping[str, Value]]) -> Figure:
     return figure
 
 
+@_styled
+def variants_figure(variants: Mapping[str, Mapping[str, Any]], what: str) -> Figure:
+    """One figure of several variants, each with the value of every seed, their mean and its interval.
+
+    Args:
+        variants: by label, ``value``, ``low``, ``high`` and ``seeds`` as in ``comparison.json``; the first is
+            at the top.
+        what: name of the figure, for the axis.
+    """
+    figure, axes = _figure(6.4, 0.9 + 0.34 * len(variants))
+    for row, found in enumerate(variants.values()):
+        seeds = [value for value in found["seeds"].values() if value is not None]
+        if found["low"] is not None:
+            axes.plot([found["low"], found["high"]], [row, row], color=BLUE, alpha=0.4, linewidth=4)
+        axes.plot(seeds, [row] * len(seeds), "o", color=ORANGE, markersize=4)
+        if found["value"] is not None:
+            axes.plot(found["value"], row, "D", color=BLUE, markersize=5)
+    axes.set_yticks(range(len(variants)), [shorten(label, 28) for label in variants])
+    axes.set(xlabel=what, ylim=(len(variants) - 0.5, -0.5))
+    axes.grid(False, axis="y")
+    return figure
+
+
 def svg(figure: Figure, label: str) -> Markup:
     """Turn a figure into inline SVG with the page's fonts and colours.
 

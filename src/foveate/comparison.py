@@ -1,0 +1,359 @@
+"""Several studies under one protocol: train every variant with every seed, then compare what they left.
+
+    OUT/splits/<seed>/     audit.json, splits.json: drawn once, copied into every run of that seed
+    OUT/runs/<label>/seed<k>/   an ordinary run folder
+    OUT/comparison.json, .csv, .md, .html
+
+A run that is finished is not trained again, and an interrupted one goes on where it stopped: the folder holds
+everything, so the same command is given again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foveate import evidence, stations
+from foveate.errors import FoveateError, Partial, RunFailed, UsageError
+from foveate.evaluate.table import write_predictions
+from foveate.files import sha256_of, write_atomic
+from foveate.grid import Plan
+from foveate.run import Run
+from foveate.train.study import Study
+from foveate.types import Cohort, Prediction, Track, quiet
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Station → the file that it leaves, in the order in which they run.
+_LEAVES = {
+    "train": "bundle/bundle.json",
+    "predict": "predictions.csv",
+    "evaluate": "metrics.json",
+    "explain": "heatmaps/index.csv",
+    "localize": "localization.csv",
+}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of a comparison.
+
+    Attributes:
+        label, seed: which.
+        study: its choices.
+        folder: of the run.
+    """
+
+    label: str
+    seed: int
+    study: Study
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong with a run, and at which station."""
+
+    label: str
+    seed: int
+    station: str
+    code: str
+    message: str
+
+
+@dataclass
+class Trained:
+    """What became of the runs.
+
+    Attributes:
+        failures: runs, or parts of them, that did not work out.
+        notes: what a reader of the comparison has to know.
+    """
+
+    failures: list[Failure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def say_nothing(text: str) -> None:
+    """Print nothing."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Where progress is shown.
+
+    Attributes:
+        say: prints a line.
+        track: shows a bar.
+        console: of the training's own bar; None shows none.
+    """
+
+    say: Callable[[str], None] = say_nothing
+    track: Track = quiet
+    console: Console | None = None
+
+
+def planned_runs(plan: Plan, out: Path) -> list[Planned]:
+    """Every run, seed by seed, so that an early stop leaves whole seeds to compare."""
+    return [
+        Planned(label, seed, plan.study(label, seed), out / "runs" / label / f"seed{seed}")
+        for seed in plan.seeds
+        for label in plan.variants
+    ]
+
+
+def train_plan(plan: Plan, out: Path, shown: Shown) -> Trained:
+    """Run every variant with every seed; what is finished already is left as it is.
+
+    Args:
+        plan: what is compared.
+        out: folder of the comparison.
+        shown: where progress is shown.
+
+    Raises:
+        UsageError: the plan does not fit the data, a model, or what is in the folder; all problems are listed
+            before anything is trained.
+        AuditStopped: the audit found leakage or contradictions.
+    """
+    cohort = check_plan(plan, out)
+    wanted = _stations(plan, cohort)
+    splits = {seed: _split(plan, seed, out, shown) for seed in plan.seeds}
+    trained, runs = Trained(), planned_runs(plan, out)
+    clock = _Clock(len(runs))
+    for number, planned in enumerate(runs, 1):
+        if is_finished(planned, wanted, plan.without):
+            shown.say(f"run {number} of {len(runs)}: {planned.label}, seed {planned.seed}: finished before")
+        else:
+            left = clock.left(runs[number - 1 :])
+            shown.say(f"run {number} of {len(runs)}: {planned.label}, seed {planned.seed}{left}")
+            _attempt(planned, wanted, plan.without, splits[planned.seed], trained, shown)
+        clock.count(planned)
+    return trained
+
+
+def check_plan(plan: Plan, out: Path) -> Cohort:
+    """Find out now what would otherwise fail in the middle of the night.
+
+    Returns:
+        The cohort that all variants share.
+
+    Raises:
+        UsageError: all problems at once: cases that only some variants have, views that nobody has, models
+            that cannot be built, and run folders of other studies.
+    """
+    cohort = Run(out, plan.base).cohort()
+    problems = [
+        f"without names the view '{view}'; this cohort has {', '.join(cohort.view_names)}"
+        for view in plan.without
+        if view not in cohort.view_names
+    ]
+    for label, study in plan.variants.items():
+        own = cohort if study.data == plan.base.data else Run(out, study).cohort()
+        problems += [f"{label}: {line}" for line in (*_unlike(own, cohort), *_unbuildable(study, own))]
+    for planned in planned_runs(plan, out):
+        if not _same(planned.folder / "study.yaml", planned.study):
+            problems.append(f"{planned.folder} holds a run of a different study")
+    if problems:
+        listing = "\n".join(f"  - {line}" for line in problems)
+        raise UsageError(
+            f"{len(problems)} problem{'s' if len(problems) > 1 else ''} with the comparison\n{listing}",
+            where=plan.name,
+            fix="correct these; for a changed variant give another folder (--out), or delete its runs",
+            code="comparison-refused",
+        )
+    return cohort
+
+
+def is_finished(planned: Planned, wanted: tuple[str, ...], without: tuple[str, ...]) -> bool:
+    """Whether a run needs nothing more; weights and heat maps may have been deleted since."""
+    results = [station for station in wanted if station not in ("train", "explain")]
+    return (
+        _same(planned.folder / "study.yaml", planned.study)
+        and all(_is_done(planned.folder, station) for station in results)
+        and all((planned.folder / without_file(view)).is_file() for view in without)
+    )
+
+
+def without_file(view: str) -> str:
+    """Name of the file with the predictions of a run whose view was withheld."""
+    return f"predictions-without-{view}.csv"
+
+
+def _stations(plan: Plan, cohort: Cohort) -> tuple[str, ...]:
+    marked = any(case.mask is not None or case.boxes for case in cohort.cases)
+    explained = plan.explain == "always" or (plan.explain == "auto" and marked)
+    return tuple(_LEAVES) if explained else ("train", "predict", "evaluate")
+
+
+def _unlike(own: Cohort, other: Cohort) -> Iterator[str]:
+    """How two cohorts differ, in words."""
+    if (own.task, own.classes) != (other.task, other.classes):
+        yield f"its classes are {', '.join(own.classes)}, those of the reference {', '.join(other.classes)}"
+    cases, others = ({case.case_id: case.patient_id for case in one.cases} for one in (own, other))
+    if cases != others:
+        yield f"it has {len(cases)} cases, the reference {len(others)}, or their patients differ"
+
+
+def _unbuildable(study: Study, cohort: Cohort) -> Iterator[str]:
+    """Why a model cannot be built; it is tried without memory and without weights."""
+    import torch
+
+    from foveate.models import build_model
+    from foveate.preprocess import Preprocess
+
+    pretrained = study.model.pretrained
+    if isinstance(pretrained, str) and not Path(pretrained).exists():
+        yield f"there are no weights at {pretrained}"
+    try:
+        spec = Preprocess(study.preprocess).input_spec(cohort.view_names)
+        with torch.device("meta"):
+            build_model(study.model.name, len(cohort.classes), spec, options=study.model.options)
+    except UsageError as error:
+        yield f"{error.what}; {error.fix}" if error.fix else error.what
+    except Exception:  # some networks cannot be built without memory; the training will tell
+        return
+
+
+def _same(kept: Path, study: Study) -> bool:
+    """Whether a run folder is new or of this study; what the audit accepts may have grown."""
+    if not kept.is_file():
+        return True
+    found = Study.load(kept)
+    return found.model_copy(update={"audit": study.audit}) == study
+
+
+def _open(study: Study, folder: Path) -> Run:
+    kept = folder / "study.yaml"
+    if kept.is_file() and _same(kept, study):
+        write_atomic(kept, study.dump())
+    return Run.create(study, folder)
+
+
+def _split(plan: Plan, seed: int, out: Path, shown: Shown) -> Path:
+    """The folder with the split of a seed; drawn unless it is there."""
+    study = plan.split_study(seed)
+    run = _open(study, out / "splits" / str(study.split.seed))
+    if not _is_done(run.folder, "split", "splits.json"):
+        shown.say(f"audit and split, seed {study.split.seed}")
+        stations.audit(run, track=shown.track).raise_if_stopped()
+        stations.split(run)
+    return run.folder
+
+
+def _attempt(
+    planned: Planned, wanted: tuple[str, ...], without: tuple[str, ...], split: Path, trained: Trained,
+    shown: Shown,
+) -> None:  # fmt: skip
+    """Do what a run lacks; its failure is noted and does not end the others."""
+    station = "start"
+    try:
+        run = _open(planned.study, planned.folder)
+        _take_split(run, split)
+        anew = False
+        for station in wanted:
+            if anew or not _is_done(run.folder, station):
+                anew = True
+                _do(run, station, trained, shown)
+        station = "without"
+        for view in without:
+            if anew or not (run.folder / without_file(view)).is_file():
+                _predict_without(run, view, shown.track)
+    except FoveateError as error:
+        _note_failure(planned, station, error.code, error.what, trained, shown)
+    except Exception as error:
+        write_atomic(planned.folder / "failure.txt", traceback.format_exc())
+        _note_failure(planned, station, type(error).__name__, str(error), trained, shown)
+
+
+def _note_failure(
+    planned: Planned, station: str, code: str, what: str, trained: Trained, shown: Shown
+) -> None:
+    trained.failures.append(Failure(planned.label, planned.seed, station, code, what))
+    shown.say(f"failed at {station}: [{code}] {what}; the other runs go on")
+
+
+def _do(run: Run, station: str, trained: Trained, shown: Shown) -> None:
+    actions: dict[str, Callable[[], object]] = {
+        "train": lambda: stations.train(run, shown.console),
+        "predict": lambda: stations.predict(run, track=shown.track),
+        "evaluate": lambda: stations.evaluate(run, track=shown.track),
+        "explain": lambda: evidence.explain(run, track=shown.track),
+        "localize": lambda: evidence.localize(run, track=shown.track),
+    }
+    try:
+        actions[station]()
+    except Partial as error:
+        trained.notes.append(f"{run.study.name}: {error.what.splitlines()[0]}")
+
+
+def _take_split(run: Run, split: Path) -> None:
+    """The split of the comparison becomes that of the run; one that is there already must be the same."""
+    own, shared = run.folder / "splits.json", split / "splits.json"
+    if own.is_file() and sha256_of(own) != sha256_of(shared):
+        raise RunFailed(
+            "this run was trained on another split",
+            where=str(run.folder),
+            fix="delete the folder of this run, and run the command again",
+            code="not-comparable",
+        )
+    for name in ("audit.json", "splits.json"):
+        shutil.copyfile(split / name, run.folder / name)
+
+
+def _predict_without(run: Run, view: str, track: Track) -> None:
+    """Classify the test cases once more as if nobody had taken this view of them."""
+    from foveate.bundle import load_bundle
+
+    bundle = load_bundle(run.path("bundle", made_by="train"))
+    cases = stations.cases_of(run, run.cohort(), ("test",))
+    predictions: list[Prediction] = []
+    if view not in bundle.views or bundle.model.tolerates_missing:
+        left = [
+            replace(case, views=dict(item for item in case.views.items() if item[0] != view))
+            for case in cases
+        ]
+        predictions, _ = stations.predict_cases(bundle, [case for case in left if case.views], track)
+    path = run.folder / without_file(view)
+    write_predictions(path, bundle.task, bundle.classes, predictions, thresholds=bundle.thresholds)
+
+
+def _is_done(folder: Path, station: str, leaves: str = "") -> bool:
+    """Whether a station ran to its end and what it left is there."""
+    record = folder / "run.json"
+    there = (folder / (leaves or _LEAVES[station])).is_file() and record.is_file()
+    return there and station in json.loads(record.read_text())["stations"]
+
+
+class _Clock:
+    """Estimates the time left from the runs that are done.
+
+    Args:
+        runs: how many there are.
+    """
+
+    def __init__(self, runs: int) -> None:
+        self._started, self._runs = time.perf_counter(), runs
+        self._seconds: dict[str, list[float]] = {}
+
+    def count(self, planned: Planned) -> None:
+        """Add a run, by what its own record says it took."""
+        record = planned.folder / "run.json"
+        if record.is_file():
+            done = json.loads(record.read_text())["stations"].values()
+            self._seconds.setdefault(planned.label, []).append(sum(item["seconds"] for item in done))
+
+    def left(self, runs: list[Planned]) -> str:
+        """Time for the runs that are left: of a label by its own runs, of a new one by all."""
+        known = {label: sum(values) / len(values) for label, values in self._seconds.items()}
+        if not known:
+            return ""
+        usual = sum(known.values()) / len(known)
+        minutes = sum(known.get(planned.label, usual) for planned in runs) / 60
+        return f"; about {minutes:.0f} min left" if minutes >= 1 else "; less than a minute left"

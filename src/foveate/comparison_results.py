@@ -1,0 +1,207 @@
+"""What the runs of a comparison left, put together: ``comparison.json`` and its tables and page."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foveate import __version__
+from foveate.comparison import Planned, Trained, planned_runs, without_file
+from foveate.errors import InputRefused, RunFailed
+from foveate.evaluate import choose_operating_thresholds
+from foveate.evaluate.comparison import Entry, compare, only_shared_cases
+from foveate.evaluate.intervals import Bootstrap
+from foveate.evaluate.scores import read_scores
+from foveate.evaluate.table import PredictionTable, read_predictions
+from foveate.files import sha256_of, write_json
+from foveate.grid import Plan
+from foveate.report.comparison import write_comparison
+from foveate.train.study import Study
+from foveate.types import Track, quiet
+
+Entries = dict[str, dict[int, Entry]]
+
+
+def write_results(plan: Plan, out: Path, trained: Trained, track: Track = quiet) -> dict[str, Any]:
+    """Compare what the runs left; writes ``comparison.json``, ``.csv``, ``.md`` and ``.html``.
+
+    Args:
+        plan: what is compared.
+        out: folder of the comparison.
+        trained: what became of the runs.
+        track: shows progress.
+
+    Returns:
+        What ``comparison.json`` holds.
+
+    Raises:
+        RunFailed: no run has predictions of test cases.
+    """
+    entries, left_out = only_shared_cases(read_entries(plan, out))
+    notes = list(dict.fromkeys(trained.notes))
+    if left_out:
+        notes.append(
+            f"{left_out} test cases that some variant refused are left out of the figures of all variants"
+        )
+    reference = plan.reference
+    if not entries.get(reference):
+        reference = next((label for label, runs in entries.items() if runs), "")
+        notes.append(f"the reference {plan.reference} has no result; the others are paired with {reference}")
+    if not reference:
+        listing = "\n".join(f"  - {row.label}, seed {row.seed}: {row.message}" for row in trained.failures)
+        raise RunFailed(f"no run has a result to compare\n{listing}", where=str(out))
+    settings = plan.base.evaluate
+    bootstrap = Bootstrap(settings.bootstrap, settings.level, plan.base.seed)
+    result = {
+        "name": plan.name,
+        "foveate": __version__,
+        "protocol": _protocol(plan, out),
+        "variants": {label: _describe(plan, label, out) for label in plan.variants},
+        **compare(entries, reference, bootstrap, track),
+        "without": {view: _without(plan, out, view, entries, bootstrap) for view in plan.without},
+        "published": published_rows(plan),
+        "failures": [asdict(row) for row in trained.failures],
+        "notes": notes,
+    }
+    write_json(out / "comparison.json", result)
+    write_comparison(result, out)
+    return result
+
+
+def read_entries(plan: Plan, out: Path) -> Entries:
+    """The test predictions and scores of every run that has them."""
+    entries: Entries = {label: {} for label in plan.variants}
+    for planned in planned_runs(plan, out):
+        path = planned.folder / "predictions.csv"
+        if not (path.is_file() and (planned.folder / "metrics.json").is_file()):
+            continue
+        table = read_predictions(path)
+        thresholds = choose_operating_thresholds(table) if table.task == "multilabel" else {}
+        entries[planned.label][planned.seed] = Entry(table.part("test"), thresholds, _scores(planned.folder))
+    return entries
+
+
+def _scores(folder: Path) -> list[Any]:
+    path = folder / "localization.csv"
+    rows = read_scores(path) if path.is_file() else []
+    return [row for row in rows if row.method == "heatmap"]
+
+
+def _without(plan: Plan, out: Path, view: str, entries: Entries, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Each variant with a view withheld, and what that costs it, paired with itself."""
+    found: dict[str, Any] = {}
+    for label, runs in entries.items():
+        folders = {
+            planned.seed: planned.folder for planned in planned_runs(plan, out) if planned.label == label
+        }
+        tables = {seed: _withheld(folders[seed] / without_file(view)) for seed in runs}
+        lacking = {seed: Entry(table, runs[seed].thresholds) for seed, table in tables.items() if table}
+        if not lacking:
+            found[label] = {"reason": f"this model cannot do without {view}"}
+            continue
+        whole = {seed: Entry(runs[seed].table, runs[seed].thresholds) for seed in lacking}
+        both, _ = only_shared_cases({"whole": whole, "without": lacking})
+        compared = compare(both, "whole", bootstrap)
+        found[label] = {
+            "figures": compared["figures"]["without"],
+            "differences": compared["differences"]["without"],
+        }
+    return found
+
+
+def _withheld(path: Path) -> PredictionTable | None:
+    """Predictions without a view; None where the model cannot do without it, or did not get there."""
+    try:
+        return read_predictions(path) if path.is_file() else None
+    except InputRefused as error:
+        if error.code == "no-predictions":
+            return None
+        raise
+
+
+def _protocol(plan: Plan, out: Path) -> dict[str, Any]:
+    """What all runs had in common."""
+    base = plan.base
+    splits = {str(seed): out / "splits" / str(plan.split_seed(seed)) / "splits.json" for seed in plan.seeds}
+    return {
+        "manifest": base.data.manifest.name,
+        "manifest_sha256": sha256_of(base.data.manifest),
+        "splits_sha256": {seed: sha256_of(path) for seed, path in splits.items() if path.is_file()},
+        "seeds": list(plan.seeds),
+        "resplit": plan.resplit,
+        "allowed": list(base.audit.allow),
+    }
+
+
+def _describe(plan: Plan, label: str, out: Path) -> dict[str, Any]:
+    """What a variant is, and what it costs."""
+    study = plan.variants[label]
+    runs = [planned for planned in planned_runs(plan, out) if planned.label == label]
+    seconds = [value for planned in runs for value in _epoch_seconds(planned.folder / "training.csv")]
+    return {
+        "model": study.model.name,
+        "options": dict(study.model.options),
+        "pretrained": study.model.pretrained is not False,
+        "changes": plan.changes(label),
+        "parameters": next((count for planned in runs if (count := _parameters(planned))), None),
+        "seconds_per_epoch": float(np.median(seconds)) if seconds else None,
+        "runs": {str(planned.seed): planned.folder.relative_to(out).as_posix() for planned in runs},
+    }
+
+
+def _epoch_seconds(path: Path) -> list[float]:
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        return [float(row["seconds"]) for row in csv.DictReader(stream) if row.get("seconds")]
+
+
+def _parameters(planned: Planned) -> int | None:
+    """Learned numbers of a trained model, if it is still there."""
+    from foveate.bundle import load_bundle
+
+    if not (planned.folder / "bundle" / "bundle.json").is_file():
+        return None
+    return sum(weight.numel() for weight in load_bundle(planned.folder).model.parameters())
+
+
+def published_rows(plan: Plan) -> dict[str, dict[str, Any]]:
+    """For each variant that has one, the published row: its name, figures, and what data they are of."""
+    if plan.published == "none":
+        return {}
+    if isinstance(plan.published, Mapping):
+        return {
+            label: {
+                "name": label,
+                "figures": {name: value for name, value in row.items() if name != "data"},
+                "data": f"published, other data: {row['data']}",
+            }
+            for label, row in plan.published.items()
+        }
+    rows = {label: _card_row(study) for label, study in plan.variants.items()}
+    return {label: row for label, row in rows.items() if row}
+
+
+def _card_row(study: Study) -> dict[str, Any] | None:
+    """The published row of a model card whose options are the study's, the most exact one."""
+    from foveate.models.cards import CARDS
+    from foveate.models.registry import MODELS
+
+    name = study.model.name
+    if name not in CARDS or name not in MODELS:
+        return None
+    defaults = {key: item.default for key, item in inspect.signature(MODELS[name]).parameters.items()}
+    options = defaults | study.model.options
+    fitting = [
+        row
+        for row in CARDS[name].published
+        if all(options.get(key) == value for key, value in row.options.items())
+    ]
+    best = max(fitting, key=lambda row: len(row.options), default=None)
+    return {"name": best.name, "figures": dict(best.figures), "data": best.data} if best else None
