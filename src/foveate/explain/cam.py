@@ -13,13 +13,13 @@ class is information, and an all-negative map must not look like an empty one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from foveate.contract import Classifier, ModelOutput, Views
+from foveate.contract import Classifier, ModelOutput, Views, given
 from foveate.errors import RunFailed, UsageError
 from foveate.explain.options import Explainer, ExplainOptions
 
@@ -71,8 +71,10 @@ def from_gradients(rule: Rule) -> Explainer:
             features, gradients = _by_autograd(model, views, targets, keys)
         else:
             features, gradients = _by_linear_head(model, head, views, targets, keys)
+        # Views that share a feature (early fusion) share its map; it is made once.
         maps = [{key: rule(features[key], gradient[key]) for key in features} for gradient in gradients]
-        return {view: torch.stack([each[key] for each in maps], dim=1) for view, key in keys.items()}
+        by_key = {key: torch.stack([each[key] for each in maps], dim=1) for key in features}
+        return {view: by_key[key] for view, key in keys.items()}
 
     return explain
 
@@ -191,30 +193,39 @@ def _by_autograd(
     The graph hangs on the inputs, so that it exists even if every parameter is frozen. A loop over
     targets is as quick as one batched backward pass on CPU, and holds one gradient at a time.
 
+    A view that every case lacks may leave its feature beside the way to the logits: its gradient is 0.
+
     Raises:
-        RunFailed: a feature is not on the way to the logits.
+        RunFailed: the feature of a view that is there is not on the way to the logits.
     """
+    there = {view for view, x in views.items() if given(x)[1].any()}
+    needed = {key for view, key in keys.items() if view in there}
     output = model({view: x.requires_grad_() for view, x in views.items()})
     features = spatial_features(output, keys)
 
     def gradients() -> _Gradients:
         for target in targets:
             score = output.logits[:, target].sum()  # evaluation mode: no case touches another
-            yield dict(zip(features, _gradient(score, features), strict=True))
+            yield _gradient(score, features, needed)
 
     return {key: values.detach() for key, values in features.items()}, gradients()
 
 
-def _gradient(score: Tensor, features: Mapping[str, Tensor]) -> list[Tensor]:
+def _gradient(score: Tensor, features: Mapping[str, Tensor], needed: Collection[str]) -> dict[str, Tensor]:
     """Gradient of a score for each feature, keeping the graph for the next score."""
-    lost = [key for key, values in features.items() if not (score.requires_grad and values.requires_grad)]
-    if not lost:
-        found = torch.autograd.grad(score, list(features.values()), retain_graph=True, allow_unused=True)
-        lost = [key for key, gradient in zip(features, found, strict=True) if gradient is None]
+    reached = {key: values for key, values in features.items() if values.requires_grad}
+    found: dict[str, Tensor | None] = dict.fromkeys(features)
+    if score.requires_grad and reached:
+        taken = torch.autograd.grad(score, list(reached.values()), retain_graph=True, allow_unused=True)
+        found |= zip(reached, taken, strict=True)
+    lost = [key for key, gradient in found.items() if gradient is None and key in needed]
     if lost:
         raise RunFailed(
             f"the feature '{lost[0]}' is not on the way to the logits, so it has no gradient",
             fix="choose another with the option feature; a model must hand out features still in the graph",
             code="feature-not-in-graph",
         )
-    return list(found)
+    return {
+        key: torch.zeros_like(features[key]) if gradient is None else gradient
+        for key, gradient in found.items()
+    }

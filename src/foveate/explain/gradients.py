@@ -2,21 +2,21 @@
 
 A case goes through the model ``batch_size`` altered copies at a time; cases never meet in a batch, so
 the maps of N cases are those of N calls. Several views are explained together: a case's maps share one
-path, one noise, or one image that is left whole while another is occluded.
+path, one noise, or one image that is left whole while another is occluded. A view that a case lacks is
+never changed, so that the model knows that it is missing, and its map is zero.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from captum.attr import IntegratedGradients, Occlusion, Saliency
 from jaxtyping import Float
-from monai.networks.layers.convutils import gaussian_1d
-from monai.networks.layers.simplelayers import separable_filtering
 from torch import Tensor
 
-from foveate.contract import Classifier, Views
+from foveate.contract import Classifier, Views, given
 from foveate.errors import UsageError
 from foveate.explain.isolation import isolated
 from foveate.explain.options import Baseline, ExplainOptions
@@ -30,19 +30,29 @@ def integrated_gradients(
     """Integrated gradients, summed over channels (Sundararajan et al. 2017, equation 1).
 
     Complete: the maps of all views of a case add up to ``score(image) − score(baseline)``, as far as
-    ``ig_steps`` Gauss–Legendre points resolve the path; ``completeness_gap`` measures what is missing.
-    """
-    method = IntegratedGradients(_scores(model, tuple(views)))
+    ``ig_steps`` points resolve the path; ``completeness`` measures what is missing. With several baselines
+    (``random``), maps and scores are the means over them.
 
-    def explain(case: tuple[Tensor, ...], target: int) -> tuple[Tensor, ...]:
-        found: tuple[Tensor, ...] = method.attribute(
-            case,
-            baselines=tuple(baseline_of(x, options.baseline) for x in case),
-            target=target,
-            n_steps=options.ig_steps,
-            internal_batch_size=options.batch_size,
-        )
-        return tuple(x.sum(dim=1) for x in found)
+    The published code of the cervical comparison computes ``score="softmax"``, ``baseline="random"`` and
+    ``ig_rule="left"``, with another noise for each image.
+    """
+
+    def explain(case: _Case, target: int) -> dict[str, Tensor]:
+        method = IntegratedGradients(_scores(model, case, options))
+        total = {view: torch.zeros_like(x[:, 0]) for view, x in case.present.items()}
+        starts = [baselines_of(x, view, options, seed) for view, x in case.present.items()]
+        for start in zip(*starts, strict=True):
+            found = method.attribute(
+                tuple(case.present.values()),
+                baselines=start,
+                target=target,
+                n_steps=options.ig_steps,
+                method=_RULES[options.ig_rule],
+                internal_batch_size=options.batch_size,
+            )
+            for view, values in zip(total, found, strict=True):
+                total[view] += values.sum(dim=1) / len(starts[0])
+        return total
 
     return _each_case(views, targets, explain)
 
@@ -57,14 +67,15 @@ def smooth_grad(
     section 3.1, is the source of the magnitude and the maximum). The noise depends on ``seed`` alone,
     so that cases, targets and devices can be compared.
     """
-    method = Saliency(_scores(model, tuple(views)))
 
-    def explain(case: tuple[Tensor, ...], target: int) -> tuple[Tensor, ...]:
-        totals = [torch.zeros_like(x) for x in case]
-        for copies in _noisy_copies(case, options, seed):
+    def explain(case: _Case, target: int) -> dict[str, Tensor]:
+        method = Saliency(_scores(model, case, options))
+        totals = [torch.zeros_like(x) for x in case.present.values()]
+        for copies in _noisy_copies(tuple(case.present.values()), options, seed):
             for total, gradient in zip(totals, method.attribute(copies, target, abs=False), strict=True):
                 total += gradient.sum(dim=0, keepdim=True)
-        return tuple((total / options.smoothgrad_samples).abs().amax(dim=1) for total in totals)
+        means = [(total / options.smoothgrad_samples).abs().amax(dim=1) for total in totals]
+        return dict(zip(case.present, means, strict=True))
 
     return _each_case(views, targets, explain)
 
@@ -81,21 +92,74 @@ def occlusion(
         UsageError: the window does not fit the image, or its stride leaves gaps.
     """
     sweeps = {view: _sweep(view, tuple(x.shape[2:]), options) for view, x in views.items()}
-    maps: dict[str, list[Tensor]] = {view: [] for view in views}
+    rows = []
     for case in _cases(views):
-        for view, (window, stride) in sweeps.items():
-            others = [name for name in views if name != view]
-            scores = _scores(model, (view, *others), list(targets))
-            found = Occlusion(scores).attribute(
-                case[view],
-                sliding_window_shapes=(case[view].shape[1], *window),
-                strides=(1, *stride),
-                baselines=baseline_of(case[view], options.baseline),
-                additional_forward_args=tuple(case[name] for name in others) or None,
-                perturbations_per_eval=options.batch_size,
-            )  # (T, C, *space), the same in every channel, as the window covers all of them
-            maps[view].append(found[:, 0])
-    return {view: torch.stack(found) for view, found in maps.items()}
+        maps = {view: x.new_zeros(len(targets), *x.shape[2:]) for view, x in views.items()}
+        for view, x in case.present.items():
+            window, stride = sweeps[view]
+            scores = _scores(model, case.only(view), options, list(targets))
+            covers = baselines_of(x, view, options, seed)
+            for cover in covers:
+                found = Occlusion(scores).attribute(
+                    x,
+                    sliding_window_shapes=(x.shape[1], *window),
+                    strides=(1, *stride),
+                    baselines=cover,
+                    perturbations_per_eval=options.batch_size,
+                )  # (T, C, *space), the same in every channel, as the window covers all of them
+                maps[view] += found[:, 0] / len(covers)
+        rows.append(maps)
+    return {view: torch.stack([row[view] for row in rows]) for view in views}
+
+
+@dataclass(frozen=True, slots=True)
+class Completeness:
+    """What integrated gradients had to explain, and what they missed of it.
+
+    Attributes:
+        rise: ``(B, T)`` score of the image less (mean) score of the baseline.
+        gap: ``(B, T)`` sum of a case's maps over all views, less ``rise``; in units of the score, nearer 0
+            with more ``ig_steps``.
+    """
+
+    rise: Float[Tensor, "B T"]
+    gap: Float[Tensor, "B T"]
+
+    @property
+    def relative(self) -> Float[Tensor, "B T"]:
+        """``|gap| / |rise|``; infinite where there was nothing to explain and something was said."""
+        return torch.where(self.gap == 0, 0, self.gap.abs() / self.rise.abs())
+
+
+def completeness(
+    model: Classifier,
+    views: Views,
+    targets: Sequence[int],
+    maps: Mapping[str, Float[Tensor, "B T *space"]],
+    *,
+    options: ExplainOptions | None = None,
+    seed: int = 0,
+) -> Completeness:
+    """Check maps of integrated gradients: ``Σ maps = score(image) − score(baseline)``.
+
+    Costs one forward pass for the images and one for each baseline. There is one number for each case and
+    target, for all its views together: ``gap[b, t]`` belongs beside ``maps[view][b, t]`` of every view.
+
+    Args:
+        model: the one that was explained.
+        views: each ``(B, C, *space)`` as given to ``explain_batch``; rows of NaN are views that are missing.
+        targets: T class indices.
+        maps: of ``explain_batch(model, views, targets, "integrated_gradients", options=…, seed=…)``.
+        options: those of the maps; None means the defaults.
+        seed: that of the maps.
+    """
+    chosen, wanted = options or ExplainOptions(), list(targets)
+    with isolated(model, views) as (worker, inputs), torch.no_grad():
+        rise = _score_of(worker, inputs, chosen)[:, wanted]
+        starts = _starts(inputs, chosen, seed)
+        rise = rise - sum(_score_of(worker, start, chosen)[:, wanted] for start in starts) / len(starts)
+    total: Tensor = sum(x.flatten(2).sum(dim=2).double() for x in maps.values())
+    return Completeness(rise.float(), (total - rise).float())
 
 
 def completeness_gap(
@@ -105,70 +169,86 @@ def completeness_gap(
     maps: Mapping[str, Float[Tensor, "B T *space"]],
     *,
     options: ExplainOptions | None = None,
+    seed: int = 0,
 ) -> Float[Tensor, "B T"]:
-    """What integrated gradients missed: the sum of all maps less ``score(image) − score(baseline)``.
-
-    Args:
-        model: the one that was explained.
-        views: each ``(B, C, *space)``.
-        targets: T class indices.
-        maps: of ``integrated_gradients`` for these.
-        options: those of the maps; None means the defaults.
-
-    Returns:
-        ``(B, T)`` in units of the score; nearer 0 with more ``ig_steps``.
-    """
-    chosen = options or ExplainOptions()
-    with isolated(model, views) as (worker, inputs), torch.no_grad():
-        blank = {view: baseline_of(x, chosen.baseline) for view, x in inputs.items()}
-        rise = (worker(inputs).logits - worker(blank).logits)[:, list(targets)]
-    gap: Tensor = sum(x.flatten(2).sum(dim=2) for x in maps.values()) - rise.float()
-    return gap
+    """The ``gap`` of ``completeness``, which see."""
+    return completeness(model, views, targets, maps, options=options, seed=seed).gap
 
 
-def baseline_of(x: Float[Tensor, "B C *space"], kind: Baseline) -> Float[Tensor, "B C *space"]:
-    """The image that says nothing, as ``ExplainOptions.baseline`` names it."""
-    if kind == "zero":
-        return torch.zeros_like(x)
-    if kind == "mean":
-        return x.mean(dim=tuple(range(2, x.ndim)), keepdim=True).expand(x.shape)
-    widths = [torch.tensor(_BLUR * side, device=x.device) for side in x.shape[2:]]
-    kernels = [gaussian_1d(width, approx="sampled", normalize=True) for width in widths]
-    blurred: Tensor = separable_filtering(x, kernels, mode="replicate")
-    return blurred
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One case as a batch of one: the views that it has, and rows of NaN for those that it lacks."""
+
+    present: dict[str, Tensor]
+    fixed: dict[str, Tensor]
+
+    def only(self, view: str) -> _Case:
+        """The case with one view to be changed, and the others left as they are."""
+        others = {name: x for name, x in self.present.items() if name != view}
+        return _Case({view: self.present[view]}, others | self.fixed)
+
+
+def _cases(views: Views) -> Iterator[_Case]:
+    """Each case of a batch."""
+    for row in range(len(next(iter(views.values())))):
+        alone = {view: x[row : row + 1] for view, x in views.items()}
+        present = {view: x for view, x in alone.items() if given(x)[1]}
+        yield _Case(present, {view: x for view, x in alone.items() if view not in present})
 
 
 def _scores(
-    model: Classifier, names: tuple[str, ...], targets: list[int] | None = None
-) -> Callable[..., Float[Tensor, "B K"]]:
-    """The model as Captum calls it: views by position, logits out (all, or those of the targets)."""
+    model: Classifier, case: _Case, options: ExplainOptions, targets: list[int] | None = None
+) -> Callable[..., Float[Tensor, "N K"]]:
+    """The model as Captum calls it: N copies of each present view by position, scores out.
+
+    Scores are those of all classes, or of the targets. The model is given the fixed views as they are.
+    """
 
     def scores(*inputs: Tensor) -> Tensor:
-        logits: Tensor = model(dict(zip(names, inputs, strict=True))).logits
-        return logits if targets is None else logits[:, targets]
+        batch = dict(zip(case.present, inputs, strict=True))
+        batch |= {view: x.expand(len(inputs[0]), *x.shape[1:]) for view, x in case.fixed.items()}
+        found = _as_score(model(batch).logits, options)
+        return found if targets is None else found[:, targets]
 
     return scores
 
 
-def _cases(views: Views) -> Iterator[dict[str, Tensor]]:
-    """Each case of a batch as a batch of one."""
-    for row in range(len(next(iter(views.values())))):
-        yield {view: x[row : row + 1] for view, x in views.items()}
+def _as_score(logits: Float[Tensor, "B K"], options: ExplainOptions) -> Float[Tensor, "B K"]:
+    if options.score == "softmax":
+        return logits.softmax(dim=1)
+    return logits.sigmoid() if options.score == "sigmoid" else logits
+
+
+def _score_of(model: Classifier, views: Views, options: ExplainOptions) -> Float[Tensor, "B K"]:
+    """Scores of a batch, ``batch_size`` cases at a time, in float64."""
+    count = len(next(iter(views.values())))
+    found = []
+    for first in range(0, count, options.batch_size):
+        part = {view: x[first : first + options.batch_size] for view, x in views.items()}
+        found.append(_as_score(model(part).logits, options).double())
+    return torch.cat(found)
+
+
+def _starts(views: Views, options: ExplainOptions, seed: int) -> list[dict[str, Tensor]]:
+    """Baselines of a batch: each a batch like ``views``, whose missing views are missing too."""
+    by_view = {}
+    for view, x in views.items():
+        whole, there = given(x)
+        rows = there.view(-1, *[1] * (x.ndim - 1))
+        by_view[view] = [torch.where(rows, each, x) for each in baselines_of(whole, view, options, seed)]
+    return [dict(zip(by_view, start, strict=True)) for start in zip(*by_view.values(), strict=True)]
 
 
 def _each_case(
-    views: Views,
-    targets: Sequence[int],
-    explain: Callable[[tuple[Tensor, ...], int], tuple[Tensor, ...]],
+    views: Views, targets: Sequence[int], explain: Callable[[_Case, int], dict[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """Stack the maps ``(1, *space)`` of each view that ``explain`` gives for one case and target."""
-    rows = []
-    for case in _cases(views):
-        inputs = tuple(case.values())
-        by_target = [explain(inputs, target) for target in targets]
-        rows.append([torch.stack(found, dim=1) for found in zip(*by_target, strict=True)])
-    columns = zip(*rows, strict=True)
-    return {view: torch.cat(found).detach() for view, found in zip(views, columns, strict=True)}
+    """Stack the maps ``(1, *space)`` that ``explain`` gives for one case and target; zeros for missing views."""
+    maps = {view: x.new_zeros(len(x), len(targets), *x.shape[2:]) for view, x in views.items()}
+    for row, case in enumerate(_cases(views)):
+        for position, target in enumerate(targets):
+            for view, values in explain(case, target).items():
+                maps[view][row, position] = values[0].detach()
+    return maps
 
 
 def _noisy_copies(
