@@ -155,7 +155,7 @@ def test_what_was_unused_longest_goes_first_and_never_what_this_run_uses(tmp_pat
 
 def keys_of(cohort: Cohort, folder: Path) -> list[str]:
     hashes = FileHashes(folder / "none.json")
-    return [cache_key(hashes.of(case.views["image"]), None, None, SIZE.key) for case in cohort.cases]
+    return [cache_key(hashes.of(case.views["image"]), None, None, SIZE.key()) for case in cohort.cases]
 
 
 def test_a_full_disk_only_costs_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def test_augmentation_is_drawn_anew_for_every_place_of_every_epoch(
 
     monkeypatch.setattr("foveate.train.feed.draw_variation", noted)
     list(tiny_feed(tmp_path, seed=7).training(epoch=2, done=1))
-    assert sorted(drawn) == [(7, 2, place) for place in range(6, 18) for _ in "ab"]
+    assert sorted(drawn) == [(7, 2, place, 0) for place in range(6, 18) for _ in "ab"]
 
 
 def test_batches_are_what_the_model_and_the_criterion_take(tmp_path: Path) -> None:

@@ -115,6 +115,6 @@ def test_undo_refuses_what_is_not_a_plane() -> None:
 
 def test_key_follows_what_changes_the_pixels() -> None:
     base = PreprocessConfig(size=(32, 32))
-    key = Preprocess(base).key
-    assert Preprocess(base.model_copy(update={"mean": (0.0, 0.0, 0.0)})).key == key
-    assert Preprocess(base.model_copy(update={"window": (0.0, 1.0)})).key != key
+    key = Preprocess(base).key()
+    assert Preprocess(base.model_copy(update={"mean": (0.0, 0.0, 0.0)})).key() == key
+    assert Preprocess(base.model_copy(update={"window": (0.0, 1.0)})).key() != key

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from foveate.bundle import Bundle
-from foveate.data.dataset import ImageReader, MaskReader, prepare_case
+from foveate.data.dataset import ImageReader, MaskReader, prepare_case, with_views_of
 from foveate.errors import InputRefused, UsageError
 from foveate.explain import explain_batch
 from foveate.io import read_image, read_mask
@@ -29,7 +29,7 @@ class PreparedCase:
 
     Attributes:
         case: as in the manifest.
-        views: what ``Preprocess.prepare`` made of each view.
+        views: what ``Preprocess.prepare`` made of each of the model's views that the case has.
         truth: ``(K,)`` 1, 0, or NaN where unknown.
     """
 
@@ -41,26 +41,19 @@ class PreparedCase:
 def read_and_prepare(
     bundle: Bundle, case: Case, *, image_reader: ImageReader = read_image, mask_reader: MaskReader = read_mask
 ) -> PreparedCase:
-    """Read the files of a case and prepare every view that the model needs.
+    """Read the files of a case and prepare every view that the model needs and the case has.
 
     Args:
         bundle: whose preprocessing and views count.
-        case: with a path for each view.
+        case: with a path for each view; for models that tolerate missing views, for at least one.
         image_reader, mask_reader: how files are read; who goes through the slices of a volume passes readers
             that remember it.
 
     Raises:
-        InputRefused: a view is missing, or its file cannot be used.
+        InputRefused: a view is missing that the model needs, or its file cannot be used.
     """
-    missing = [view for view in bundle.views if view not in case.views]
-    if missing:
-        raise InputRefused(
-            f"the model needs the views {', '.join(bundle.views)}; missing: {', '.join(missing)}",
-            where=f"case {case.case_id}",
-            fix="give every view, or leave this case out",
-            code="view-missing",
-        )
-    views = prepare_case(case, bundle.preprocess, image_reader=image_reader, mask_reader=mask_reader)
+    needed = with_views_of(case, bundle.views, tolerant=bundle.model.tolerates_missing)
+    views = prepare_case(needed, bundle.preprocess, image_reader=image_reader, mask_reader=mask_reader)
     return PreparedCase(case, views, _truth(bundle, case))
 
 
@@ -111,6 +104,7 @@ def predict_prepared(bundle: Bundle, cases: Sequence[PreparedCase]) -> list[Pred
             logits=scores[row],
             probabilities=probabilities[row],
             truth=item.truth,
+            views=tuple(view for view in bundle.views if view in item.views),
         )
         for row, item in enumerate(cases)
     ]
@@ -134,7 +128,7 @@ def explain_prepared(
         seed: for explainers that draw.
 
     Returns:
-        For each case, one heat map per view and target, in original pixels.
+        For each case, one heat map per view that it has and target, in original pixels.
     """
     wanted = sorted({bundle_index(bundle, name) for names in targets for name in names})
     maps = explain_batch(bundle.model, as_batch(bundle, cases), wanted, explainer, seed=seed)
@@ -142,6 +136,8 @@ def explain_prepared(
     for row, (item, names) in enumerate(zip(cases, targets, strict=True)):
         found.append([])
         for view, values in maps.items():
+            if view not in item.views:
+                continue
             for name in names:
                 seen = values[row, wanted.index(bundle_index(bundle, name))].cpu().numpy()
                 original = bundle.preprocess.undo(seen, item.views[view].trace)
@@ -150,14 +146,26 @@ def explain_prepared(
 
 
 def as_batch(bundle: Bundle, cases: Sequence[PreparedCase]) -> dict[str, Tensor]:
-    """Stack prepared cases into what the model eats: each view ``(B, 3, H, W)``, normalized."""
+    """Stack prepared cases into what the model eats.
+
+    Returns:
+        Each view ``(B, 3, H, W)`` or ``(B, 1, D, H, W)``, normalized; rows of NaN where a case lacks it.
+    """
     device = next(bundle.model.parameters()).device
+    lacking = torch.full((1, *bundle.preprocess.config.size), torch.nan)
     return {
         view: torch.cat(
-            [bundle.preprocess.normalize(item.views[view].tensor[None].to(device)) for item in cases]
+            [
+                bundle.preprocess.normalize(_tensor(item, view, lacking)[None].to(device), view)
+                for item in cases
+            ]
         )
         for view in bundle.views
     }
+
+
+def _tensor(item: PreparedCase, view: str, lacking: Tensor) -> Tensor:
+    return item.views[view].tensor if view in item.views else lacking
 
 
 def bundle_index(bundle: Bundle, name: str) -> int:

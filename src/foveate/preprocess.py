@@ -1,12 +1,16 @@
-"""An image becomes what the model sees, with a trace that leads every heat map back to original pixels.
+"""An image or volume becomes what the model sees, with a trace that leads every heat map back to its pixels.
 
 The same object serves training, prediction, and export. Its two halves are
 
-* ``prepare``: choose the slice, scale to [0, 1], crop to the organ, pad to the aspect, resize. Done once
-  per case; the result is what the cache holds, rounded to float16 so that cached and fresh are one.
-* ``normalize``: three channels, mean and standard deviation. Done per batch, after augmentation.
+* ``prepare``: choose the slice or take the volume, scale to [0, 1], crop to the organ, pad to the aspect,
+  resize. Done once per case; the result is what the cache holds, rounded to float16 so that cached and
+  fresh are one.
+* ``normalize``: mean and standard deviation, fixed or the image's own; pictures get three channels. Done
+  per batch, after augmentation.
 
-The geometric steps are MONAI transforms, whose inverses ``undo`` runs in reverse order.
+Views may differ in their settings (``PreprocessConfig.views``), never in their size. Volumes are taken in
+array order ``(D, H, W)`` as their file has them: neither turned to a common orientation nor resampled to a
+common spacing. The geometric steps are MONAI transforms, whose inverses ``undo`` runs in reverse order.
 """
 
 from __future__ import annotations
@@ -21,18 +25,19 @@ import torch
 from jaxtyping import Float
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.compose import Compose
-from monai.transforms.croppad.array import BorderPad, SpatialCrop
-from monai.transforms.spatial.array import Resize
 from numpy.typing import NDArray
 from torch import Tensor
 
 from foveate.contract import InputSpec
 from foveate.errors import InputRefused, UndoImpossible, UsageError
+from foveate.resample import LINEAR, TracedResize, border, crop_to, cropped_shape
 from foveate.settings import PreprocessConfig
 from foveate.types import Array, Image
 
-_VERSION = 1  # part of every cache key: raise it when prepare() starts to give other numbers
+_VERSION = 2  # part of every cache key: raise it when prepare() starts to give other numbers
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
+_NOT_OF_PIXELS = {"mean", "std", "intensity", "views"}  # settings that prepare() does not look at
+_LEVELS = 256  # grey levels among which Otsu's threshold is sought
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +45,12 @@ class Trace:
     """What was done to one image, enough to undo it.
 
     Attributes:
-        shape: ``(H, W)`` of the original image or slice.
+        shape: ``(H, W)`` of the original image or slice, ``(D, H, W)`` of the original volume.
         steps: the geometric transforms in the order they ran.
         applied: MONAI's record of each step with its parameters.
     """
 
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     steps: Compose
     applied: tuple[dict[str, Any], ...]
 
@@ -56,23 +61,12 @@ class Prepared:
 
     Attributes:
         tensor: ``(C, H, W)`` float16 in [0, 1]; C is 1 (grey), 3 (colour, or slice with neighbours).
+            Volumes: ``(1, D, H, W)``.
         trace: the way back.
     """
 
     tensor: Tensor
     trace: Trace
-
-
-class AntialiasedResize(Resize):  # type: ignore[misc]
-    """MONAI's invertible bilinear resize, with torch's antialiasing on the way down (MONAI's blurs more)."""
-
-    def __call__(self, img: MetaTensor, lazy: bool | None = None) -> MetaTensor:
-        """Resize ``(C, H, W)`` to the spatial size, and record it as MONAI does (never lazily)."""
-        recorded = super().__call__(img)
-        smooth = torch.nn.functional.interpolate(
-            img.as_tensor()[None], self.spatial_size, mode="bilinear", align_corners=False, antialias=True
-        )
-        return MetaTensor(smooth[0], applied_operations=recorded.applied_operations)
 
 
 class Preprocess:
@@ -84,76 +78,120 @@ class Preprocess:
 
     def __init__(self, config: PreprocessConfig) -> None:
         self.config = config
-        self._mean = torch.tensor(config.mean).view(1, 3, 1, 1)
-        self._std = torch.tensor(config.std).view(1, 3, 1, 1)
+        self._own = {name: config.for_view(name) for name in config.views}
 
-    @property
-    def key(self) -> str:
-        """Short hash of all that changes the result of ``prepare``; names the cache."""
-        relevant = self.config.model_dump(exclude={"mean", "std"})
+    def settings(self, view: str | None = None) -> PreprocessConfig:
+        """What holds for one view; None: for views without settings of their own."""
+        return self.config if view is None else self._own.get(view, self.config)
+
+    def key(self, view: str | None = None) -> str:
+        """Short hash of all that changes the result of ``prepare`` for a view; names its cache entries."""
+        relevant = self.settings(view).model_dump(exclude=_NOT_OF_PIXELS)
         return hashlib.sha256(json.dumps([_VERSION, relevant]).encode()).hexdigest()[:16]
 
     def input_spec(self, views: tuple[str, ...]) -> InputSpec:
-        """What this preprocessing feeds a model with these views."""
+        """What this preprocessing feeds a model with these views.
+
+        Raises:
+            UsageError: there are settings for a view that is not among them.
+        """
+        if strangers := [name for name in self.config.views if name not in views]:
+            raise UsageError(
+                f"there is no view {', '.join(map(repr, strangers))}",
+                where="preprocess.views",
+                fix=f"the views are: {', '.join(views)}",
+            )
+        size = self.config.size
+        if self.config.volumes:
+            return InputSpec(views=views, dimensions="3", size=size, channels=1)
         dimensions: Literal["2", "2.5"] = "2.5" if self.config.neighbours else "2"
-        return InputSpec(views=views, dimensions=dimensions, size=self.config.size)
+        return InputSpec(views=views, dimensions=dimensions, size=size)
 
     def prepare(
-        self, image: Image, *, slice_index: int | None = None, organ_mask: NDArray[np.bool_] | None = None
+        self,
+        image: Image,
+        *,
+        view: str | None = None,
+        slice_index: int | None = None,
+        organ_mask: NDArray[np.bool_] | None = None,
     ) -> Prepared:
-        """Turn an image into ``(C, *size)`` in [0, 1].
+        """Turn an image or volume into ``(C, *size)`` in [0, 1].
 
         Args:
             image: as read.
-            slice_index: 0-based slice to classify, if the image is a volume.
+            view: which of the case's views it is, for settings of its own.
+            slice_index: 0-based slice to classify, if the image is a volume and the model sees pictures.
             organ_mask: ``(H, W)``, or ``(D, H, W)`` for a volume; needed if the study crops to the organ.
 
         Raises:
             UsageError: the study's choices do not fit the image (both sides are named).
-            InputRefused: the organ mask is empty or of another shape.
+            InputRefused: the organ mask is empty or of another shape, or the result is not finite.
         """
-        low, high = self.limits(image)
-        planes = self._planes(image, slice_index).astype(np.float32)
-        span = max(high - low, float(np.finfo(np.float32).tiny))  # a constant image becomes all zero
-        unit = np.clip((planes - low) / span, 0, 1)
-        if self.config.colour == "grey" and image.channels == 3:
-            unit = np.tensordot(_LUMINANCE, unit, axes=1)[None]
+        config = self.settings(view)
+        unit = _unit(self._pixels(image, slice_index), self.limits(image, view))
+        if image.channels == 3 and (config.colour == "grey" or config.volumes):
+            unit = _luminance(unit)[None]
+        if config.mask == "otsu_dark":
+            unit = unit * _dark(unit)
         steps: list[Any] = []
-        shape = (unit.shape[1], unit.shape[2])
-        if self.config.organ_crop:
-            organ = self._organ_plane(image, organ_mask, slice_index, shape)
+        shape = unit.shape[1:]
+        if config.organ_crop:
+            organ = self._organ(image, organ_mask, slice_index, shape)
             unit = unit * organ
-            crop = _crop_to(organ, self.config.organ_margin)
-            steps.append(crop)
-            shape = (crop.slices[0].stop - crop.slices[0].start, crop.slices[1].stop - crop.slices[1].start)
-        if self.config.keep_aspect and (border := _border(shape, self.config.size)) is not None:
-            steps.append(border)
-        steps.append(AntialiasedResize(self.config.size, mode="bilinear"))
-        return _run(unit, Compose(steps))
+            steps.append(crop_to(organ, config.organ_margin))
+            shape = cropped_shape(steps[-1])
+        if config.keep_aspect and (padding := border(shape, config.size)) is not None:
+            steps.append(padding)
+        steps.append(TracedResize(config.size, config.resize))
+        return _run(unit, Compose(steps), image.source)
 
-    def normalize(self, batch: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 3 H W"]:
-        """Repeat grey to three channels, subtract the mean and divide by the standard deviation."""
-        if batch.shape[1] == 1:
-            batch = batch.expand(-1, 3, -1, -1)
-        return (batch.float() - self._mean.to(batch.device)) / self._std.to(batch.device)
+    def normalize(
+        self, batch: Float[Tensor, "B C *space"], view: str | None = None
+    ) -> Float[Tensor, "B c *space"]:
+        """Subtract a mean and divide by a standard deviation; pictures get three channels, volumes keep one.
 
-    def undo(self, values: NDArray[np.float32], trace: Trace) -> NDArray[np.float32]:
-        """Bring a map back to the pixels of the original image or slice.
+        ``zscore`` takes both from each case's own pixels (all channels together; a constant image becomes
+        zero), ``fixed`` from the settings, per channel. Rows of NaN, which stand for missing views, stay NaN.
 
         Args:
-            values: ``(h, w)`` at any resolution, over the field that the model saw.
+            batch: prepared, maybe augmented, ``(B, C, *space)``.
+            view: whose settings count.
+        """
+        config = self.settings(view)
+        values = batch.float()
+        if config.intensity == "zscore":
+            inner = tuple(range(1, values.ndim))
+            spread = values.std(dim=inner, correction=0, keepdim=True)
+            values = (values - values.mean(dim=inner, keepdim=True)) / torch.where(spread == 0, 1, spread)
+        channels = 1 if config.volumes else 3
+        values = values.expand(-1, channels, *values.shape[2:])
+        if config.intensity == "zscore":
+            return values
+        shape = (1, channels) + (1,) * (values.ndim - 2)
+        mean, std = (values.new_tensor(each[:channels]).view(shape) for each in (config.mean, config.std))
+        return (values - mean) / std
+
+    def undo(self, values: NDArray[np.float32], trace: Trace) -> NDArray[np.float32]:
+        """Bring a map back to the pixels of the original image, slice or volume.
+
+        Args:
+            values: ``(h, w)``, or ``(d, h, w)`` over volumes, at any resolution, over the field that the
+                model saw.
             trace: of the ``prepare`` call that made the model's input.
 
         Returns:
-            ``(H, W)`` float32, bilinear; zero where the model did not look (outside the organ's crop).
+            ``(H, W)`` or ``(D, H, W)`` float32, linearly interpolated; zero where the model did not look
+            (outside the organ's crop).
 
         Raises:
-            UndoImpossible: the map is not a plane, or a step has no inverse.
+            UndoImpossible: the map has other axes than the model's input, or a step has no inverse.
         """
-        if values.ndim != 2:
-            raise UndoImpossible(f"a map of shape {values.shape} does not lie over a plane")
+        size = self.config.size
+        if values.ndim != len(size):
+            what = "volume" if len(size) == 3 else "plane"
+            raise UndoImpossible(f"a map of shape {values.shape} does not lie over a {what}")
         grid = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None, None]
-        seen = torch.nn.functional.interpolate(grid, self.config.size, mode="bilinear", align_corners=False)
+        seen = torch.nn.functional.interpolate(grid, size, mode=LINEAR[len(size)], align_corners=False)
         try:
             applied = MetaTensor(seen[0], applied_operations=[dict(step) for step in trace.applied])
             original = trace.steps.inverse(applied)
@@ -164,14 +202,35 @@ class Preprocess:
             raise UndoImpossible(f"the way back led to {result.shape} instead of {trace.shape}")
         return result
 
-    def limits(self, image: Image) -> tuple[float, float]:
+    def limits(self, image: Image, view: str | None = None) -> tuple[float, float]:
         """Values that become 0 and 1: the window, else the 8-bit range, else the image's percentiles."""
-        if self.config.window is not None:
-            return self.config.window
+        config = self.settings(view)
+        if config.window is not None:
+            return config.window
         if image.value_range is not None and image.pixels.dtype == np.uint8:
             return image.value_range
-        low, high = np.percentile(image.pixels, self.config.percentiles)
+        low, high = np.percentile(image.pixels, config.percentiles)
         return float(low), float(high)
+
+    def _pixels(self, image: Image, slice_index: int | None) -> Array:
+        """``(C, D, H, W)`` if the model sees volumes, else ``(C, H, W)``."""
+        if not self.config.volumes:
+            return self._planes(image, slice_index)
+        if image.dimensions == 2:
+            raise UsageError(
+                f"the study takes volumes (preprocess.size is {list(self.config.size)}), and this is a "
+                f"single image",
+                where=image.source,
+                fix="give preprocess.size two numbers (H, W), or volumes (NIfTI or a DICOM series)",
+            )
+        if slice_index is not None:
+            raise UsageError(
+                f"the study takes whole volumes (preprocess.size is {list(self.config.size)}), and the "
+                f"manifest names slice {slice_index}",
+                where=image.source,
+                fix="give preprocess.size two numbers (H, W), or leave out the column 'slice'",
+            )
+        return image.pixels
 
     def _planes(self, image: Image, slice_index: int | None) -> Array:
         """``(C, H, W)``: the image itself, or the slice with its neighbours (edges replicated)."""
@@ -189,7 +248,8 @@ class Preprocess:
             raise UsageError(
                 f"this is a volume of {depth} slices, and the manifest does not say which one to classify",
                 where=image.source,
-                fix="add a column 'slice' (0-based) to the manifest",
+                fix="add a column 'slice' (0-based) to the manifest, or give preprocess.size three numbers "
+                "(D, H, W) to classify whole volumes",
             )
         if not 0 <= slice_index < depth:
             raise InputRefused(
@@ -203,52 +263,84 @@ class Preprocess:
         chosen = np.clip(np.arange(slice_index - reach, slice_index + reach + 1), 0, depth - 1)
         return image.pixels[0, chosen] if image.channels == 1 else image.pixels[:, slice_index]
 
-    def _organ_plane(
-        self, image: Image, mask: NDArray[np.bool_] | None, slice_index: int | None, shape: tuple[int, int]
+    def _organ(
+        self,
+        image: Image,
+        mask: NDArray[np.bool_] | None,
+        slice_index: int | None,
+        shape: tuple[int, ...],
     ) -> NDArray[np.bool_]:
-        """The organ mask of the chosen plane, checked."""
+        """The organ mask over the chosen plane or the volume, checked."""
         if mask is None:
             raise UsageError(
                 "the study crops to the organ, but this case has no organ mask",
                 where=image.source,
                 fix="fill the column 'organ_mask', or set preprocess.organ_crop: false",
             )
-        plane = mask[slice_index] if mask.ndim == 3 and slice_index is not None else mask
-        if plane.shape != shape:
+        organ = mask[slice_index] if mask.ndim == 3 and slice_index is not None else mask
+        if organ.shape != shape:
             raise InputRefused(
-                f"the organ mask has shape {plane.shape}, the image {shape}",
+                f"the organ mask has shape {organ.shape}, the image {shape}",
                 where=image.source,
                 fix="give a mask with the pixels of its image",
                 code="mask-shape",
             )
-        if not plane.any():
+        if not organ.any():
             raise InputRefused(
                 "the organ mask is empty", where=image.source, fix="leave this case out", code="mask-empty"
             )
-        return plane
+        return organ
 
 
-def _crop_to(organ: NDArray[np.bool_], margin: int) -> SpatialCrop:
-    """Crop to the bounding box of the organ, with a margin in pixels, inside the image."""
-    rows, columns = (np.flatnonzero(organ.any(axis=axis)) for axis in (1, 0))
-    start = [max(int(index[0]) - margin, 0) for index in (rows, columns)]
-    ends = zip((rows, columns), organ.shape, strict=True)
-    stop = [min(int(index[-1]) + 1 + margin, size) for index, size in ends]
-    return SpatialCrop(roi_start=start, roi_end=stop)
+def _unit(pixels: Array, limits: tuple[float, float]) -> NDArray[np.float32]:
+    """Scale so that the limits become 0 and 1, and clip; a constant image becomes all zero."""
+    low, high = limits
+    span = max(high - low, float(np.finfo(np.float32).tiny))
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite then is refused at the end
+        unit: NDArray[np.float32] = (pixels.astype(np.float32) - np.float32(low)) / np.float32(span)
+    return np.clip(unit, 0, 1, out=unit)
 
 
-def _border(shape: tuple[int, int], size: tuple[int, int]) -> BorderPad | None:
-    """Zeros on both sides of the axis that is too short for the aspect of ``size``; None if none is."""
-    scale = max(shape[0] / size[0], shape[1] / size[1])
-    wanted = [max(round(scale * side), have) for side, have in zip(size, shape, strict=True)]
-    missing = [want - have for want, have in zip(wanted, shape, strict=True)]
-    if not any(missing):
-        return None
-    return BorderPad([side for gap in missing for side in (gap // 2, gap - gap // 2)])
+def _luminance(unit: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``(C, *space)`` → ``(*space)``."""
+    grey: NDArray[np.float32] = unit[0] if len(unit) == 1 else np.tensordot(_LUMINANCE, unit, axes=1)
+    return grey
 
 
-def _run(unit: NDArray[np.float32], steps: Compose) -> Prepared:
-    """Run the geometric steps on ``(C, H, W)`` and keep MONAI's record of them."""
+def _dark(unit: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Where a picture is dark: its luminance is at or below Otsu's threshold among 256 grey levels.
+
+    The threshold has the greatest variance between the two classes that it makes (Otsu 1979, IEEE Trans.
+    SMC 9:62, eq. 18). A picture of one grey level is dark everywhere.
+
+    Args:
+        unit: ``(C, H, W)`` in [0, 1].
+
+    Returns:
+        ``(H, W)``.
+    """
+    grey = np.rint(_luminance(unit) * (_LEVELS - 1)).astype(np.int64)
+    counts = np.bincount(grey.ravel(), minlength=_LEVELS).astype(np.float64)
+    below, sums = np.cumsum(counts), np.cumsum(counts * np.arange(_LEVELS))
+    above, split = below[-1] - below, (below > 0) & (below < below[-1])
+    if not split.any():
+        return np.ones(grey.shape, dtype=np.bool_)
+    between = np.full(_LEVELS, -1.0)
+    distance = sums[split] / below[split] - (sums[-1] - sums[split]) / above[split]
+    between[split] = below[split] * above[split] * distance**2
+    return np.asarray(grey <= int(between.argmax()))
+
+
+def _run(unit: NDArray[np.float32], steps: Compose, source: str) -> Prepared:
+    """Run the geometric steps on ``(C, *space)`` and keep MONAI's record of them."""
     after = steps(MetaTensor(torch.from_numpy(np.ascontiguousarray(unit, dtype=np.float32))))
+    tensor = after.as_tensor().half()
+    if not torch.isfinite(tensor).all():
+        raise InputRefused(
+            "scaled to [0, 1], some pixels are not finite: they hold NaN, infinities, or values too large",
+            where=source,
+            fix="correct the image, or leave this case out",
+            code="not-finite",
+        )
     applied = tuple(dict(operation) for operation in after.applied_operations)
-    return Prepared(after.as_tensor().half(), Trace((unit.shape[1], unit.shape[2]), steps, applied))
+    return Prepared(tensor, Trace(unit.shape[1:], steps, applied))

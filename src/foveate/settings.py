@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -17,32 +17,76 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class PreprocessConfig(Settings):
-    """How an image becomes the tensor that a model sees.
+class ViewPreprocess(Settings):
+    """What one view has of its own; whatever is left out is as for all views.
 
     Attributes:
-        size: ``(H, W)`` in pixels that the model sees.
+        window, percentiles, colour, mask, organ_crop, keep_aspect, intensity, mean, std: as in
+            ``PreprocessConfig``.
+    """
+
+    window: tuple[float, float] | None = None
+    percentiles: tuple[float, float] | None = None
+    colour: Literal["rgb", "grey"] | None = None
+    mask: Literal["none", "otsu_dark"] | None = None
+    organ_crop: bool | None = None
+    keep_aspect: bool | None = None
+    intensity: Literal["fixed", "zscore"] | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+
+
+class PreprocessConfig(Settings):
+    """How an image or volume becomes the tensor that a model sees.
+
+    Attributes:
+        size: ``(H, W)`` in pixels that the model sees; three numbers ``(D, H, W)`` for whole volumes of D
+            slices.
         window: ``(low, high)`` in the image's own unit (HU for CT) that becomes [0, 1]; values outside
             are clipped. None: 8-bit images keep 0 to 255; all others take their own percentiles.
         percentiles: ``(low, high)`` percentiles of the image that become 0 and 1, where nothing else says.
         neighbours: slices on each side that become further channels (2.5-D); needs volumes.
         organ_crop: crop to the organ mask, and set what lies outside it to the lowest value.
-        organ_margin: pixels of the original image kept around the organ's bounding box.
-        keep_aspect: pad to the model's aspect ratio before resizing, so that shapes stay true.
-        colour: ``rgb`` keeps colour (grey is repeated), ``grey`` reduces to one luminance channel first.
-        mean, std: per-channel normalization after scaling to [0, 1].
+        organ_margin: pixels of the original image kept around the organ's bounding box; in volumes
+            voxels along each axis.
+        keep_aspect: pad to the model's aspect ratio before resizing, so that shapes stay true; in volumes
+            within the slices only.
+        resize: ``linear`` interpolates, with antialiasing on the way down; ``area`` averages what falls into
+            each pixel (adaptive average, blocks on the way up).
+        colour: ``rgb`` keeps colour (grey is repeated), ``grey`` reduces to one luminance channel first;
+            volumes are always grey.
+        mask: ``otsu_dark`` keeps the pixels that Otsu's threshold calls dark and blackens the rest.
+        intensity: ``fixed`` normalizes with ``mean`` and ``std``; ``zscore`` with each image's own mean
+            and population standard deviation, taken over all of its pixels after augmentation.
+        mean, std: per-channel normalization after scaling to [0, 1]; volumes take the first of each.
+        views: what single views have of their own, by name: any of ``window``, ``percentiles``,
+            ``colour``, ``mask``, ``organ_crop``, ``keep_aspect``, ``intensity``, ``mean``, ``std``.
     """
 
-    size: tuple[int, int] = (224, 224)
+    size: Annotated[tuple[int, ...], Field(min_length=2, max_length=3)] = (224, 224)
     window: tuple[float, float] | None = None
     percentiles: tuple[float, float] = (0.5, 99.5)
     neighbours: Literal[0, 1] = 0
     organ_crop: bool = False
     organ_margin: Annotated[int, Field(ge=0)] = 10
     keep_aspect: bool = True
+    resize: Literal["linear", "area"] = "linear"
     colour: Literal["rgb", "grey"] = "rgb"
+    mask: Literal["none", "otsu_dark"] = "none"
+    intensity: Literal["fixed", "zscore"] = "fixed"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    views: dict[str, ViewPreprocess] = Field(default_factory=dict)
+
+    @property
+    def volumes(self) -> bool:
+        """Whether the model sees whole volumes."""
+        return len(self.size) == 3
+
+    def for_view(self, name: str) -> Self:
+        """The settings of one view, with what it has of its own put in."""
+        own = self.views[name].model_dump(exclude_none=True) if name in self.views else {}
+        return type(self).model_validate(self.model_dump(exclude={"views"}) | own)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -53,6 +97,15 @@ class PreprocessConfig(Settings):
                 raise ValueError(f"{name} must rise from low to high, got {pair}")
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, got {self.std}")
+        if self.volumes and self.neighbours:
+            raise ValueError("neighbours are for slices: a size of three numbers takes the whole volume")
+        if self.volumes and self.mask != "none":
+            raise ValueError(f"mask: {self.mask} is for pictures, not for volumes")
+        for name in self.views:
+            try:
+                self.for_view(name)
+            except ValidationError as error:
+                raise ValueError(f"view '{name}': {error.errors()[0]['msg']}") from None
         return self
 
 
@@ -82,21 +135,37 @@ class AugmentConfig(Settings):
     """How training images are varied, anew in every epoch; the label must survive each change.
 
     Attributes:
-        rotate_degrees: largest rotation to either side.
-        translate: largest shift along each axis, as a share of its length.
-        scale: smallest and largest magnification, the same along both axes.
-        flip: directions in which half of the images are mirrored; leave out those that medicine
-            knows apart (a liver is never on the left).
+        rotate_degrees: largest rotation to either side; in volumes within the slices.
+        tilt_degrees: largest tilt of volumes to either side, in the plane of slices and rows and counted in
+            voxels of the model's grid.
+        translate: largest shift along rows and columns, as a share of their length.
+        scale: smallest and largest magnification, the same along rows and columns.
+        flip: directions in which images are mirrored; leave out those that medicine knows apart (a liver
+            is never on the left). ``depth`` is for volumes.
+        flip_together: mirror along all of these directions at once, or not at all.
+        probability: chance that an image is turned (rotation and tilt), and, separately, that it is
+            mirrored along each direction. None: always turned, mirrored half of the time.
+        padding: what comes in from outside the image: ``zero``, or the values of its ``edge``.
         brightness: intensities are multiplied by a factor in 1 ± brightness.
         contrast: differences from the image's mean are multiplied by a factor in 1 ± contrast.
+        shared: vary all views of a case alike, so that registered ones stay registered; false varies each
+            on its own.
+        drop_views: chance that a view is withheld in training, so that the model learns to do without;
+            a case keeps at least one.
     """
 
     rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 15
+    tilt_degrees: Annotated[float, Field(ge=0, le=90)] = 0
     translate: Annotated[float, Field(ge=0, le=0.5)] = 0.05
     scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.9, 1.1)
-    flip: tuple[Literal["horizontal", "vertical"], ...] = ()
+    flip: tuple[Literal["horizontal", "vertical", "depth"], ...] = ()
+    flip_together: bool = False
+    probability: Annotated[float, Field(ge=0, le=1)] | None = None
+    padding: Literal["zero", "edge"] = "zero"
     brightness: Share = 0.05
     contrast: Share = 0.05
+    shared: bool = True
+    drop_views: Share = 0
 
     @model_validator(mode="after")
     def _rising(self) -> Self:

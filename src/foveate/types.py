@@ -184,6 +184,7 @@ class Prediction:
         logits: ``(K,)`` raw scores.
         probabilities: ``(K,)``, softmax over classes (multi-class) or sigmoids (multi-label).
         truth: ``(K,)`` 1, 0, or NaN where unknown.
+        views: names of the views it was said from.
     """
 
     case_id: str
@@ -192,6 +193,7 @@ class Prediction:
     logits: NDArray[np.float64]
     probabilities: NDArray[np.float64]
     truth: NDArray[np.float64]
+    views: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,19 +51,47 @@ def prepare_case(
             passes readers that remember it.
 
     Returns:
-        What ``Preprocess.prepare`` made of each view.
+        What ``Preprocess.prepare`` made of each view that the case has.
 
     Raises:
         InputRefused: a file cannot be used.
         UsageError: the preprocessing does not fit the images.
     """
-    organ = None
-    if preprocess.config.organ_crop and case.organ_mask is not None:
-        organ = mask_reader(case.organ_mask)
+    crops = any(preprocess.settings(view).organ_crop for view in case.views)
+    organ = mask_reader(case.organ_mask) if crops and case.organ_mask is not None else None
     return {
-        view: preprocess.prepare(image_reader(path), slice_index=case.slice_index, organ_mask=organ)
+        view: preprocess.prepare(
+            image_reader(path), view=view, slice_index=case.slice_index, organ_mask=organ
+        )
         for view, path in case.views.items()
     }
+
+
+def with_views_of(case: Case, views: Sequence[str], *, tolerant: bool) -> Case:
+    """The case with the model's views alone.
+
+    Args:
+        case: as in the manifest.
+        views: names of the model's inputs.
+        tolerant: whether the model can do without some of them (``Classifier.tolerates_missing``).
+
+    Raises:
+        InputRefused: a view is missing that the model cannot do without; all of them, if it is tolerant.
+    """
+    there = {view: case.views[view] for view in views if view in case.views}
+    if not there or (len(there) < len(views) and not tolerant):
+        missing = ", ".join(view for view in views if view not in there)
+        needs = "at least one of the views" if tolerant else "the views"
+        raise InputRefused(
+            f"the model needs {needs} {', '.join(views)}; missing: {missing}",
+            where=f"case {case.case_id}",
+            fix="give one of them, or leave this case out"
+            if tolerant
+            else "give every view, leave this case out, or train a model that tolerates missing views "
+            "(`foveate models` says which do)",
+            code="view-missing",
+        )
+    return replace(case, views=there)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +118,24 @@ class PreparedCases:
 
     Args:
         cases: all that will be asked for.
-        views: names of the model's inputs; every case needs each.
+        views: names of the model's inputs.
         preprocess: the study's preprocessing.
         cache: where prepared images are kept, or None to decode them for every batch.
+        tolerant: whether a case may lack views, as long as it has one; else every case needs each.
     """
 
     def __init__(
-        self, cases: Sequence[Case], views: Sequence[str], preprocess: Preprocess, cache: PreparedCache | None
+        self,
+        cases: Sequence[Case],
+        views: Sequence[str],
+        preprocess: Preprocess,
+        cache: PreparedCache | None,
+        *,
+        tolerant: bool = False,
     ) -> None:
         self.cases = tuple(cases)
         self.views = tuple(views)
+        self.tolerant = tolerant
         self._preprocess = preprocess
         self._cache = cache
         self._keys: dict[str, dict[str, str]] = {}
@@ -133,14 +169,18 @@ class PreparedCases:
 
     def part(self, cases: Sequence[Case]) -> PreparedCases:
         """Some of these cases, on their own."""
-        chosen = PreparedCases(cases, self.views, self._preprocess, self._cache)
+        chosen = PreparedCases(cases, self.views, self._preprocess, self._cache, tolerant=self.tolerant)
         chosen._keys = self._keys
         return chosen
 
-    def batch(self, positions: Iterable[int]) -> dict[str, Float16[Tensor, "B C H W"]]:
-        """The named cases, each view stacked; grey images beside colour ones get three channels."""
+    def batch(self, positions: Iterable[int]) -> dict[str, Float16[Tensor, "B C *space"]]:
+        """The named cases, each view stacked; grey images beside colour ones get three channels.
+
+        A view that a case lacks is a row of NaN (see ``contract.given``).
+        """
         rows = [self._load(self.cases[position]) for position in positions]
-        return {view: _stack([row[view] for row in rows]) for view in self.views}
+        missing = np.full((1, *self._preprocess.config.size), np.nan, dtype=np.float16)
+        return {view: _stack([row.get(view, missing) for row in rows]) for view in self.views}
 
     def _name_entries(self, cache: PreparedCache, pool: ThreadPoolExecutor) -> None:
         """Work out the key of every image, and protect them."""
@@ -152,16 +192,15 @@ class PreparedCases:
 
     def _entry_names(self, hashes: FileHashes, case: Case) -> dict[str, str]:
         """Cache key of each view; none where a file is missing, which the reader will report."""
-        organ = case.organ_mask if self._preprocess.config.organ_crop else None
         try:
-            mask = hashes.of(organ) if organ else None
-            return {
-                view: cache_key(hashes.of(case.views[view]), case.slice_index, mask, self._preprocess.key)
-                for view in self.views
-                if view in case.views
-            }
+            return {view: self._entry_name(hashes, case, view) for view in self.views if view in case.views}
         except OSError:
             return {}
+
+    def _entry_name(self, hashes: FileHashes, case: Case, view: str) -> str:
+        organ = case.organ_mask if self._preprocess.settings(view).organ_crop else None
+        mask = hashes.of(organ) if organ else None
+        return cache_key(hashes.of(case.views[view]), case.slice_index, mask, self._preprocess.key(view))
 
     def _settle(self, group: Sequence[Case]) -> dict[str, Outcome]:
         """See that cases of one file are in the cache; runs in several threads."""
@@ -171,44 +210,31 @@ class PreparedCases:
     def _settle_case(self, case: Case, image_reader: ImageReader, mask_reader: MaskReader) -> Outcome:
         keys = self._keys.get(case.case_id, {})
         cache = self._cache
-        if cache is not None and len(keys) == len(self.views) and all(map(cache.check, keys.values())):
-            return "found"
         try:
+            needed = with_views_of(case, self.views, tolerant=self.tolerant)
+            if cache is not None and keys and all(map(cache.check, keys.values())):
+                return "found"
             prepared = prepare_case(
-                self._needed(case), self._preprocess, image_reader=image_reader, mask_reader=mask_reader
+                needed, self._preprocess, image_reader=image_reader, mask_reader=mask_reader
             )
         except InputRefused as error:
             return error
         if cache is None or not keys:
             return "without room"
-        kept = [cache.write(keys[view], prepared[view].tensor.numpy()) for view in self.views]
+        kept = [cache.write(keys[view], item.tensor.numpy()) for view, item in prepared.items()]
         return "made" if all(kept) else "without room"
 
     def _load(self, case: Case) -> Mapping[str, Array]:
         """Arrays of one case: from the cache, or decoded where the cache has none."""
+        needed = with_views_of(case, self.views, tolerant=self.tolerant)
         found = {}
         for view, key in self._keys.get(case.case_id, {}).items():
             if self._cache is not None and (array := self._cache.read(key)) is not None:
                 found[view] = array
-        if len(found) == len(self.views):
+        if len(found) == len(needed.views):
             return found
-        prepared = prepare_case(self._needed(case), self._preprocess)
+        prepared = prepare_case(needed, self._preprocess)
         return {view: item.tensor.numpy() for view, item in prepared.items()}
-
-    def _needed(self, case: Case) -> Case:
-        """The case with the model's views alone.
-
-        Raises:
-            InputRefused: one of them is missing.
-        """
-        if missing := [view for view in self.views if view not in case.views]:
-            raise InputRefused(
-                f"the model needs the views {', '.join(self.views)}; missing: {', '.join(missing)}",
-                where=f"case {case.case_id}",
-                fix="give every view, or leave this case out",
-                code="view-missing",
-            )
-        return replace(case, views={view: case.views[view] for view in self.views})
 
 
 def class_targets(cohort: Cohort, cases: Sequence[Case]) -> Tensor:
@@ -309,7 +335,7 @@ def _by_file(cases: Iterable[Case], views: Sequence[str]) -> list[list[Case]]:
     return list(groups.values())
 
 
-def _stack(arrays: Sequence[Array]) -> Float16[Tensor, "B C H W"]:
+def _stack(arrays: Sequence[Array]) -> Float16[Tensor, "B C *space"]:
     channels = max(array.shape[0] for array in arrays)
     shape = (channels, *arrays[0].shape[1:])
     return torch.from_numpy(np.stack([np.broadcast_to(array, shape) for array in arrays]))

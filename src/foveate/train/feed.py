@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foveate.data.augment import augment_batch, draw_variation
+from foveate.contract import given
+from foveate.data.augment import Variation, draw_kept, draw_variation, move, vary_intensity
 from foveate.data.dataset import (
     PreparedCases,
     batches_of,
@@ -68,7 +68,8 @@ class Batch:
     """What one step needs.
 
     Attributes:
-        views: each ``(B, 3, H, W)`` float32, normalized, channels last.
+        views: each ``(B, 3, H, W)`` or ``(B, 1, D, H, W)`` float32, normalized, channels last; rows of NaN
+            are views that a case lacks.
         targets: of these B cases.
         case_ids: to name them if the step fails.
     """
@@ -109,8 +110,7 @@ class Feed:
         rest = self._places[done:]
         loaded = read_ahead(lambda places: self.train.cases.batch(order[places]), rest, self._threads)
         for places, views in zip(rest, loaded, strict=True):
-            varied = {name: self._vary(view, epoch, places) for name, view in views.items()}
-            yield self._batch(self.train, order[places], varied)
+            yield self._batch(self.train, order[places], self._vary(views, epoch, places))
 
     def validation(self) -> Iterator[Batch]:
         """This device's share of the validation cases, unvaried: every world-th one, in order."""
@@ -127,17 +127,61 @@ class Feed:
     def _on_device(self, view: Tensor) -> Tensor:
         return view.to(self._device.torch_device).float()
 
-    def _vary(self, view: Tensor, epoch: int, places: Places) -> Tensor:
-        """Augment; all views of a case alike, so that registered ones stay registered."""
-        draw = partial(draw_variation, self._study.augment, self._study.seed, epoch)
-        return augment_batch(self._on_device(view), [draw(int(place)) for place in places])
+    def _vary(self, views: Mapping[str, Tensor], epoch: int, places: Places) -> dict[str, Tensor]:
+        """Augment, and put NaN in place of the views that are drawn to be withheld."""
+        draws = {name: self._draw(epoch, places, number) for number, name in enumerate(views)}
+        bright = {name: vary_intensity(self._on_device(view), draws[name]) for name, view in views.items()}
+        kept = self._kept(bright, epoch, places).unbind(dim=1)
+        moved = self._move(bright, draws)
+        return {name: _only(view, here) for (name, view), here in zip(moved.items(), kept, strict=True)}
+
+    def _draw(self, epoch: int, places: Places, view: int) -> list[Variation]:
+        """One draw per case, the same for all views unless the study varies each on its own."""
+        config, seed = self._study.augment, self._study.seed
+        own = 0 if config.shared else view
+        return [draw_variation(config, seed, epoch, int(place), own) for place in places]
+
+    def _move(
+        self, views: Mapping[str, Tensor], draws: Mapping[str, Sequence[Variation]]
+    ) -> dict[str, Tensor]:
+        """Resample; views that share their draw in one go, as channels of one image."""
+        config = self._study.augment
+        if not config.shared:
+            return {name: move(view, draws[name], config.padding) for name, view in views.items()}
+        together = move(torch.cat(list(views.values()), dim=1), next(iter(draws.values())), config.padding)
+        channels = [view.shape[1] for view in views.values()]
+        return dict(zip(views, torch.split(together, channels, dim=1), strict=True))
+
+    def _kept(self, views: Mapping[str, Tensor], epoch: int, places: Places) -> Tensor:
+        """``(B, V)`` which views are shown: those that are there, but for those drawn to be withheld."""
+        present = torch.stack([given(view)[1] for view in views.values()], dim=1)
+        share, seed = self._study.augment.drop_views, self._study.seed
+        if not share:
+            return present
+        rows = zip(present.cpu().numpy(), places, strict=True)
+        kept = [draw_kept(share, row, seed, epoch, int(place)) for row, place in rows]
+        return torch.from_numpy(np.stack(kept)).to(present.device)
 
     def _batch(self, part: Part, positions: Places, views: dict[str, Tensor]) -> Batch:
+        normalized = {name: self._preprocess.normalize(view, name) for name, view in views.items()}
         return Batch(
-            views={
-                name: self._preprocess.normalize(view).contiguous(memory_format=torch.channels_last)
-                for name, view in views.items()
-            },
+            views={name: channels_last(view) for name, view in normalized.items()},
             targets=part.targets[torch.from_numpy(positions)].to(self._device.torch_device),
             case_ids=tuple(part.cases.cases[position].case_id for position in positions),
         )
+
+
+def channels_last(values: Tensor) -> Tensor:
+    """The same numbers with channels last in memory, which processors and GPUs convolve fastest.
+
+    Args:
+        values: of any number of axes; with fewer than four they stay as they are.
+    """
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return values.contiguous(memory_format=formats.get(values.ndim, torch.contiguous_format))
+
+
+def _only(view: Tensor, kept: Tensor) -> Tensor:
+    """A batch with rows of NaN in place of what is not kept, ``(B,)``."""
+    shape = (-1,) + (1,) * (view.ndim - 1)
+    return view.masked_fill(~kept.view(shape), torch.nan)

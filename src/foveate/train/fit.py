@@ -18,9 +18,10 @@ from foveate.data.dataset import Filled
 from foveate.data.splits import Splits
 from foveate.errors import UsageError
 from foveate.models import build_model, count_classes, make_criterion
+from foveate.preprocess import Preprocess
 from foveate.train.checkpoint import CheckpointFolder, seed_everything
 from foveate.train.display import Display
-from foveate.train.feed import Device, Feed
+from foveate.train.feed import Device, Feed, channels_last
 from foveate.train.lock import run_lock
 from foveate.train.loop import Loop, TrainingState
 from foveate.train.material import Material, load_material
@@ -92,12 +93,16 @@ def fit(
         fabric.launch()
         display = Display(console if fabric.is_global_zero else None)
         with fabric.rank_zero_first(local=True):
-            material = load_material(study, cohort, splits.parts(fold), cache, display)
+            seed_everything(study.seed)
+            model = _make_model(study, cohort)
+            material = load_material(
+                study, cohort, splits.parts(fold), cache, display, tolerant=model.tolerates_missing
+            )
         checkpoints = CheckpointFolder(run / "checkpoints", material.identity(), display.say)
         if not resume and fabric.is_global_zero:
             checkpoints.clear()
         fabric.barrier()
-        loop = _make_loop(material, fabric, checkpoints, display, run)
+        loop = _make_loop(material, model, fabric, checkpoints, display, run)
         resumed = loop.resume()
         with StopRequest() as stop:
             loop.run(stop)
@@ -150,16 +155,53 @@ def _device_type(config: TrainConfig) -> str:
     return "mps" if torch.backends.mps.is_available() else "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def _make_model(study: Study, cohort: Cohort) -> Classifier:
+    """The network, channels last (which processors and GPUs convolve fastest).
+
+    Raises:
+        UsageError: it does not take what the study feeds it, or could not do without the views that the
+            study withholds.
+    """
+    config = study.model
+    model = build_model(
+        config.name,
+        len(cohort.classes),
+        Preprocess(study.preprocess).input_spec(cohort.view_names),
+        pretrained=config.pretrained,
+        options=config.options,
+    )
+    if study.augment.drop_views and not (model.tolerates_missing and len(cohort.view_names) > 1):
+        raise UsageError(
+            f"views are withheld in training, but {config.name} of {len(cohort.view_names)} views cannot "
+            "do without any",
+            where="augment.drop_views",
+            fix="set it to 0, or choose a model that tolerates missing views (`foveate models`)",
+        )
+    for parameter in model.parameters():
+        parameter.data = channels_last(parameter.data)
+    return model
+
+
 def _make_loop(
-    material: Material, fabric: Fabric, checkpoints: CheckpointFolder, display: Display, run: Path
+    material: Material,
+    model: Classifier,
+    fabric: Fabric,
+    checkpoints: CheckpointFolder,
+    display: Display,
+    run: Path,
 ) -> Loop:
-    study = material.study
-    seed_everything(study.seed)
-    model = _make_model(material)
+    """The loop, with the classification loss that the study chose."""
+    study, task = material.study, material.cohort.task
+    balance = study.train.balance
+    model.criterion = make_criterion(
+        task,
+        class_counts=count_classes(task, material.train.truth),
+        balance="none" if balance == "sampler" else balance,
+    )
     device = Device(fabric.device, fabric.global_rank, fabric.world_size)
     return Loop(
         study,
-        material.cohort.task,
+        task,
         fabric=fabric,
         model=model,
         feed=Feed(study, material.train, material.val, material.preprocess, device),
@@ -167,25 +209,6 @@ def _make_loop(
         display=display,
         folder=run,
     )
-
-
-def _make_model(material: Material) -> Classifier:
-    """The network with its criterion, channels last (which processors and GPUs convolve fastest)."""
-    config, cohort = material.study.model, material.cohort
-    model = build_model(
-        config.name,
-        len(cohort.classes),
-        material.preprocess.input_spec(cohort.view_names),
-        pretrained=config.pretrained,
-        options=config.options,
-    )
-    balance = material.study.train.balance
-    model.criterion = make_criterion(
-        cohort.task,
-        class_counts=count_classes(cohort.task, material.train.truth),
-        balance="none" if balance == "sampler" else balance,
-    )
-    return model.to(memory_format=torch.channels_last)
 
 
 def _bundle(material: Material, model: Classifier) -> Bundle:

@@ -60,7 +60,13 @@ class Material:
 
 
 def load_material(
-    study: Study, cohort: Cohort, parts: Mapping[str, Sequence[str]], cache: Path | None, display: Display
+    study: Study,
+    cohort: Cohort,
+    parts: Mapping[str, Sequence[str]],
+    cache: Path | None,
+    display: Display,
+    *,
+    tolerant: bool = False,
 ) -> Material:
     """Read every training and validation case once, into the cache where there is room.
 
@@ -70,9 +76,10 @@ def load_material(
         parts: case ids of ``train`` and ``val``; cases without a label are left out.
         cache: folder for prepared images; None takes the user's.
         display: shows progress and notes.
+        tolerant: whether the model does without views that a case lacks.
 
     Raises:
-        UsageError: a part is empty, or does not define the monitored figure.
+        UsageError: a part is empty, does not define the monitored figure, or no training case has a view.
         InputRefused: cases cannot be used (all are listed), and the study does not allow for it.
     """
     chosen = {part: _labelled(cohort, part, parts[part]) for part in ("train", "val")}
@@ -82,6 +89,7 @@ def load_material(
         cohort.view_names,
         preprocess,
         _open_cache(cache or default_cache_folder(), study.train.cache_gb, display),
+        tolerant=tolerant,
     )
     filled = prepared.fill(display.track)
     _report(filled, study.audit.allow, display)
@@ -90,6 +98,7 @@ def load_material(
         Part.of(cohort, prepared.part([case for case in cases if case.case_id not in gone]))
         for cases in chosen.values()
     )
+    _check_views(train)
     _check_monitor(study.train.monitor, cohort, val)
     return Material(study, cohort, preprocess, train, val, filled)
 
@@ -135,6 +144,17 @@ def _report(filled: Filled, allow: Sequence[str], display: Display) -> None:
             code="refused-image",
         )
     display.say(f"note: training without {text}")
+
+
+def _check_views(train: Part) -> None:
+    """A view that no training case has cannot be learned."""
+    for view in train.cases.views:
+        if not any(view in case.views for case in train.cases.cases):
+            raise UsageError(
+                f"no training case has the view '{view}'",
+                where="data.views",
+                fix="leave this view out, or give images of it to training cases",
+            )
 
 
 def _check_monitor(monitor: str, cohort: Cohort, val: Part) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -111,6 +111,11 @@ def _locate(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[list[st
     if isinstance(annotation, type) and issubclass(annotation, BaseModel) and rest:
         path, section = _locate(rest, annotation)
         return [first, *path], section
+    if get_origin(annotation) is dict and len(rest) > 1:  # sections by name, such as preprocess.views
+        kind = get_args(annotation)[1]
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            path, section = _locate(rest[1:], kind)
+            return [first, str(rest[0]), *path], section
     return [first, *(str(part) for part in rest if isinstance(part, int))] if first else [], model
 
 
