@@ -9,7 +9,10 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
+
+from foveate.types import Task
 
 Views = Mapping[str, Float[Tensor, "B C *space"]]
 Criterion = Callable[[Float[Tensor, "B K"], Tensor], Tensor]
@@ -123,6 +126,17 @@ class Classifier(nn.Module, ABC):
         """
         loss = self.criterion(output.logits, targets)
         return {"classification": loss, "total": loss}
+
+    def learn_counts(self, task: Task, counts: ArrayLike) -> None:
+        """Hear, once ``criterion`` is set and ahead of training, how common each class is.
+
+        For objectives that weigh classes themselves; does nothing here.
+
+        Args:
+            task: multi-class or multi-label.
+            counts: training cases of each class ``(K,)``; for multi-label ``(K, 2)``, those known to lack
+                and to have a finding.
+        """
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, object]]:
         """Optimiser groups; models whose paper trains new layers faster override this."""

@@ -192,12 +192,12 @@ def _make_loop(
 ) -> Loop:
     """The loop, with the classification loss that the study chose."""
     study, task = material.study, material.cohort.task
+    counts = count_classes(task, material.train.truth)
     balance = study.train.balance
     model.criterion = make_criterion(
-        task,
-        class_counts=count_classes(task, material.train.truth),
-        balance="none" if balance == "sampler" else balance,
+        task, class_counts=counts, balance="none" if balance == "sampler" else balance
     )
+    model.learn_counts(task, counts)
     device = Device(fabric.device, fabric.global_rank, fabric.world_size)
     return Loop(
         study,

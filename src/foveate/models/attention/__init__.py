@@ -10,7 +10,12 @@
 
 from __future__ import annotations
 
-from foveate.models.attention.cross import HadamardCross, QueryKeyAttention, Transition
+from foveate.models.attention.cross import (
+    HadamardCross,
+    QueryKeyAttention,
+    Transition,
+    averaged_to_one_size,
+)
 from foveate.models.attention.gates import Residual, ResidualChannelAttention, SqueezeExcite
 from foveate.models.attention.instances import (
     GatedAttentionMIL,
@@ -44,4 +49,5 @@ __all__ = [
     "SqueezeExcite",
     "Transition",
     "Weighting",
+    "averaged_to_one_size",
 ]

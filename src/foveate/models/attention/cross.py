@@ -108,9 +108,20 @@ class HadamardCross(nn.Module):
         self, first: Float[Tensor, "B C h w"], second: Float[Tensor, "B D k l"]
     ) -> tuple[Float[Tensor, "B E m n"], Float[Tensor, "B E m n"], Float[Tensor, "B E m n"]]:
         """Return A, B and H."""
-        size = min(first.shape[2], second.shape[2]), min(first.shape[3], second.shape[3])
-        a, b = self.first(_averaged(first, size)), self.second(_averaged(second, size))
+        a, b = self.through(*averaged_to_one_size(first, second))
         return a, b, a * b
+
+    def through(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Two maps of one size through their transitions: A and B."""
+        return self.first(first), self.second(second)
+
+
+def averaged_to_one_size(
+    first: Float[Tensor, "B C h w"], second: Float[Tensor, "B D k l"]
+) -> tuple[Float[Tensor, "B C m n"], Float[Tensor, "B D m n"]]:
+    """Two maps with the rows and columns of the one that has fewer, by adaptive average pooling."""
+    size = min(first.shape[2], second.shape[2]), min(first.shape[3], second.shape[3])
+    return _averaged(first, size), _averaged(second, size)
 
 
 def _transition(channels: int, out: int) -> nn.Sequential:

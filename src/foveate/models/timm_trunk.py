@@ -1,0 +1,123 @@
+"""A timm backbone without its head: a picture becomes its last map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from foveate.contract import InputSpec
+from foveate.errors import UsageError
+from foveate.models.backbones import timm_classifier
+
+
+class TimmTrunk(nn.Module):
+    """The layers of a timm network that make its last map; all others are left out.
+
+    Args:
+        architecture: a name of ``timm.list_models()``.
+        spec: one view; its size and channels are what the network is built and tried for.
+        pretrained: as for ``timm_classifier``.
+
+    Attributes:
+        architecture: as given.
+        channels: of the map.
+        grid: ``(h, w)`` of the map.
+
+    Raises:
+        UsageError: as ``timm_classifier``.
+    """
+
+    def __init__(self, architecture: str, spec: InputSpec, *, pretrained: bool | str = False) -> None:
+        super().__init__()
+        # timm's own weights go in whole, since a head of 1 class is drawn anew.
+        whole = timm_classifier(architecture, 1, spec, pretrained=pretrained)
+        self.net: Any = whole.net
+        self.layout = whole.layout
+        self.architecture = architecture
+        self.net.reset_classifier(0)
+        self.net.eval()
+        noise = torch.randn(1, spec.channels, *spec.size, generator=torch.Generator().manual_seed(0))
+        found = self(noise)
+        _drop_unused(self.net, found)
+        self.channels, self.grid = found.shape[1], tuple(found.shape[2:])
+        self.net.train()
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
+        """The last map of a picture."""
+        grid, _ = self.layout.to_map(self.net.forward_features(x))
+        return grid
+
+
+def load_pair(
+    architectures: tuple[str, str], spec: InputSpec, *, pretrained: bool | str, jitter: float
+) -> tuple[TimmTrunk, TimmTrunk]:
+    """Build two trunks that do not start alike.
+
+    Args:
+        architectures: names of ``timm.list_models()``.
+        spec: one view.
+        pretrained: True, False, or a path: of weights for both if they are of one architecture, or of a
+            folder with a file or folder named after each.
+        jitter: if the two start from the same weights, noise of this share of each weight tensor's
+            standard deviation is added to the second.
+
+    Raises:
+        UsageError: as ``TimmTrunk``; or the path does not say which weights are whose.
+    """
+    where = [_own(pretrained, each, alone=len(set(architectures)) == 1) for each in architectures]
+    first, second = (
+        TimmTrunk(each, spec, pretrained=path) for each, path in zip(architectures, where, strict=True)
+    )
+    if _alike(first, second):
+        _shake(second, jitter)
+    return first, second
+
+
+def _own(pretrained: bool | str, architecture: str, *, alone: bool) -> bool | str:
+    """Where an architecture's weights are."""
+    if isinstance(pretrained, bool):
+        return pretrained
+    folder = Path(pretrained).expanduser()
+    if folder.is_dir():
+        for found in sorted(folder.iterdir()):
+            if found.name == architecture or found.stem == architecture:
+                return str(found)
+    if alone:
+        return pretrained
+    raise UsageError(
+        f"no weights of {architecture} here",
+        where=f"pretrained: {pretrained}",
+        fix=f"give a folder with {architecture}.safetensors, or a folder {architecture}, for each backbone",
+        code="no-weights",
+    )
+
+
+def _alike(first: nn.Module, second: nn.Module) -> bool:
+    ours, theirs = list(first.parameters()), list(second.parameters())
+    return len(ours) == len(theirs) and all(map(torch.equal, ours, theirs))
+
+
+@torch.no_grad()
+def _shake(module: nn.Module, share: float) -> None:
+    for parameter in module.parameters():
+        if parameter.ndim > 1:
+            parameter.add_(share * parameter.std() * torch.randn_like(parameter))
+
+
+def _drop_unused(net: nn.Module, result: Tensor) -> None:
+    """Put nothing in place of modules that had no part in a result (a norm of the head, for instance)."""
+    names, parameters = zip(*net.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(result.sum(), parameters, allow_unused=True)
+    unused = {name for name, gradient in zip(names, gradients, strict=True) if gradient is None}
+    for path, module in list(net.named_modules()):
+        own = {f"{path}.{name}" for name, _ in module.named_parameters()}
+        if path and own and own <= unused:
+            parent, _, name = path.rpartition(".")
+            setattr(net.get_submodule(parent), name, nn.Identity())
+            unused -= own
+    for name in unused:  # bare parameters
+        net.get_parameter(name).requires_grad_(False)
