@@ -19,7 +19,7 @@ _NO_NUMBERS = (
     "after the abstract and not the authors' network; its results say nothing about theirs."
 )
 _STAND_IN = (
-    "1,024 of its parameters are the vectors that stand in for a missing modality (none with missing=refuse); "
+    "1,024 of its parameters are the vectors that stand in for a missing modality (missing=refuse: none); "
     "they start at 0 and learn only from cases that lack one, or with augment: drop_views."
 )
 _TRAINING_ONLY = "5.2 million parameters rebuild features in training and are idle afterwards."
