@@ -57,13 +57,13 @@ class Tiling:
 
     def average(self, x: Float[Tensor, "B C d H W"]) -> Float[Tensor, "B N C"]:
         """Average of a joined map over each tile."""
-        batch, channels, depth, height, width = x.shape
+        batch, channels, depth, height, _ = x.shape
         parts = x.reshape(batch, channels, depth, self.rows, height // self.rows, self.cols, -1)
         return parts.mean(dim=(2, 4, 6)).flatten(2).mT
 
     def grid(self, values: Float[Tensor, "B N *rest"]) -> Float[Tensor, "B rows cols *rest"]:
         """Values of tiles, on the grid."""
-        return values.unflatten(1, (self.rows, self.cols))
+        return values.reshape(len(values), self.rows, self.cols, *values.shape[2:])
 
 
 def make_tiling(size: tuple[int, ...], tile: int) -> Tiling:
