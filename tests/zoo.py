@@ -37,6 +37,7 @@ class Tiny:
 
 _SMALL = {"width": 0.125, "depths": (1, 1, 1, 1)}
 _DENSE = {"depths": (1, 1, 1, 2), "growth": 16}
+_PAIR = {"first": "test_resnet", "second": "test_resnet"}
 ZOO: dict[str, Tiny] = {
     **{name: Tiny(name, _SMALL) for name in ("drn50", "sadrn50", "cadrn50", "dadrn50", "seresnet50")},
     "sadrn50-B": Tiny("sadrn50", _SMALL | {"normalization": "softmax", "spatial_mean": True}),
@@ -59,6 +60,12 @@ ZOO: dict[str, Tiny] = {
     "densenet121_ca": Tiny("densenet121_ca", _DENSE),
     "densenet121_ca-authors": Tiny("densenet121_ca", _DENSE | {"placement": "authors"}),
     "densenet121_ca-rcab": Tiny("densenet121_ca", _DENSE | {"placement": "rcab"}),
+    "can_densenet121": Tiny("can_densenet121", _PAIR),
+    "can_resnet50_densenet121": Tiny("can_resnet50_densenet121", _PAIR | {"first": "resnet10t"}),
+    "can": Tiny("can", _PAIR | {"fusion": "cat", "attention_loss": "channel", "drop_rate": 0.1}),
+    "can-sums": Tiny("can", _PAIR | {"fusion": "sum+product", "transition": "always", "loss": "study"}),
+    "can-sum": Tiny("can", _PAIR | {"fusion": "sum", "attention_loss": "none"}),
+    "can-two": Tiny("can", _PAIR | {"first": "resnet10t", "fusion": "average_logits"}),
     "timm:resnet18": Tiny("timm:resnet18"),
     "timm:vit_tiny_patch16_224": Tiny("timm:vit_tiny_patch16_224"),
     "timm:convnext_atto": Tiny("timm:convnext_atto"),

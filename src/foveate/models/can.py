@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -268,63 +269,9 @@ def can(
     )
 
 
-def can_densenet121(
-    num_classes: int,
-    spec: InputSpec,
-    *,
-    pretrained: bool | str = False,
-    fusion: Fusion = "product",
-    transition: Transition = "auto",
-    loss: Loss = "balance",
-    focal_gamma: NonNegativeFloat = 2.0,
-    attention_loss: AttentionLoss = "spatial",
-    attention_weight: NonNegativeFloat = 1.0,
-    drop_rate: Rate = 0.0,
-    jitter: NonNegativeFloat = 0.05,
-) -> CrossAttentionClassifier:
-    """``can`` of two DenseNet-121, the pair of the published result; arguments as there."""
-    return can(
-        num_classes,
-        spec,
-        pretrained=pretrained,
-        fusion=fusion,
-        transition=transition,
-        loss=loss,
-        focal_gamma=focal_gamma,
-        attention_loss=attention_loss,
-        attention_weight=attention_weight,
-        drop_rate=drop_rate,
-        jitter=jitter,
-    )
-
-
-def can_resnet50_densenet121(
-    num_classes: int,
-    spec: InputSpec,
-    *,
-    pretrained: bool | str = False,
-    fusion: Fusion = "product",
-    transition: Transition = "auto",
-    loss: Loss = "balance",
-    focal_gamma: NonNegativeFloat = 2.0,
-    attention_loss: AttentionLoss = "spatial",
-    attention_weight: NonNegativeFloat = 1.0,
-    drop_rate: Rate = 0.0,
-) -> CrossAttentionClassifier:
-    """``can`` of a ResNet-50 and a DenseNet-121, whose transitions have 1024 channels; arguments as there."""
-    return can(
-        num_classes,
-        spec,
-        pretrained=pretrained,
-        first="resnet50",
-        fusion=fusion,
-        transition=transition,
-        loss=loss,
-        focal_gamma=focal_gamma,
-        attention_loss=attention_loss,
-        attention_weight=attention_weight,
-        drop_rate=drop_rate,
-    )
+# The pair of the published result, and one whose transitions have 1024 channels; the same options.
+can_densenet121 = can
+can_resnet50_densenet121 = partial(can, first="resnet50")
 
 
 def _magnitude(features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B h w"]:

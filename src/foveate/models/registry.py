@@ -15,9 +15,19 @@ from foveate.contract import Classifier, InputSpec
 from foveate.errors import UsageError
 from foveate.models.agf import agf, agf_resnet18, agf_resnet50
 from foveate.models.backbones import timm_classifier
+from foveate.models.can import can, can_densenet121, can_resnet50_densenet121
 from foveate.models.cervical import densenet121_ca
 from foveate.models.dadrn import cadrn50, dadrn50, drn50, sadrn50, seresnet50
 from foveate.models.late_fusion import late_fusion
+from foveate.models.lca_db import (
+    lca_db10,
+    lca_db10_image,
+    lca_db10_no_cross,
+    lca_db10_no_similarity,
+    lca_db10_patch,
+    lca_db18,
+    lca_db34,
+)
 from foveate.models.residual_attention import residual_attention56, residual_attention92
 
 MODELS: dict[str, Callable[..., Classifier]] = {
@@ -33,6 +43,16 @@ MODELS: dict[str, Callable[..., Classifier]] = {
     "residual_attention56": residual_attention56,
     "residual_attention92": residual_attention92,
     "densenet121_ca": densenet121_ca,
+    "can_densenet121": can_densenet121,
+    "can_resnet50_densenet121": can_resnet50_densenet121,
+    "can": can,
+    "lca_db10": lca_db10,
+    "lca_db18": lca_db18,
+    "lca_db34": lca_db34,
+    "lca_db10_image": lca_db10_image,
+    "lca_db10_patch": lca_db10_patch,
+    "lca_db10_no_cross": lca_db10_no_cross,
+    "lca_db10_no_similarity": lca_db10_no_similarity,
 }
 TIMM = "timm:"
 

@@ -7,6 +7,7 @@ are never targets.
 from __future__ import annotations
 
 from foveate.models.cards.agf import AGF_CARDS
+from foveate.models.cards.can import CAN_CARDS
 from foveate.models.cards.card import ModelCard, Published
 from foveate.models.cards.cervical import CERVICAL_CARDS
 from foveate.models.cards.dadrn import DADRN_CARDS
@@ -17,6 +18,7 @@ CARDS: dict[str, ModelCard] = {
     **DADRN_CARDS,
     **CERVICAL_CARDS,
     **AGF_CARDS,
+    **CAN_CARDS,
     "timm:<name>": ModelCard(
         system="timm",
         summary="any image backbone of timm with a spatial last map, such as timm:resnet18",
