@@ -17,8 +17,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from foveate.data.phantom import CLASSES, SIGN_HU, PhantomConfig, draw_patient, label_of, make_phantom
-from foveate.data.phantom_files import Scan
+from foveate.data.phantom import make_phantom
+from foveate.data.phantoms.ct import CLASSES, SIGN_HU, PhantomConfig, draw_patient, label_of
+from foveate.data.phantoms.ct_files import Scan
 from foveate.errors import UsageError
 from foveate.io import read_image, read_mask
 

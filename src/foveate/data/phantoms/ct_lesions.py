@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from foveate.data.phantom_anatomy import Anatomy, Field, Grid, Point
+from foveate.data.phantoms.ct_anatomy import Anatomy, Field, Grid, Point
 
 VISIBLE = (
     14.0  # least half-height in mm, so that the labelled slices, 20 mm apart at most, all cut the lesion
