@@ -1,19 +1,17 @@
-"""Input-level explanations and controls against hand-worked cases, slow twins, Captum and SciPy."""
+"""SmoothGrad, occlusion and controls against hand-worked cases, slow twins and Captum; what options refuse."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import scipy.ndimage
 import torch
-from captum.attr import IntegratedGradients, NoiseTunnel, Saliency
-from torch import Tensor, nn
+from captum.attr import NoiseTunnel, Saliency
+from torch import Tensor
 
-from foveate.contract import Classifier, ModelOutput, Views
 from foveate.errors import UsageError
-from foveate.explain import ExplainOptions, completeness_gap, explain_batch
-from foveate.explain.gradients import baseline_of
-from tiny_classifiers import LinearScores, PlacesCnn, PooledCnn, TwoViewCnn, images
+from foveate.explain import ExplainOptions, explain_batch
+from foveate.explain.baselines import baselines_of
+from tiny_classifiers import LinearScores, PlacesCnn, PooledCnn, images
 
 SPACES = [(6, 4), (4, 2, 6)]
 
@@ -21,107 +19,6 @@ SPACES = [(6, 4), (4, 2, 6)]
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
-
-
-class Smooth(Classifier):
-    """One view, a score without kinks, so that a path integral can be known to many digits."""
-
-    def __init__(self, pixels: int) -> None:
-        super().__init__()
-        self.input_spec = PooledCnn().input_spec
-        self.num_classes = 3
-        self.cam_feature = {}
-        self.net = nn.Sequential(nn.Flatten(), nn.Linear(pixels, 8), nn.Tanh(), nn.Linear(8, 3))
-
-    def forward(self, views: Views) -> ModelOutput:
-        return ModelOutput(self.net(views["image"]))
-
-
-# --- Baselines ------------------------------------------------------------------------------------
-
-
-def test_baselines_say_nothing_each_in_its_way() -> None:
-    x = images(2, 20, 12) + 3
-    assert not baseline_of(x, "zero").any()
-    mean = baseline_of(x, "mean")
-    np.testing.assert_allclose(mean[1, 2], np.full((20, 12), x[1, 2].numpy().mean()), rtol=1e-6)
-    assert mean.shape == x.shape
-
-
-@pytest.mark.parametrize("space", [(40, 20), (20, 10, 30)])
-def test_the_blurred_baseline_is_scipys_gaussian_of_a_tenth_of_each_side(space: tuple[int, ...]) -> None:
-    x = images(1, *space)
-    widths = [side / 10 for side in space]
-    expected = [scipy.ndimage.gaussian_filter(c, widths, mode="nearest", truncate=4) for c in x[0].numpy()]
-    np.testing.assert_allclose(baseline_of(x, "blur")[0], expected, atol=1e-5)
-
-
-# --- Integrated gradients -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("baseline", ["zero", "mean", "blur"])
-@pytest.mark.parametrize("space", SPACES)
-def test_integrated_gradients_of_a_linear_score_are_weight_times_difference(
-    baseline: str, space: tuple[int, ...]
-) -> None:
-    model = LinearScores(space, space)
-    views = {"view0": images(3, *space, channels=2), "view1": images(3, *space, channels=2, seed=1)}
-    options = ExplainOptions(baseline=baseline, ig_steps=3, batch_size=2)
-    maps = explain_batch(model, views, [2, 0], "integrated_gradients", options=options)
-    for (view, x), weight in zip(views.items(), model.weights, strict=True):
-        difference = x - baseline_of(x, baseline)
-        for position, target in enumerate([2, 0]):
-            expected = (difference * weight[target].detach()).sum(dim=1)  # over channels
-            torch.testing.assert_close(maps[view][:, position], expected, atol=1e-5, rtol=1e-5)
-
-
-def test_integrated_gradients_are_the_integral() -> None:
-    """A slow twin: the midpoint rule with 4000 points, one gradient at a time."""
-    model, x = Smooth(3 * 4 * 5), images(1, 4, 5)
-    points = 4000
-    total = torch.zeros_like(x, dtype=torch.float64)
-    for step in range(points):
-        at = ((step + 0.5) / points * x).requires_grad_()
-        total += torch.autograd.grad(model({"image": at}).logits[0, 1], at)[0]
-    expected = (total / points * x).sum(dim=1)
-    found = explain_batch(model, {"image": x}, [1], "integrated_gradients")["image"]
-    np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("baseline", ["zero", "mean", "blur"])
-def test_the_maps_of_all_views_add_up_to_the_rise_of_the_score(baseline: str) -> None:
-    model = TwoViewCnn().eval()
-    views = {"ct": images(2, 8, 8), "mr": images(2, 12, 6, seed=1)}
-    options = ExplainOptions(baseline=baseline, ig_steps=400, batch_size=100)
-    maps = explain_batch(model, views, [0, 3], "integrated_gradients", options=options)
-    total = maps["ct"].sum(dim=(2, 3)) + maps["mr"].sum(dim=(2, 3))
-    blank = {view: baseline_of(x, baseline) for view, x in views.items()}
-    with torch.no_grad():
-        rise = (model(views).logits - model(blank).logits)[:, [0, 3]]
-    assert rise.abs().min() > 1e-3, "there is something to explain"
-    torch.testing.assert_close(total, rise, rtol=0.01, atol=2e-4)
-
-
-def test_the_completeness_gap_is_captums_convergence_delta() -> None:
-    model = TwoViewCnn().eval()
-    views = {"ct": images(2, 8, 8), "mr": images(2, 12, 6, seed=1)}
-    options = ExplainOptions(baseline="mean", ig_steps=2)
-    maps = explain_batch(model, views, [0, 3], "integrated_gradients", options=options)
-    gap = completeness_gap(model, views, [0, 3], maps, options=options)
-
-    def scores(ct: Tensor, mr: Tensor) -> Tensor:
-        return model({"ct": ct, "mr": mr}).logits
-
-    for position, target in enumerate([0, 3]):
-        _, delta = IntegratedGradients(scores).attribute(
-            tuple(views.values()),
-            baselines=tuple(baseline_of(x, "mean") for x in views.values()),
-            target=target,
-            n_steps=2,
-            return_convergence_delta=True,
-        )
-        assert delta.abs().max() > 1e-4, "two steps leave a gap to compare"
-        torch.testing.assert_close(gap[:, position], delta, atol=1e-5, rtol=1e-3)
 
 
 # --- SmoothGrad -----------------------------------------------------------------------------------
@@ -170,7 +67,7 @@ def test_occlusion_is_the_mean_drop_over_covering_windows(space: tuple[int, ...]
     views = {"view0": images(2, *space, channels=2), "view1": images(2, 3, 3, channels=2, seed=1)}
     options = ExplainOptions(occlusion_window=3, occlusion_stride=2, baseline=baseline, batch_size=4)
     found = explain_batch(model, views, [2, 0], "occlusion", options=options)["view0"]
-    blank = baseline_of(views["view0"], baseline).numpy()
+    blank = baselines_of(views["view0"], "view0", options, 0)[0].numpy()
     for row in range(2):
         x = views["view0"][row].numpy()
         for position, target in enumerate([2, 0]):
@@ -243,12 +140,15 @@ def test_random_maps_are_uniform_and_belong_to_their_case_and_class() -> None:
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"ig_steps": 0}, "ig_steps must be at least 1, got 0"),
+        ({"ig_steps": 1}, "ig_steps must be at least 2, got 1"),
+        ({"baselines": 0}, "baselines must be at least 1, got 0"),
+        ({"ig_rule": "right"}, r"no ig_rule 'right'\n.*midpoint, gauss_legendre, left"),
+        ({"score": "probability"}, r"no score 'probability'\n.*logit, softmax, sigmoid"),
         ({"batch_size": -1}, "batch_size must be at least 1"),
         ({"smoothgrad_samples": 0}, "smoothgrad_samples must be at least 1"),
         ({"smoothgrad_noise": -0.1}, "smoothgrad_noise must be 0 or more"),
         ({"smoothgrad_noise": float("nan")}, "smoothgrad_noise must be 0 or more"),
-        ({"baseline": "black"}, r"no baseline 'black'\n.*zero, mean, blur"),
+        ({"baseline": "white"}, r"no baseline 'white'\n.*zero, mean, blur, black, random"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

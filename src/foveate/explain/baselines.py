@@ -25,8 +25,8 @@ def baselines_of(
         x: one view of a batch, normalized; every case has it.
         view: its name, for what black and white are in it.
         options: ``baseline``, ``baselines``, ``black``, ``white``.
-        seed: of ``random``. The noise depends on it and on the view's name, not on the case, so that cases can
-            be compared.
+        seed: of ``random``. The noise depends on it and on the view's name, not on the case, so that cases
+            can be compared.
     """
     if options.baseline == "zero":
         return [torch.zeros_like(x)]
@@ -40,7 +40,7 @@ def baselines_of(
     white = _level(x, options.white.get(view), x.amax(dim=_space(x), keepdim=True))
     draw = torch.Generator().manual_seed(seed + zlib.crc32(view.encode()))  # on the CPU: the same everywhere
     noise = [torch.rand(x.shape[1:], generator=draw).to(x) for _ in range(options.baselines)]
-    return [black + (white - black) * each for each in noise]
+    return [(black + (white - black) * each).expand(x.shape) for each in noise]
 
 
 def _space(x: Tensor) -> tuple[int, ...]:

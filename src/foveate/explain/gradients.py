@@ -18,10 +18,11 @@ from torch import Tensor
 
 from foveate.contract import Classifier, Views, given
 from foveate.errors import UsageError
+from foveate.explain.baselines import baselines_of
 from foveate.explain.isolation import isolated
-from foveate.explain.options import Baseline, ExplainOptions
+from foveate.explain.options import ExplainOptions
 
-_BLUR = 0.1  # standard deviation of the blurred baseline, as a share of each side
+_RULES = {"midpoint": "riemann_middle", "gauss_legendre": "gausslegendre", "left": "riemann_left"}
 
 
 def integrated_gradients(
@@ -155,10 +156,9 @@ def completeness(
     """
     chosen, wanted = options or ExplainOptions(), list(targets)
     with isolated(model, views) as (worker, inputs), torch.no_grad():
-        rise = _score_of(worker, inputs, chosen)[:, wanted]
-        starts = _starts(inputs, chosen, seed)
-        rise = rise - sum(_score_of(worker, start, chosen)[:, wanted] for start in starts) / len(starts)
-    total: Tensor = sum(x.flatten(2).sum(dim=2).double() for x in maps.values())
+        starts = [_score_of(worker, start, chosen) for start in _starts(inputs, chosen, seed)]
+        rise = (_score_of(worker, inputs, chosen) - torch.stack(starts).mean(dim=0))[:, wanted]
+    total = torch.stack([x.flatten(2).sum(dim=2).double() for x in maps.values()]).sum(dim=0)
     return Completeness(rise.float(), (total - rise).float())
 
 
@@ -242,7 +242,7 @@ def _starts(views: Views, options: ExplainOptions, seed: int) -> list[dict[str, 
 def _each_case(
     views: Views, targets: Sequence[int], explain: Callable[[_Case, int], dict[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """Stack the maps ``(1, *space)`` that ``explain`` gives for one case and target; zeros for missing views."""
+    """Stack the maps ``(1, *space)`` that ``explain`` gives; a view that a case lacks gets zeros."""
     maps = {view: x.new_zeros(len(x), len(targets), *x.shape[2:]) for view, x in views.items()}
     for row, case in enumerate(_cases(views)):
         for position, target in enumerate(targets):

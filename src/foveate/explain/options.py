@@ -60,9 +60,9 @@ class ExplainOptions:
     occlusion_stride: int | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "baselines", "ig_steps", "smoothgrad_samples"):
-            if (value := getattr(self, name)) < 1:
-                raise UsageError(f"{name} must be at least 1, got {value}")
+        for name, least in (("batch_size", 1), ("baselines", 1), ("ig_steps", 2), ("smoothgrad_samples", 1)):
+            if (value := getattr(self, name)) < least:
+                raise UsageError(f"{name} must be at least {least}, got {value}")
         if not 0 <= self.smoothgrad_noise < float("inf"):
             raise UsageError(f"smoothgrad_noise must be 0 or more, got {self.smoothgrad_noise}")
         for name, known in (("baseline", Baseline), ("ig_rule", Rule), ("score", Score)):
