@@ -114,7 +114,9 @@ def show_localization(found: Mapping[str, Any]) -> None:
 def show_comparison(result: Mapping[str, Any]) -> None:
     """Print the main figures of every variant, and how they differ from the reference."""
     reference = result["reference"]
-    table = _table("variant", "macro AUROC", "balanced accuracy", f"AUROC less {reference}", "interval")
+    table = _table("variant", "macro AUROC", "balanced acc.", "AUROC, paired", "interval")
+    table.columns[0].no_wrap = True
+    say(f"paired with: {reference}")
     for label, found in result["figures"].items():
         paired = result["differences"].get(label, {}).get("auroc_macro")
         beside = ("", "") if paired is None else (number(paired), interval(paired))

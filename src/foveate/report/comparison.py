@@ -98,9 +98,13 @@ def _tables(result: Json) -> Iterator[Table]:
     yield Table(
         "Figures",
         f"Mean over seeds ± standard deviation over seeds; in brackets the {level} interval of the mean, "
-        f"from {result['bootstrap']['n']} resamplings of patients.",
+        f"from {result['bootstrap']['n']} resamplings of patients. † preprocessed otherwise than the "
+        "reference.",
         ("Variant", *names),
-        tuple((label, *(_own(found[name]) for name in shown)) for label, found in result["figures"].items()),
+        tuple(
+            (label + _mark(result, label), *(_own(found[name]) for name in shown))
+            for label, found in result["figures"].items()
+        ),
     )
     yield Table(
         f"Difference to {result['reference']}",
@@ -176,6 +180,12 @@ def _cautions(result: Json) -> list[str]:
         for row in result["failures"]
     ]
     return [*failed, *result["notes"]]
+
+
+def _mark(result: Json, label: str) -> str:
+    """A dagger beside variants that see their images differently."""
+    changes = result["variants"][label]["changes"]
+    return " †" if any(line.startswith("preprocess.") for line in changes) else ""
 
 
 def _any_value(variants: Any, name: str) -> bool:
