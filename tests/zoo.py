@@ -14,6 +14,8 @@ from foveate.models import build_model
 
 CLASSES = 4
 SLICE = InputSpec(views=("ct",), dimensions="2.5", size=(64, 96))
+PHASES = InputSpec(views=("t2", "c_arterial"), dimensions="3", size=(8, 32, 32), channels=1)
+PUBLISHED = InputSpec(views=("t2",), dimensions="3", size=(16, 64, 64), channels=1)
 PAIR = InputSpec(views=("clinical", "ultrasound"), size=(64, 64))
 
 
@@ -37,6 +39,7 @@ class Tiny:
 
 _SMALL = {"width": 0.125, "depths": (1, 1, 1, 1)}
 _DENSE = {"depths": (1, 1, 1, 2), "growth": 16}
+_THIN = {"width": 0.125}
 _PAIR = {"first": "test_resnet", "second": "test_resnet"}
 ZOO: dict[str, Tiny] = {
     **{name: Tiny(name, _SMALL) for name in ("drn50", "sadrn50", "cadrn50", "dadrn50", "seresnet50")},
@@ -66,6 +69,19 @@ ZOO: dict[str, Tiny] = {
     "can-sums": Tiny("can", _PAIR | {"fusion": "sum+product", "transition": "always", "loss": "study"}),
     "can-sum": Tiny("can", _PAIR | {"fusion": "sum", "attention_loss": "none"}),
     "can-two": Tiny("can", _PAIR | {"first": "resnet10t", "fusion": "average_logits"}),
+    **{
+        name: Tiny(name, _THIN, PHASES)
+        for name in (
+            *("lca_db10", "lca_db18", "lca_db34", "lca_db10_image", "lca_db10_patch", "lca_db10_no_cross"),
+            *("lca_db10_no_similarity", "resnet3d10", "resnet3d18", "gated_mil10", "can3d10"),
+        )
+    },
+    "lca_db10-paper": Tiny("lca_db10", _THIN | {"variant": "paper"}, PUBLISHED),
+    "lca_db10-feature": Tiny("lca_db10", _THIN | {"cross": "feature", "cam": "regions"}, PHASES),
+    "lca_db10-exp_sum": Tiny("lca_db10", _THIN | {"weighting": "exp_sum", "missing": "zero"}, PHASES),
+    "gated_mil10-mlp": Tiny("gated_mil10", _THIN | {"pooling": "mlp"}, PHASES),
+    "can3d10-product": Tiny("can3d10", _THIN | {"variant": "paper", "fusion": "product"}, PHASES),
+    "resnet3d10-paper": Tiny("resnet3d10", _THIN | {"variant": "paper"}, PHASES),
     "timm:resnet18": Tiny("timm:resnet18"),
     "timm:vit_tiny_patch16_224": Tiny("timm:vit_tiny_patch16_224"),
     "timm:convnext_atto": Tiny("timm:convnext_atto"),

@@ -29,6 +29,7 @@ from foveate.models.lca_db import (
     lca_db34,
 )
 from foveate.models.residual_attention import residual_attention56, residual_attention92
+from foveate.models.volume_baselines import can3d10, gated_mil10, resnet3d10, resnet3d18
 
 MODELS: dict[str, Callable[..., Classifier]] = {
     "drn50": drn50,
@@ -53,6 +54,10 @@ MODELS: dict[str, Callable[..., Classifier]] = {
     "lca_db10_patch": lca_db10_patch,
     "lca_db10_no_cross": lca_db10_no_cross,
     "lca_db10_no_similarity": lca_db10_no_similarity,
+    "resnet3d10": resnet3d10,
+    "resnet3d18": resnet3d18,
+    "gated_mil10": gated_mil10,
+    "can3d10": can3d10,
 }
 TIMM = "timm:"
 

@@ -11,6 +11,7 @@ from foveate.models.cards.can import CAN_CARDS
 from foveate.models.cards.card import ModelCard, Published
 from foveate.models.cards.cervical import CERVICAL_CARDS
 from foveate.models.cards.dadrn import DADRN_CARDS
+from foveate.models.cards.lca_db import LCA_DB_CARDS
 
 __all__ = ["CARDS", "ModelCard", "Published", "list_models"]
 
@@ -19,6 +20,7 @@ CARDS: dict[str, ModelCard] = {
     **CERVICAL_CARDS,
     **AGF_CARDS,
     **CAN_CARDS,
+    **LCA_DB_CARDS,
     "timm:<name>": ModelCard(
         system="timm",
         summary="any image backbone of timm with a spatial last map, such as timm:resnet18",
