@@ -2,8 +2,8 @@
 
     python benchmarks/results.py busi --data ../shared/data
 
-The set is copied into the work folder as ``benchmarks/real_data.py`` says; the grid is ``benchmarks/grids/NAME.yaml``;
-the rest is ``foveate compare``. Runs that are finished are not repeated.
+The set is copied into the work folder as ``benchmarks/real_data.py`` says; the grid is
+``benchmarks/grids/NAME.yaml``; the rest is ``foveate compare``. Runs that are finished are not repeated.
 """
 
 from __future__ import annotations
