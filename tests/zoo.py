@@ -85,4 +85,19 @@ ZOO: dict[str, Tiny] = {
     "timm:resnet18": Tiny("timm:resnet18"),
     "timm:vit_tiny_patch16_224": Tiny("timm:vit_tiny_patch16_224"),
     "timm:convnext_atto": Tiny("timm:convnext_atto"),
+    "timm:resnet10t+spatial": Tiny("timm:resnet10t", {"attention": "spatial"}),
+    "timm:vit_tiny_patch16_224+channel": Tiny("timm:vit_tiny_patch16_224", {"attention": "channel"}),
+    "timm:test_resnet+dual": Tiny(
+        "timm:test_resnet", {"attention": "dual", "attention_options": {"fusion": "concat"}}
+    ),
+    "timm:convnext_atto+se": Tiny("timm:convnext_atto", {"attention": "se"}),
+    "timm:resnet10t+rca": Tiny(
+        "timm:resnet10t", {"attention": "rca", "attention_options": {"residual": "rcab"}}
+    ),
+    "timm:test_resnet+loss": Tiny("timm:test_resnet", {"attention": "loss"}),
+    "timm:convnext_atto+gated_mil": Tiny("timm:convnext_atto", {"attention": "gated_mil"}),
+    "timm:resnet10t+query_key": Tiny("timm:resnet10t", {"attention": "query_key"}),
+    "timm:resnet10t+hadamard": Tiny(
+        "timm:resnet10t", {"attention": "hadamard", "attention_options": {"partner": "test_resnet"}}
+    ),
 }

@@ -70,6 +70,10 @@ class TimmClassifier(SingleViewClassifier):
         spec: one view.
         net: from timm, with K outputs.
 
+    Attributes:
+        map_shape: ``(C, h, w)`` of ``last``.
+        averages: whether, by calculation, the logits take nothing but the average from ``last``.
+
     Raises:
         UsageError: the network cannot take this size, or has no spatial map on the way to its logits.
     """
@@ -84,6 +88,8 @@ class TimmClassifier(SingleViewClassifier):
         with _drawn_parameters(self.net.get_classifier()):
             _check_on_the_way(name, self, grid, prefix)
             self._has_linear_head = _logits_are_linear(self, grid, prefix)
+            self.averages = _logits_see_the_average(self, grid, prefix)
+        self.map_shape = tuple(grid.shape[1:])
         net.train()
 
     @property
@@ -266,6 +272,13 @@ def _logits_are_linear(model: TimmClassifier, grid: Tensor, prefix: Tensor | Non
     if not isinstance(head, nn.Linear) or head.in_features != grid.shape[1]:
         return False
     return torch.allclose(model.classify(grid, prefix), head(grid.mean(dim=(2, 3))), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def _logits_see_the_average(model: TimmClassifier, grid: Tensor, prefix: Tensor | None) -> bool:
+    """Whether the logits stay if every position holds the average."""
+    even = grid.mean(dim=(2, 3), keepdim=True).expand_as(grid)
+    return torch.allclose(model.classify(grid, prefix), model.classify(even, prefix), rtol=1e-4, atol=1e-4)
 
 
 @contextmanager

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import timm
-from pydantic import ConfigDict, ValidationError, validate_call
 
 from foveate.contract import Classifier, InputSpec
 from foveate.errors import UsageError
 from foveate.models.agf import agf, agf_resnet18, agf_resnet50
-from foveate.models.backbones import timm_classifier
+from foveate.models.attended import attended_classifier
 from foveate.models.can import can, can_densenet121, can_resnet50_densenet121
 from foveate.models.cervical import densenet121_ca
 from foveate.models.dadrn import cadrn50, dadrn50, drn50, sadrn50, seresnet50
@@ -28,6 +26,7 @@ from foveate.models.lca_db import (
     lca_db18,
     lca_db34,
 )
+from foveate.models.options import call_with_options
 from foveate.models.residual_attention import residual_attention56, residual_attention92
 from foveate.models.volume_baselines import can3d10, gated_mil10, resnet3d10, resnet3d18
 
@@ -82,31 +81,19 @@ def build_model(
     Raises:
         UsageError: unknown model, unknown option, or a value that the option does not take.
     """
-    options = options or {}
-    factory = _factory(name)
-    allowed = [option.name for option in inspect.signature(factory).parameters.values() if _is_option(option)]
-    for key in options:
-        if key not in allowed:
-            close = difflib.get_close_matches(key, allowed, n=1)
-            raise UsageError(
-                f"{name} has no option '{key}'" + (f", did you mean '{close[0]}'?" if close else ""),
-                where="model: options",
-                fix=f"its options are: {', '.join(allowed)}",
-                code="unknown-option",
-            )
-    checked = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(factory)
-    try:
-        return checked(num_classes, spec, pretrained=pretrained, **options)
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise UsageError(
-            f"{name} does not take this: {problems}", where="model: options", code="bad-option"
-        ) from error
+    return call_with_options(
+        _factory(name),
+        (num_classes, spec),
+        options or {},
+        name=name,
+        where="model: options",
+        fixed={"pretrained": pretrained},
+    )
 
 
 def _factory(name: str) -> Callable[..., Classifier]:
     if name.startswith(TIMM):
-        return partial(timm_classifier, name.removeprefix(TIMM))
+        return partial(attended_classifier, name.removeprefix(TIMM))
     if name in MODELS:
         return MODELS[name]
     close = difflib.get_close_matches(name, MODELS, n=3)
@@ -118,7 +105,3 @@ def _factory(name: str) -> Callable[..., Classifier]:
         fix=f"did you mean {' or '.join(close)}?" if close else known,
         code="unknown-model",
     )
-
-
-def _is_option(parameter: inspect.Parameter) -> bool:
-    return parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "pretrained"

@@ -13,6 +13,8 @@ from foveate.contract import InputSpec
 from foveate.errors import UsageError
 from foveate.models.backbones import timm_classifier
 
+_HEAD = 1000  # classes of the head that is thrown away: as many as most weights have, so that they fit
+
 
 class TimmTrunk(nn.Module):
     """The layers of a timm network that make its last map; all others are left out.
@@ -33,8 +35,7 @@ class TimmTrunk(nn.Module):
 
     def __init__(self, architecture: str, spec: InputSpec, *, pretrained: bool | str = False) -> None:
         super().__init__()
-        # timm's own weights go in whole, since a head of 1 class is drawn anew.
-        whole = timm_classifier(architecture, 1, spec, pretrained=pretrained)
+        whole = timm_classifier(architecture, _HEAD, spec, pretrained=pretrained)
         self.net: Any = whole.net
         self.layout = whole.layout
         self.architecture = architecture
@@ -68,23 +69,31 @@ def load_pair(
     Raises:
         UsageError: as ``TimmTrunk``; or the path does not say which weights are whose.
     """
-    where = [_own(pretrained, each, alone=len(set(architectures)) == 1) for each in architectures]
+    where = [weights_of(pretrained, each, alone=len(set(architectures)) == 1) for each in architectures]
     first, second = (
         TimmTrunk(each, spec, pretrained=path) for each, path in zip(architectures, where, strict=True)
     )
-    if _alike(first, second):
-        _shake(second, jitter)
+    set_apart(first.net, second.net, jitter)
     return first, second
 
 
-def _own(pretrained: bool | str, architecture: str, *, alone: bool) -> bool | str:
-    """Where an architecture's weights are."""
+def weights_of(pretrained: bool | str, architecture: str, *, alone: bool) -> bool | str:
+    """Where the weights of one of several networks are.
+
+    Args:
+        pretrained: True, False, or a path.
+        architecture: which one.
+        alone: all are of this architecture, so that a path may be that of its weights.
+
+    Raises:
+        UsageError: the path does not say which weights are whose.
+    """
     if isinstance(pretrained, bool):
         return pretrained
     folder = Path(pretrained).expanduser()
     if folder.is_dir():
         for found in sorted(folder.iterdir()):
-            if found.name == architecture or found.stem == architecture:
+            if architecture in (found.name, found.stem):
                 return str(found)
     if alone:
         return pretrained
@@ -96,14 +105,21 @@ def _own(pretrained: bool | str, architecture: str, *, alone: bool) -> bool | st
     )
 
 
-def _alike(first: nn.Module, second: nn.Module) -> bool:
-    ours, theirs = list(first.parameters()), list(second.parameters())
-    return len(ours) == len(theirs) and all(map(torch.equal, ours, theirs))
-
-
 @torch.no_grad()
-def _shake(module: nn.Module, share: float) -> None:
-    for parameter in module.parameters():
+def set_apart(first: nn.Module, second: nn.Module, share: float) -> None:
+    """Add noise to a network whose parameters are all those of another.
+
+    Args:
+        first: left as it is; may have further parameters.
+        second: to every tensor of weights (biases and norms not) noise is added.
+        share: standard deviation of the noise, relative to that of the tensor.
+    """
+    theirs = dict(first.named_parameters())
+    if not all(
+        name in theirs and torch.equal(value, theirs[name]) for name, value in second.named_parameters()
+    ):
+        return
+    for parameter in second.parameters():
         if parameter.ndim > 1:
             parameter.add_(share * parameter.std() * torch.randn_like(parameter))
 

@@ -23,13 +23,15 @@ CARDS: dict[str, ModelCard] = {
     **LCA_DB_CARDS,
     "timm:<name>": ModelCard(
         system="timm",
-        summary="any image backbone of timm with a spatial last map, such as timm:resnet18",
+        summary="any image backbone of timm with a spatial last map, such as timm:resnet18, with any attention "
+        "block if wanted",
         parameters=None,
         paper="that of the backbone; see timm's documentation",
         provenance=("network and weights: timm's",),
         caveats=(
             "Transformers that classify from a class token are built to average their patches instead, so "
             "that heat maps exist.",
+            "With an attention block (option attention) it is a network of ours; none is published.",
         ),
     ),
 }
