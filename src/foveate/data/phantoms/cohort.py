@@ -152,6 +152,12 @@ def tight_box(mask: Mask, label: str) -> Box:
     return Box(start, tuple(float(axis.max() + 1) for axis in places), label)
 
 
+def take_turns(index: int, seed: int, names: Sequence[str]) -> str:
+    """Class of a patient: each run of as many patients as classes has every class once, in any order."""
+    block, place = divmod(index, len(names))
+    return names[int(np.random.default_rng([seed, block, 1]).permutation(len(names))[place])]
+
+
 def present_views(rng: np.random.Generator, names: Sequence[str], missing: float) -> tuple[str, ...]:
     """Which views a case has: each is absent with a chance for which ``missing`` is the expected share.
 
