@@ -315,6 +315,7 @@ def test_the_result_is_plain_json_of_the_documented_shape(task: Task) -> None:
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert " ".join(found) == (
         "task classes split n patients without_truth bootstrap metrics per_class confusion calibration curves"
+        " by_views"
     )
     assert found["bootstrap"] == {"n": 30, "level": 0.9, "unit": "patient", "seed": 4}
     assert " ".join(found["metrics"]) == (

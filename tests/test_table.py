@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,7 @@ def test_the_columns_are_as_documented(tmp_path: Path) -> None:
     assert list(rows[0])[:5] == ["task", "case_id", "patient_id", "split", "predicted"]
     assert list(rows[0])[5:8] == [f"true:{name}" for name in CLASSES]
     assert list(rows[0])[8:11] == [f"prob:{name}" for name in CLASSES]
-    assert list(rows[0])[11:] == [f"logit:{name}" for name in CLASSES]
+    assert list(rows[0])[11:] == [*(f"logit:{name}" for name in CLASSES), "views"]
     assert [row["predicted"] for row in rows] == ["normal", "normal", "FNH"]  # the first of equals
     assert rows[2]["true:FNH"] == ""
     assert rows[1]["true:FNH"] == "1"
@@ -82,9 +83,24 @@ def test_predicted_findings_follow_their_thresholds(tmp_path: Path) -> None:
     assert _predicted(path) == ["Nodule", "Mass;Nodule"]
 
 
+def test_the_views_of_each_case_come_back_and_are_blank_where_nobody_says(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.csv"
+    views = [("t2", "c+a"), ("t2",), ()]
+    write_predictions(
+        path,
+        "multiclass",
+        CLASSES,
+        [replace(item, views=names) for item, names in zip(MULTICLASS, views, strict=True)],
+    )
+    read = read_predictions(path)
+    assert read.views == ("t2+c+a", "t2", "")
+    assert read.part("test").views == ("t2", "")
+
+
 def test_parts_keep_rows_together() -> None:
     part = PredictionTable.of("multiclass", CLASSES, MULTICLASS).part("test")
     assert part.case_ids == (MULTICLASS[1].case_id, "c")
+    assert part.views == ("", "")
     np.testing.assert_array_equal(part.probabilities, [[0.4, 0.4, 0.2], [0.1, 0.1, 0.8]])
     assert PredictionTable.of("multiclass", CLASSES, []).truth.shape == (0, 3)
 
@@ -99,6 +115,7 @@ def test_a_file_from_a_spreadsheet_is_read(tmp_path: Path) -> None:
     )
     table = read_predictions(path)
     assert (table.case_ids, table.truth.tolist(), table.logits.tolist()) == (("a",), [[1.0]], [[2.0]])
+    assert table.views == ("",)  # a file without the column is read as well
 
 
 HEADER = "task,case_id,patient_id,split,predicted,true:A,true:B,prob:A,prob:B,logit:A,logit:B\n"

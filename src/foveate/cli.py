@@ -145,9 +145,17 @@ def predict(
     manifest: Annotated[
         Path | None, typer.Option(help="Another cohort, with the study's column names, to test the model on.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="CSV for the predictions of --manifest.")] = Path(
-        "predictions.csv"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="CSV for --manifest [default: predictions.csv] or --without."),
+    ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="Withhold this view, to see what the model can do without it; repeatable."),
+    ] = None,
+    view: Annotated[
+        list[str] | None, typer.Option(help="NAME=PATH: one view of a single case; repeatable.")
+    ] = None,
 ) -> None:
     """Classify the cases of a run, another cohort, or any image.
 
@@ -155,15 +163,22 @@ def predict(
     """
     from foveate import stations, terminal
 
+    if view:
+        terminal.show_predictions(*stations.predict_views(target, view))
+        return
     if images:
         terminal.show_predictions(*stations.predict_images(target, images))
         return
-    opened = _open(target, run)
+    opened, gone, parts = _open(target, run), without or [], part or ("val", "test")
     if manifest:
-        table = stations.predict_elsewhere(opened, manifest, out, track=terminal.track)
+        written = out or Path("predictions.csv")
+        table = stations.predict_elsewhere(opened, manifest, written, without=gone, track=terminal.track)
+    elif gone:
+        written = out or opened.folder / f"predictions.without-{'+'.join(gone).replace('/', '_')}.csv"
+        table = stations.predict_without(opened, gone, written, parts, track=terminal.track)
     else:
-        table = stations.predict(opened, part or ("val", "test"), track=terminal.track)
-    written = out if manifest else opened.folder / "predictions.csv"
+        written = opened.folder / "predictions.csv"
+        table = stations.predict(opened, parts, track=terminal.track)
     terminal.say(f"{len(table.case_ids)} predictions: {written}")
 
 

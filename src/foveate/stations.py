@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from foveate.predict import PreparedCase
     from foveate.train.fit import FitResult
 
-BATCH = 32
+BATCH, VOLUME_BATCH = 32, 2  # cases at once; a volume has as many pixels as a hundred pictures
 VOLUMES = 3  # files remembered while the slices of a volume are gone through
 
 
@@ -92,16 +92,78 @@ def predict(run: Run, parts: Sequence[str] = ("val", "test"), track: Track = qui
     return read_predictions(path)
 
 
-def predict_elsewhere(run: Run, manifest: Path, out: Path, track: Track = quiet) -> PredictionTable:
+def predict_without(
+    run: Run, withheld: Sequence[str], out: Path, parts: Sequence[str] = ("val", "test"), track: Track = quiet
+) -> PredictionTable:
+    """Classify the cases of the named parts once more, with some of their views withheld.
+
+    The run's own ``predictions.csv`` and the operating points in its bundle stay as they are.
+
+    Args:
+        run: with a bundle whose model tolerates missing views.
+        withheld: names of views.
+        out: CSV to write.
+        parts: train, val or test.
+        track: shows progress.
+
+    Raises:
+        UsageError: the model has no such view, or cannot do without any.
+        AuditStopped: the model learned from patients of the test part.
+        Partial: some cases were refused, such as those that have no other view.
+    """
+    from foveate.bundle import load_bundle
+
+    with run.station("predict-without"):
+        bundle = load_bundle(run.path("bundle", made_by="train"))
+        cases = cases_of(run, run.cohort(), parts)
+        if "patient-in-two-splits" not in run.study.audit.allow:
+            refuse_known_patients(bundle, [case for case in cases if case.split == "test"])
+        predictions, refused = predict_cases(bundle, withhold(bundle, cases, withheld), track)
+        write_predictions(out, bundle.task, bundle.classes, predictions, thresholds=bundle.thresholds)
+    raise_if_partial(refused, f"predicted {len(predictions)} cases")
+    return read_predictions(out)
+
+
+def withhold(bundle: Bundle, cases: Sequence[Case], views: Sequence[str]) -> list[Case]:
+    """The cases as if they lacked some views.
+
+    Raises:
+        UsageError: the model has no such view, cannot do without any, or would be left with none.
+    """
+    if unknown := [view for view in views if view not in bundle.views]:
+        raise UsageError(
+            f"the model has no view {', '.join(map(repr, unknown))}",
+            where="--without",
+            fix=f"its views are: {', '.join(bundle.views)}",
+        )
+    if views and not (bundle.model.tolerates_missing and set(bundle.views) - set(views)):
+        raise UsageError(
+            f"{bundle.model_name} of the views {', '.join(bundle.views)} cannot do without "
+            f"{', '.join(views)}",
+            where="--without",
+            fix="train a model that tolerates missing views (`foveate models`), and leave it at least one",
+        )
+    gone = set(views)
+    return [
+        replace(case, views={name: path for name, path in case.views.items() if name not in gone})
+        for case in cases
+    ]
+
+
+def predict_elsewhere(
+    run: Run, manifest: Path, out: Path, *, without: Sequence[str] = (), track: Track = quiet
+) -> PredictionTable:
     """Classify another cohort with the model of a run, all of it as test cases.
 
     Args:
         run: with a bundle; the manifest's columns are called as in its study.
         manifest: CSV of the other cohort.
         out: CSV to write.
+        without: views to withhold.
         track: shows progress.
 
     Raises:
+        UsageError: a view cannot be withheld.
         AuditStopped: the model learned from some of these patients.
         Partial: some cases were refused; the others are in the file.
     """
@@ -121,7 +183,7 @@ def predict_elsewhere(run: Run, manifest: Path, out: Path, track: Track = quiet)
     )
     cases = [replace(case, split="test") for case in cohort.cases]
     refuse_known_patients(bundle, cases)
-    predictions, refused = predict_cases(bundle, cases, track)
+    predictions, refused = predict_cases(bundle, withhold(bundle, cases, without), track)
     write_predictions(out, bundle.task, bundle.classes, predictions, thresholds=bundle.thresholds)
     raise_if_partial(refused, f"predicted {len(predictions)} cases")
     return read_predictions(out)
@@ -176,11 +238,44 @@ def predict_images(folder: Path, images: Sequence[Path]) -> tuple[tuple[str, ...
     bundle = load_bundle(folder)
     if len(bundle.views) != 1:
         raise UsageError(
-            f"this model needs {len(bundle.views)} views a case", fix="give a manifest with a column per view"
+            f"this model has {len(bundle.views)} views: {', '.join(bundle.views)}",
+            fix=f"give one case as --view {bundle.views[0]}=PATH --view …, or a manifest",
         )
     view = bundle.views[0]
     cases = [Case(case_id=path.name, patient_id=path.name, views={view: path}) for path in images]
     return bundle.classes, [predict_case(bundle, case) for case in cases]
+
+
+def predict_views(folder: Path, views: Sequence[str]) -> tuple[tuple[str, ...], list[Prediction]]:
+    """Classify one case that is given by its views.
+
+    Args:
+        folder: a bundle, or a run that holds one.
+        views: each ``name=path``.
+
+    Returns:
+        Class names, and the prediction.
+
+    Raises:
+        UsageError: a view is not written so, is unknown to the model, or stands twice.
+        InputRefused: a view is missing that the model needs, or its file cannot be used.
+    """
+    from foveate.bundle import load_bundle
+    from foveate.predict import predict_case
+
+    bundle = load_bundle(folder)
+    given: dict[str, Path] = {}
+    for text in views:
+        name, sign, path = text.partition("=")
+        if not (sign and path) or name not in bundle.views or name in given:
+            raise UsageError(
+                f"'{text}' does not name one more of the model's views",
+                where="--view",
+                fix=f"write NAME=PATH once for each of: {', '.join(bundle.views)}",
+            )
+        given[name] = Path(path)
+    case = Case(case_id=" + ".join(given), patient_id="", views=given)
+    return bundle.classes, [predict_case(bundle, case)]
 
 
 def report(run: Run) -> Path:
@@ -238,7 +333,8 @@ def prepared_batches(
         except InputRefused as error:
             return error
 
-    batches = [cases[start : start + BATCH] for start in range(0, len(cases), BATCH)]
+    size = VOLUME_BATCH if bundle.preprocess.config.volumes else BATCH
+    batches = [cases[start : start + size] for start in range(0, len(cases), size)]
     with ThreadPoolExecutor(max_workers=2) as pool:
         ahead = [pool.submit(attempt, case) for case in (batches[0] if batches else [])]
         for number, _ in enumerate(track(batches, what)):

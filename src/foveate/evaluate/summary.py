@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,7 @@ OVERALL = {
     "ap_macro": "ap",
 }
 _PER_CLASS = ("auroc", "ap", "precision", "recall", "specificity", "f1")
+_BY_VIEWS = ("accuracy", "balanced_accuracy", "auroc_macro")
 _CURVE_POINTS = 500  # more would not show in a figure
 
 
@@ -52,8 +54,9 @@ def evaluate_predictions(
         track: shows progress.
 
     Returns:
-        Plain JSON: metrics over all classes and per class, confusion, calibration and curves. Undefined
-        values are None with a reason. Definitions stand in ``discrimination`` and ``calibration``.
+        Plain JSON: metrics over all classes and per class, confusion, calibration and curves, and the
+        main metrics by which views the cases had (``by_views``). Undefined values are None with a
+        reason. Definitions stand in ``discrimination`` and ``calibration``.
 
     Raises:
         UsageError: the part has no case, or a threshold is for no finding of this cohort.
@@ -75,6 +78,7 @@ def evaluate_predictions(
         "confusion": _confusion(known, counted.decided),
         "calibration": counted.calibrated(),
         "curves": {name: _curves(known, k) for k, name in enumerate(known.classes)},
+        "by_views": _by_views(counted, track),
     }
 
 
@@ -188,6 +192,28 @@ class _Counted:
                     f"a further class was undefined and left out in {count} of {len(lacking)} replicates"
                 )
         return "; ".join(texts)
+
+
+def _by_views(counted: _Counted, track: Track) -> dict[str, Any]:
+    """The main metrics for each set of views that cases were classified from, the most frequent first.
+
+    Empty if the predictions do not name views.
+    """
+    found: dict[str, Any] = {}
+    table = counted.table
+    if not any(table.views):
+        return found
+    for names, count in Counter(table.views).most_common():
+        same = counted
+        if count < len(table.case_ids):
+            cases = table.only(np.array([name == names for name in table.views], dtype=bool))
+            same = _Counted.of(cases, counted.thresholds, counted.bootstrap, track)
+        found[names or "unknown"] = {
+            "n": count,
+            "patients": len(set(same.table.patient_ids)),
+            "metrics": {name: same.overall(name) for name in _BY_VIEWS},
+        }
+    return found
 
 
 def _check(table: PredictionTable, split: str, thresholds: Mapping[str, float] | None) -> None:

@@ -1,8 +1,10 @@
 """The table of predictions: written once by the model, read by everything that counts.
 
 One row a case, one file a run: ``task, case_id, patient_id, split, predicted``, then ``true:<class>``,
-``prob:<class>`` and ``logit:<class>`` for each class. Numbers are written so that reading them back gives the
-same double; a blank truth is unknown. ``predicted`` is for the reader's eye and is not read back.
+``prob:<class>`` and ``logit:<class>`` for each class, then ``views``. Numbers are written so that reading
+them back gives the same double; a blank truth is unknown. ``predicted`` is for the reader's eye and is not
+read back. ``views`` names the views that the model was given, joined by ``+``; files without it are read as
+well.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self, cast, get_args
 
@@ -25,6 +27,7 @@ Floats = NDArray[np.float64]
 DEFAULT_THRESHOLD = 0.5
 _FIXED = ("task", "case_id", "patient_id", "split", "predicted")
 _BLOCKS = ("true", "prob", "logit")
+_VIEWS = "views"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class PredictionTable:
         logits: ``(N, K)`` raw scores.
         probabilities: ``(N, K)`` in [0, 1].
         truth: ``(N, K)`` 1, 0, or NaN where unknown.
+        views: of each case, the views that it was classified from, joined by ``+``; blank where that is
+            not known, as it is for all cases if nothing is given.
     """
 
     task: Task
@@ -48,6 +53,11 @@ class PredictionTable:
     logits: Floats
     probabilities: Floats
     truth: Floats
+    views: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.views:
+            object.__setattr__(self, "views", ("",) * len(self.case_ids))
 
     @classmethod
     def of(cls, task: Task, classes: Sequence[str], predictions: Sequence[Prediction]) -> Self:
@@ -65,6 +75,7 @@ class PredictionTable:
             stacked([item.logits for item in predictions]),
             stacked([item.probabilities for item in predictions]),
             stacked([item.truth for item in predictions]),
+            tuple("+".join(item.views) for item in predictions),
         )
 
     def only(self, keep: NDArray[np.bool_]) -> PredictionTable:
@@ -82,6 +93,7 @@ class PredictionTable:
             self.logits[keep],
             self.probabilities[keep],
             self.truth[keep],
+            chosen(self.views),
         )
 
     def part(self, split: str) -> PredictionTable:
@@ -122,13 +134,13 @@ def write_predictions(
     table = PredictionTable.of(task, classes, predictions)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(_header(classes))
+    writer.writerow([*_header(classes), _VIEWS])
     for row, decided in enumerate(table.decisions(thresholds)):
         predicted = ";".join(name for name, yes in zip(classes, decided, strict=True) if yes)
         truth = ("" if np.isnan(value) else int(value) for value in table.truth[row])
         numbers = (*truth, *table.probabilities[row].tolist(), *table.logits[row].tolist())
         names = (task, table.case_ids[row], table.patient_ids[row], table.splits[row], predicted)
-        writer.writerow([*names, *numbers])
+        writer.writerow([*names, *numbers, table.views[row]])
     write_atomic(path, stream.getvalue())
 
 
@@ -152,7 +164,8 @@ def read_predictions(path: Path) -> PredictionTable:
         if len(row) != len(header):
             raise _refused(path, f"row {line} has {len(row)} fields, the header {len(header)}", "bad-row")
     ordered = [(line, [row[place] for place in places]) for line, row in rows]
-    return _table(path, classes, ordered)
+    views = tuple(row[header.index(_VIEWS)] for _, row in rows) if _VIEWS in header else ()
+    return replace(_table(path, classes, ordered), views=views)
 
 
 def _header(classes: Sequence[str]) -> list[str]:
