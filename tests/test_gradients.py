@@ -1,4 +1,4 @@
-"""SmoothGrad, occlusion and controls against hand-worked cases, slow twins and Captum; what options refuse."""
+"""SmoothGrad, occlusion and controls against hand-worked cases and slow twins; what options refuse."""
 
 from __future__ import annotations
 
