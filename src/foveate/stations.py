@@ -141,7 +141,7 @@ def withhold(bundle: Bundle, cases: Sequence[Case], views: Sequence[str]) -> lis
             f"{bundle.model_name} of the views {', '.join(bundle.views)} cannot do without "
             f"{', '.join(views)}",
             where="--without",
-            fix="train a model that tolerates missing views (`foveate models`), and leave it at least one",
+            fix="train a model that tolerates missing views, and leave it at least one",
         )
     gone = set(views)
     return [

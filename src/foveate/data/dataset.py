@@ -87,8 +87,7 @@ def with_views_of(case: Case, views: Sequence[str], *, tolerant: bool) -> Case:
             where=f"case {case.case_id}",
             fix="give one of them, or leave this case out"
             if tolerant
-            else "give every view, leave this case out, or train a model that tolerates missing views "
-            "(`foveate models` says which do)",
+            else "give every view, leave this case out, or train a model that tolerates missing views",
             code="view-missing",
         )
     return replace(case, views=there)

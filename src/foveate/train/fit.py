@@ -24,7 +24,7 @@ from foveate.train.display import Display
 from foveate.train.feed import Device, Feed, channels_last
 from foveate.train.lock import run_lock
 from foveate.train.loop import Loop, TrainingState
-from foveate.train.material import Material, load_material
+from foveate.train.material import TOLERANT, Material, load_material
 from foveate.train.signals import StopRequest
 from foveate.train.study import Study, TrainConfig
 from foveate.types import Cohort
@@ -175,7 +175,8 @@ def _make_model(study: Study, cohort: Cohort) -> Classifier:
             f"views are withheld in training, but {config.name} of {len(cohort.view_names)} views cannot "
             "do without any",
             where="augment.drop_views",
-            fix="set it to 0, or choose a model that tolerates missing views (`foveate models`)",
+            fix="set it to 0, or choose a model of several views that tolerates missing ones, such as "
+            + " or ".join(TOLERANT[study.preprocess.volumes]),
         )
     for parameter in model.parameters():
         parameter.data = channels_last(parameter.data)

@@ -21,6 +21,8 @@ from foveate.train.monitor import validation_figures
 from foveate.train.study import Study
 from foveate.types import Case, Cohort
 
+#: Models that do without views a case lacks, for pictures (False) and for volumes (True).
+TOLERANT = {False: ("late_fusion", "agf_resnet18"), True: ("lca_db10", "resnet3d10")}
 _WITHOUT_EFFECT = {"workers", "cache_gb", "checkpoint_every_steps", "tensorboard"}  # on the weights
 
 
@@ -92,7 +94,7 @@ def load_material(
         tolerant=tolerant,
     )
     filled = prepared.fill(display.track)
-    _report(filled, study.audit.allow, display)
+    _report(filled, study, display)
     gone = {case.case_id for case, _ in filled.refused}
     train, val = (
         Part.of(cohort, prepared.part([case for case in cases if case.case_id not in gone]))
@@ -127,7 +129,7 @@ def _open_cache(folder: Path, gigabytes: float, display: Display) -> PreparedCac
         return None
 
 
-def _report(filled: Filled, allow: Sequence[str], display: Display) -> None:
+def _report(filled: Filled, study: Study, display: Display) -> None:
     """Say what found no room in the cache, and refuse what cannot be used unless the study allows for it."""
     if filled.without_room:
         display.say(
@@ -137,12 +139,11 @@ def _report(filled: Filled, allow: Sequence[str], display: Display) -> None:
         return
     lines = [f"  - case {case.case_id}: [{error.code}] {error.what}" for case, error in filled.refused]
     text = "\n".join([f"{len(lines)} cases cannot be used", *lines])
-    if "refused-image" not in allow:
-        raise InputRefused(
-            text,
-            fix="correct these files or leave out their rows; --allow refused-image trains without them",
-            code="refused-image",
-        )
+    if "refused-image" not in study.audit.allow:
+        fix = "correct these files or leave out their rows; --allow refused-image trains without them"
+        if any(error.code == "view-missing" for _, error in filled.refused):
+            fix += f"; {' and '.join(TOLERANT[study.preprocess.volumes])} tolerate missing views"
+        raise InputRefused(text, fix=fix, code="refused-image")
     display.say(f"note: training without {text}")
 
 
