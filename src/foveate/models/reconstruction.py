@@ -102,7 +102,7 @@ def top_tokens(importance: Float[Tensor, "B h w"], rho: float) -> Bool[Tensor, "
     speak against the truth to chance, and is the same where enough speak for it.
     """
     flat = importance.flatten(1).float()
-    count = max(1, math.ceil(rho * flat.shape[1] - 1e-9))  # 0.3 · 50 must not become 16
+    count = max(1, math.ceil(rho * flat.shape[1] - 1e-9))  # 0.07 · 100 is a little more than 7
     chosen = flat.topk(count, dim=1).indices
     return torch.zeros_like(flat, dtype=torch.bool).scatter(1, chosen, True).view_as(importance)
 
