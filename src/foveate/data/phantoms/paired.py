@@ -176,25 +176,23 @@ def _paint_scales(
 
 def _paint_hair(plane: Plane, rng: np.random.Generator, canvas: Field) -> None:
     """One dark hair, bent, across any part of the picture."""
-    middle, turn, bend = rng.uniform(-0.5, 0.5, 2), rng.uniform(0, np.pi), rng.uniform(-0.3, 0.3)
-    steps = np.linspace(-0.25, 0.25, 7)
-    points: list[Point] = []
-    for step in steps:
-        away = bend * step**2 / 0.25
-        points.append(
-            (
-                middle[0] + step * np.sin(turn) + away * np.cos(turn),
-                middle[1] + step * np.cos(turn) - away * np.sin(turn),
-            )
-        )
-    plane.paint(canvas, plane.curve(points, 0.005), (0.13, 0.09, 0.07), strength=0.75)
+    plane.paint(canvas, plane.curve(_arc(rng), 0.005), (0.13, 0.09, 0.07), strength=0.75)
+
+
+def _arc(rng: np.random.Generator) -> list[Point]:
+    """Points on a bent line, half a side long, anywhere."""
+    middle, turn, bend = rng.uniform(-0.5, 0.5, 2), rng.uniform(0, 2 * np.pi), rng.uniform(-1.2, 1.2)
+    steps = np.linspace(-0.25, 0.25, 9)
+    y = middle[0] + steps * np.sin(turn) + bend * steps**2 * np.cos(turn)
+    x = middle[1] + steps * np.cos(turn) - bend * steps**2 * np.sin(turn)
+    return list(zip(y, x, strict=True))
 
 
 def _ultrasound(
     plane: Plane, rng: np.random.Generator, lesion: _Lesion, *, cystic: bool, config: PairedConfig
 ) -> Field:
     """Echoes of the dermis with fibres and vessels, the lesion's echo-poor bulk, and speckle."""
-    canvas = np.full((plane.size, plane.size), rng.uniform(0.52, 0.66), dtype=np.float32)
+    canvas = np.full((plane.size, plane.size), rng.uniform(0.48, 0.58), dtype=np.float32)
     canvas += 0.05 * plane.noise(rng, 0.08)
     for _ in range(rng.integers(5, 10)):  # bundles of fibres, brighter
         start, stop = rng.uniform(-0.6, 0.6, (2, 2))
@@ -206,25 +204,23 @@ def _ultrasound(
             soft=0.01,
         )
     for _ in range(rng.integers(1, 4)):  # vessels, without echoes
-        start, turn = rng.uniform(-0.45, 0.45, 2), rng.uniform(0, 2 * np.pi)
-        stop = start + rng.uniform(0.15, 0.4) * np.array([np.sin(turn), np.cos(turn)])
-        tube = plane.line(tuple(start), tuple(stop), rng.uniform(0.02, 0.04))
-        plane.paint(canvas, np.maximum(tube, 0.02 - lesion.surface), 0.1)
+        tube = plane.curve(_arc(rng), rng.uniform(0.018, 0.032))
+        plane.paint(canvas, np.maximum(tube, 0.02 - lesion.surface), 0.14, soft=0.015)
     bulk = rng.uniform(0.30, 0.38)
     plane.paint(canvas, lesion.surface, bulk + 0.02 * plane.noise(rng, 0.02), soft=0.012)
     if cystic:
         _paint_cysts(plane, rng, canvas, lesion, bulk, config.contrast)
     speckle = ndimage.gaussian_filter(rng.standard_normal((2, plane.size, plane.size)), (0, 0.7, 0.9))
     speckle = np.hypot(*(speckle / speckle.std())) / np.sqrt(np.pi / 2)
-    share = 0.3 + 0.5 * config.difficulty
+    share = 0.22 + 0.4 * config.difficulty
     return np.asarray(canvas * (1 - share + share * speckle) * rng.uniform(0.85, 1.15), dtype=np.float32)
 
 
 def _paint_cysts(
     plane: Plane, rng: np.random.Generator, canvas: Field, lesion: _Lesion, bulk: float, contrast: float
 ) -> None:
-    """Chambers without echoes behind bright walls; the bulk between is brighter, so the mean stays the same."""
-    plane.paint(canvas, lesion.surface, bulk + 0.14 * contrast, soft=0.012)
+    """Chambers without echoes behind bright walls; brighter bulk between them keeps the mean alike."""
+    plane.paint(canvas, lesion.surface, bulk + 0.08 * contrast + 0.02 * plane.noise(rng, 0.02), soft=0.012)
     placed: list[tuple[Point, float]] = []
     for _ in range(60):
         size = lesion.radius * rng.uniform(0.2, 0.36)
