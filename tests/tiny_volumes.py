@@ -125,5 +125,4 @@ def study(folder: Path, model: str = "mean_of_views", **sections: Any) -> dict[s
         "train": {"epochs": 2, "batch_size": 4, "accelerator": "cpu", "precision": "32", "lr": 0.01},
         "evaluate": {"bootstrap": 100},
     }
-    return {name: {**value, **sections.get(name, {})} if isinstance(value, dict) else value
-            for name, value in base.items()}  # fmt: skip
+    return base | {name: {**base[name], **values} for name, values in sections.items()}

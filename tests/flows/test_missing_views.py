@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from foveate import stations
@@ -122,9 +121,8 @@ def test_one_case_is_given_by_its_views(run: Run) -> None:
         stations.predict_images(run.folder, [folder / "venous" / "00.nii.gz"])
 
 
-def fitted(folder: Path, model: str, **sections: Any) -> Any:
-    (folder / "study.yaml").write_text(yaml.safe_dump(study(folder, model, **sections)))
-    made = Run.create(Study.load(folder / "study.yaml"), folder / "run")
+def fitted(folder: Path, model: str, *allow: str, **sections: Any) -> Any:
+    made = Run.create(Study.model_validate(study(folder, model, **sections)), folder / "run").allowing(allow)
     stations.audit(made).raise_if_stopped()
     stations.split(made)
     return stations.train(made)
@@ -145,10 +143,11 @@ def test_a_model_that_needs_every_view_lists_the_cases_that_lack_one(
         fitted(tmp_path, "every_view", **whole)
     assert caught.value.code == "refused-image"
     assert all(f"case {case}: [view-missing]" in str(caught.value) for case in lacking)
-    allowed = fitted(tmp_path, "every_view", **whole, audit={"allow": ["refused-image"]})
+    (tmp_path / "run" / "study.yaml").unlink()
+    allowed = fitted(tmp_path, "every_view", "refused-image", **whole)
     assert {case.case_id for case, _ in allowed.filled.refused} == set(lacking)
     with pytest.raises(UsageError, match="cannot do without any"):
-        fitted(tmp_path, "every_view", split={"test": 0})
+        fitted(tmp_path / "other", "every_view", data={"manifest": str(manifest)})
 
 
 def test_a_view_that_no_training_case_has_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
