@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from foveate.models.attention import ChannelAttention, Normalization, SpatialAttention, SqueezeExcite
+from foveate.models.attention import (
+    ChannelAttention,
+    DualAttention,
+    Normalization,
+    QueryKeyAttention,
+    Residual,
+    ResidualChannelAttention,
+    SpatialAttention,
+    SqueezeExcite,
+)
 
 NORMALIZATIONS: tuple[Normalization, ...] = ("sigmoid", "softmax")
 each_normalization = pytest.mark.parametrize("normalization", NORMALIZATIONS)
@@ -207,3 +216,85 @@ def test_squeeze_excitation_equals_its_formula() -> None:
     assert hidden.shape == (2, 2)
     torch.testing.assert_close(gate, expected)
     torch.testing.assert_close(y, x * expected[:, :, None, None])
+
+
+def test_query_key_attention_equals_its_formula_position_by_position() -> None:
+    """Six positions read the four that are left of twelve after pooling."""
+    block = _drawn(QueryKeyAttention(4, key_channels=3, pooled=2))
+    x, context = _map(2, 4, 2, 3), _map(2, 4, 2, 6, seed=1)
+    y, attention = block(x, context)
+    assert attention.weights.shape == (2, 2, 3, 2, 2)
+    assert attention.normalized_over == (3, 4)
+    pooled = context.unflatten(3, (2, 3)).mean(dim=4)
+    y = y.detach()
+    for image in range(2):
+        q, k, v = (
+            (conv.weight[:, :, 0, 0] @ each[image].flatten(1) + conv.bias[:, None]).detach()
+            for conv, each in ((block.query, x), (block.key, pooled), (block.value, pooled))
+        )
+        for i in range(6):
+            scores = [float(q[:, i] @ k[:, j]) / math.sqrt(3) for j in range(4)]
+            alpha = [math.exp(score) / sum(map(math.exp, scores)) for score in scores]
+            torch.testing.assert_close(
+                attention.weights[image].flatten(2).flatten(0, 1)[i], torch.tensor(alpha)
+            )
+            gathered = sum(alpha[j] * v[:, j] for j in range(4))
+            added = (block.beta * (block.out.weight[:, :, 0, 0] @ gathered + block.out.bias)).detach()
+            torch.testing.assert_close(y[image].flatten(1)[:, i], x[image].flatten(1)[:, i] + added)
+
+
+def test_query_key_attention_is_scaled_dot_product_attention() -> None:
+    block = _drawn(QueryKeyAttention(8))
+    x = _map(2, 8, 3, 4)
+    q, k, v = (conv(x).flatten(2).mT for conv in (block.query, block.key, block.value))
+    gathered = nn.functional.scaled_dot_product_attention(q, k, v).mT.unflatten(2, (3, 4))
+    torch.testing.assert_close(block(x, x)[0], x + block.beta * block.out(gathered))
+
+
+def test_a_fresh_query_key_block_is_the_identity_and_as_large_as_specified() -> None:
+    """One of the two reads of a modality: query, key, value of 4128 and an output of 4224 parameters."""
+    block = QueryKeyAttention(128)
+    assert sum(parameter.numel() for parameter in block.parameters()) == 3 * 4128 + 4224 + 1
+    x = _map(1, 128, 16, 28)
+    y, attention = block(x, x)
+    assert torch.equal(y, x)
+    assert attention.weights.shape == (1, 16, 28, 14, 14)
+    total = attention.weights.sum(dim=(3, 4))
+    torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("residual", ["none", "skip", "rcab"])
+def test_residual_channel_attention_equals_its_formula(residual: Residual) -> None:
+    block, x = _drawn(ResidualChannelAttention(32, residual=residual)), _map(2, 32, 5, 3)
+    y, attention = block(x)
+    u = x
+    if residual == "rcab":
+        first, second = block.body[0], block.body[2]
+        hidden = nn.functional.conv2d(x, first.weight, first.bias, padding=1).clamp(min=0)
+        u = nn.functional.conv2d(hidden, second.weight, second.bias, padding=1)
+    hidden = (u.flatten(2).mean(dim=2) @ block.gates.fc1.weight[:, :, 0, 0].T + block.gates.fc1.bias).relu()
+    gates = 1 / (1 + torch.exp(-(hidden @ block.gates.fc2.weight[:, :, 0, 0].T + block.gates.fc2.bias)))
+    torch.testing.assert_close(attention.weights, gates)
+    expected = u * gates[:, :, None, None]
+    torch.testing.assert_close(y, expected if residual == "none" else x + expected)
+
+
+def test_channel_attention_of_32_channels_has_162_parameters_and_half_gates_without_weights() -> None:
+    """Two hidden units (specification of the cervical comparison, 5.3 and 5.7)."""
+    block, x = ResidualChannelAttention(32), _map(1, 32, 4, 4)
+    assert sum(parameter.numel() for parameter in block.parameters()) == 162
+    for parameter in block.parameters():
+        nn.init.zeros_(parameter)
+    assert torch.equal(block(x)[1].weights, torch.full((1, 32), 0.5))
+    nn.init.constant_(block.gates.fc2.bias, 40.0)
+    assert torch.equal(block(x)[0], x)
+
+
+def test_a_fresh_dual_block_hands_on_its_input_once_per_path() -> None:
+    x = _map(2, 6, 3, 4)
+    fused, maps, attention = DualAttention(6, spatial="sigmoid", channel="softmax")(x)
+    assert torch.equal(fused, 2 * x)
+    assert set(maps) == {"spatial", "channel"}
+    assert [each.name for each in attention] == ["spatial_attention", "channel_attention"]
+    joined, _, _ = DualAttention(6, spatial="sigmoid", channel="sigmoid", fusion="concat")(x)
+    assert torch.equal(joined, torch.cat([x, x], dim=1))

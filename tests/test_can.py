@@ -258,8 +258,9 @@ def test_attention_maps_are_unit_vectors_of_summed_magnitudes() -> None:
     model = _build().eval()
     with torch.no_grad():
         output = model(_views())
-    assert [each.name for each in output.attention] == ["first_attention", "second_attention"]
-    for key, attention in zip(("first", "second"), output.attention, strict=True):
+    names = ("first", "second", "crossed")
+    assert [each.name for each in output.attention] == [f"{name}_attention" for name in names]
+    for key, attention in zip(names, output.attention, strict=True):
         summed = output.features[key].abs().sum(dim=1)
         length = summed.square().sum(dim=(1, 2), keepdim=True).sqrt()
         torch.testing.assert_close(attention.weights, summed / length)

@@ -123,7 +123,7 @@ def attended_classifier(
     Args:
         architecture, num_classes, spec, global_pool, drop_rate, drop_path_rate: as for ``timm_classifier``.
         pretrained: as there; with a partner (``hadamard``) of another architecture, as for ``can``.
-        attention: the block; each name is a function of ``foveate.models.placed``, and that function's keyword
+        attention: the block; each name is a function of ``foveate.models.placed``, whose keyword
             arguments are its options.
         attention_options: of the block.
 

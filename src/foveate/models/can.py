@@ -14,6 +14,7 @@ validation mean AUROC; ImageNet weights; horizontal flips.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -81,8 +82,8 @@ class CrossAttentionClassifier(SingleViewClassifier):
     classification loss of its own, whose logits are averaged.
 
     Hands out the features ``first`` (A), ``second`` (B) and ``crossed`` (what is pooled; for
-    ``average_logits`` A and B as channels), and, in evaluation mode, the attention of each branch,
-    ``first_attention`` and ``second_attention``, ``(B, h, w)``: Σ_c |A_c| divided by its L2 norm.
+    ``average_logits`` A and B as channels), and, in evaluation mode, the attention of each of the three,
+    ``first_attention`` and so on, ``(B, h, w)``: the sum of magnitudes over the channels, of L2 norm 1.
 
     Args:
         name: for errors.
@@ -148,7 +149,7 @@ class CrossAttentionClassifier(SingleViewClassifier):
         return CrossOutput(
             logits=logits,
             features={"first": first, "second": second, "crossed": crossed},
-            attention=() if self.training else _shown(first, second),
+            attention=() if self.training else _shown({"first": first, "second": second, "crossed": crossed}),
             branch_logits=branches,
         )
 
@@ -278,13 +279,13 @@ def _magnitude(features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B h w"]:
     return features.float().abs().sum(dim=1)
 
 
-def _shown(first: Tensor, second: Tensor) -> tuple[AttentionMap, ...]:
-    """The attention of each branch, of length 1 as a vector."""
+def _shown(features: Mapping[str, Tensor]) -> tuple[AttentionMap, ...]:
+    """The attention of each map, of length 1 as a vector."""
     found = []
-    for name, features in (("first_attention", first), ("second_attention", second)):
-        magnitude = _magnitude(features)
+    for name, each in features.items():
+        magnitude = _magnitude(each)
         unit = functional.normalize(magnitude.flatten(1), dim=1, eps=_TINY).view_as(magnitude)
-        found.append(AttentionMap(name, unit))
+        found.append(AttentionMap(f"{name}_attention", unit))
     return tuple(found)
 
 

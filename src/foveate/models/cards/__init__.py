@@ -23,8 +23,7 @@ CARDS: dict[str, ModelCard] = {
     **LCA_DB_CARDS,
     "timm:<name>": ModelCard(
         system="timm",
-        summary="any image backbone of timm with a spatial last map, such as timm:resnet18, with any attention "
-        "block if wanted",
+        summary="any image backbone of timm with a spatial last map, such as timm:resnet18; option attention",
         parameters=None,
         paper="that of the backbone; see timm's documentation",
         provenance=("network and weights: timm's",),
