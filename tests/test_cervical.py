@@ -18,6 +18,7 @@ from torchvision.models import densenet121
 
 from foveate.contract import InputSpec
 from foveate.errors import UsageError
+from foveate.explain import explain_batch
 from foveate.models import build_model
 from foveate.models.cards import CARDS
 from foveate.models.cards.cervical import CERVICAL_CARDS, REBUILT
@@ -199,6 +200,21 @@ def test_logits_are_the_linear_head_on_the_averaged_map(placement: str) -> None:
             pooled @ model.linear_head.weight.T + model.linear_head.bias, output.logits
         )
     assert model.train()({"image": _noise(2, 3, 64, 64)}).attention == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("densenet121_ca", SMALL), ("residual_attention56", {"width": 0.125})]
+)
+def test_grad_cam_is_the_cam_over_the_number_of_places(name: str, options: Mapping[str, Any]) -> None:
+    torch.manual_seed(0)
+    model, views = build_model(name, 3, SPEC, options=options).eval(), {"image": _noise(2, 3, 64, 64)}
+    output = model(views)
+    features = output.features["last"]
+    found = {each: explain_batch(model, views, [1], each)["image"][:, 0] for each in ("cam", "gradcam")}
+    (gradients,) = torch.autograd.grad(output.logits[:, 1].sum(), features)
+    expected = (gradients.mean(dim=(2, 3), keepdim=True) * features).sum(dim=1).detach()
+    torch.testing.assert_close(found["gradcam"], expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found["cam"] / features[0, 0].numel(), expected, rtol=1e-4, atol=1e-6)
 
 
 # --- weights ----------------------------------------------------------------------------------------------
