@@ -24,7 +24,7 @@ from typing import ClassVar
 import numpy as np
 from scipy import ndimage
 
-from foveate.data.phantoms.chest_anatomy import Chest, draw_chest
+from foveate.data.phantoms.chest_anatomy import BELLY, Chest, draw_chest
 from foveate.data.phantoms.cohort import (
     CohortConfig,
     Drawn,
@@ -37,7 +37,6 @@ from foveate.data.phantoms.cohort import (
 from foveate.data.phantoms.drawing import Field, Plane, Point, sign, to_pixels
 from foveate.types import Box, Track, quiet
 
-LAYOUT_VIEWS = ("image",)
 STAYS = 0.85  # chance that a patient's finding is still, or already, there in one of the images
 
 
@@ -56,24 +55,24 @@ class ChestConfig(CohortConfig):
 
 def make_chest(out: Path, config: ChestConfig, track: Track = quiet) -> Path:
     """Write the cohort: images, ``boxes.csv`` and, last, ``manifest.csv``, whose path is returned."""
-    layout = Layout(tuple(FINDINGS), LAYOUT_VIEWS)
+    layout = Layout(tuple(FINDINGS), ("image",))
     return write_cohort(out, "chest", config, layout, draw_patient, track=track)
 
 
 def draw_findings(rng: np.random.Generator) -> tuple[str, ...]:
     """The findings of one patient, in the order of ``FINDINGS``."""
-    if rng.random() < 0.28:
+    if rng.random() < 0.25:
         return ()
     coins = dict(zip(FINDINGS, rng.random(len(FINDINGS)), strict=True))
     heart = coins["cardiomegaly"] < 0.32
     fluid = coins["effusion"] < (0.65 if heart else 0.26)
-    air = coins["pneumothorax"] < (0.03 if heart or fluid else 0.28)
+    air = coins["pneumothorax"] < (0.03 if heart or fluid else 0.34)
     present = {
         "cardiomegaly": heart,
         "effusion": fluid,
-        "infiltration": coins["infiltration"] < (0.6 if fluid else 0.32),
-        "mass": coins["mass"] < 0.18,
-        "nodule": coins["nodule"] < 0.27,
+        "infiltration": coins["infiltration"] < (0.6 if fluid else 0.36),
+        "mass": coins["mass"] < 0.24,
+        "nodule": coins["nodule"] < 0.34,
         "pneumothorax": air,
     }
     return tuple(name for name in FINDINGS if present[name])
@@ -154,10 +153,10 @@ def _effusion(
     height = rng.uniform(0.13, 0.22) * (1.15 - 0.35 * config.difficulty)
     outward = np.clip((plane.x * side - 0.08) / 0.24, 0, 1)
     level = chest.base - height * (0.45 + 0.75 * outward**2)
-    fluid = np.maximum(chest.lung(side), level - plane.y)
-    plane.paint(
-        canvas, fluid, 0.68 + 0.02 * plane.noise(rng, 0.03), strength=0.55 + 0.35 * config.contrast, soft=0.02
-    )
+    fluid = np.maximum.reduce([chest.lung(side), level - plane.y, -chest.heart])
+    seen = np.maximum(chest.lung(side) - 0.012, level - plane.y)
+    density, strength = BELLY + 0.02 * plane.noise(rng, 0.03), 0.55 + 0.35 * config.contrast
+    plane.paint(canvas, np.maximum(seen, -chest.heart), density, strength=strength, soft=0.015)
     return np.asarray(fluid < 0)
 
 
@@ -199,7 +198,7 @@ def _pneumothorax(
     """The lung has come off the wall already (``Chest.lungs``); its edge is a thin line."""
     line = np.maximum(np.abs(chest.collapsed) - 0.004, chest.lung(chest.air_side) + 0.004)
     canvas += 0.22 * config.contrast * plane.cover(line)
-    return np.asarray(chest.crescent < 0)
+    return np.asarray(chest.crescent < -0.006)  # without the slit where it ends
 
 
 def _visible(cloud: Mask, inside: Field) -> Mask:
