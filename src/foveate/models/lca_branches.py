@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from foveate.contract import AttentionMap
 from foveate.models.resnet3d import STRIDE, Depth, Missing, ResidualTrunk3d, initialise, last_depth
 from foveate.models.tiles import Tiling
 
@@ -132,3 +133,16 @@ class PatchBranch(nn.Module):
         last = self.trunk(tiles, present.repeat_interleave(self.tiling.number, dim=0))
         joined = self.tiling.join(last)
         return Instances(joined, self.tiling.average(joined), None)
+
+
+def shares_of_tiles(
+    values: Float[Tensor, "B N C"], alpha: Float[Tensor, "B N"], tiling: Tiling
+) -> Float[Tensor, "B C 1 rows cols"]:
+    """``N α_n x_n`` at the place of each tile: a map whose average is the pooled ``Σ_n α_n x_n``."""
+    shares = tiling.number * alpha[:, :, None] * values.to(alpha.dtype)
+    return tiling.grid(shares).permute(0, 3, 1, 2)[:, :, None]
+
+
+def lay_over_tiles(name: str, alpha: Float[Tensor, "B N"], tiling: Tiling) -> AttentionMap:
+    """Weights of tiles as a map ``(B, 1, rows, cols)`` that sums to one."""
+    return AttentionMap(name, tiling.grid(alpha)[:, None], (1, 2, 3))

@@ -25,7 +25,15 @@ from torch import Tensor, nn
 from foveate.contract import AttentionMap, InputSpec, ModelOutput, Views
 from foveate.errors import UsageError
 from foveate.models.attention import LossBasedAttention, Weighting
-from foveate.models.lca_branches import ImageBranch, Instances, PatchBranch, TrunkPlan, Variant
+from foveate.models.lca_branches import (
+    ImageBranch,
+    Instances,
+    PatchBranch,
+    TrunkPlan,
+    Variant,
+    lay_over_tiles,
+    shares_of_tiles,
+)
 from foveate.models.lca_objective import LcaObjective, LcaOutput, Loss, Reduction
 from foveate.models.lca_weights import load_weights
 from foveate.models.resnet3d import Depth, Missing, stage_widths
@@ -81,9 +89,9 @@ class LcaDb(VolumesClassifier):
     * ``regions_image``, ``regions_patch``: each branch's part of it; HiResCAM on one gives the region map
       ``m_n = α_n (W_c · x_n)`` of that branch.
 
-    The attention maps ``alpha_image`` and ``alpha_patch`` are (B, rows, cols) and sum to one; they are
-    handed out in training too, where the loss needs them. Instance scores, attention, pooling and logits
-    are computed in float32 under autocast.
+    The attention maps ``alpha_image`` and ``alpha_patch``, and with both branches ``alpha``, their mean, are
+    (B, 1, rows, cols) as ``regions`` is, and sum to one; they are handed out in evaluation. Instance scores,
+    attention, pooling and logits are computed in float32 under autocast.
 
     Args:
         name: for errors.
@@ -157,10 +165,7 @@ class LcaDb(VolumesClassifier):
         return LcaOutput(
             logits=logits,
             features={f"{name}_map": part.map for name, part in found.items()} | regions,
-            attention=tuple(
-                AttentionMap(f"alpha_{name}", self.tiling.grid(value), (1, 2))
-                for name, value in weights.items()
-            ),
+            attention=() if self.training else self._alphas(weights),
             instances={name: bag.logits for name, bag in bags.items()},
             weights=weights,
         )
@@ -170,14 +175,20 @@ class LcaDb(VolumesClassifier):
         assert isinstance(output, LcaOutput)
         return self.terms(output, targets, progress, self.criterion)
 
+    def _alphas(self, weights: dict[str, Tensor]) -> tuple[AttentionMap, ...]:
+        """Attention maps of the branches and, of two, their mean."""
+        maps = {f"alpha_{name}": value for name, value in weights.items()}
+        if len(maps) == 2:
+            maps["alpha"] = torch.stack(list(weights.values())).mean(dim=0)
+        return tuple(lay_over_tiles(name, value, self.tiling) for name, value in maps.items())
+
     def _regions(self, found: dict[str, Instances], weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """``regions``, and with two branches the part of each."""
         together = torch.stack(list(weights.values())).sum(dim=0)
         parts = {}
         for name, part in found.items():
             alpha = together if self.plan.exchange else weights[name]
-            shares = self.tiling.number * alpha[:, :, None] * part.values.to(alpha.dtype)
-            parts[f"regions_{name}"] = self.tiling.grid(shares).permute(0, 3, 1, 2)[:, :, None]
+            parts[f"regions_{name}"] = shares_of_tiles(part.values, alpha, self.tiling)
         total = torch.stack(list(parts.values())).sum(dim=0)
         return {**(parts if len(parts) == 2 else {}), "regions": total}
 

@@ -70,8 +70,8 @@ def make_tiling(size: tuple[int, ...], tile: int) -> Tiling:
     """Tiles for pictures of a size: about ``tile`` pixels each way, at least two a side.
 
     Edges are whole multiples of 8, the stride of the residual trunk. Of those from ¾ to 1½ of the wish,
-    the one that changes the picture's size least is taken, and of equals the nearest to the wish. So 128
-    is 4 tiles of 32, 64 is 2 of 32, 48 is 2 of 24, 80 is 2 of 40.
+    the one that changes the picture's size least is taken, of equals the nearest to the wish, then the
+    larger. So 128 is 4 tiles of 32, 64 is 2 of 32, 48 is 2 of 24, 80 is 2 of 40.
 
     Args:
         size: ``(..., H, W)`` of the input.
@@ -86,6 +86,6 @@ def _divide(length: int, tile: int) -> tuple[int, int]:
     wish = min(tile, length / 2)
     least, most = math.ceil(0.75 * wish / STRIDE), math.floor(1.5 * wish / STRIDE)
     edges = [STRIDE * count for count in range(least, most + 1)] or [STRIDE * math.ceil(wish / STRIDE)]
-    counts = {edge: max(2, math.ceil(length / edge)) for edge in edges}
-    edge = min(edges, key=lambda edge: (abs(counts[edge] * edge - length), abs(edge - wish), edge))
+    counts = {edge: max(2, math.floor(length / edge + 0.5)) for edge in edges}
+    edge = min(edges, key=lambda edge: (abs(counts[edge] * edge - length), abs(edge - wish), -edge))
     return counts[edge], edge

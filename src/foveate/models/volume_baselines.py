@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
-from foveate.contract import AttentionMap, InputSpec, ModelOutput, Views
+from foveate.contract import InputSpec, ModelOutput, Views
 from foveate.models.attention import GatedAttentionMIL, InstancePooling
-from foveate.models.lca_branches import PatchBranch, TrunkPlan, Variant
+from foveate.models.lca_branches import PatchBranch, TrunkPlan, Variant, lay_over_tiles, shares_of_tiles
 from foveate.models.resnet3d import Depth, Missing, ResidualTrunk3d, stage_widths
 from foveate.models.tiles import make_tiling
 from foveate.models.volumes import VolumesClassifier, no_download
@@ -113,12 +113,10 @@ class GatedMil(VolumesClassifier):
         tiling, found = self.branch.tiling, self.branch(x, present)
         with torch.autocast(x.device.type, enabled=False):
             alpha = self.attention(found.values).weights
-            shares = tiling.number * alpha[:, :, None] * found.values.to(alpha.dtype)
-            regions = tiling.grid(shares).permute(0, 3, 1, 2)[:, :, None]
+            regions = shares_of_tiles(found.values, alpha, tiling)
             logits = self.head(regions.flatten(2).mean(dim=2))
-        attention = AttentionMap("alpha_patch", tiling.grid(alpha), (1, 2))
-        features = {"patch_map": found.map, "regions": regions}
-        return ModelOutput(logits, features, () if self.training else (attention,))
+        attention = () if self.training else (lay_over_tiles("alpha", alpha, tiling),)
+        return ModelOutput(logits, {"patch_map": found.map, "regions": regions}, attention)
 
 
 class Can3d(VolumesClassifier):
