@@ -17,8 +17,8 @@ __all__ = ["CARDS", "ModelCard", "Published", "list_models"]
 
 CARDS: dict[str, ModelCard] = {
     **DADRN_CARDS,
-    **CERVICAL_CARDS,
     **AGF_CARDS,
+    **CERVICAL_CARDS,
     **CAN_CARDS,
     **LCA_DB_CARDS,
     "timm:<name>": ModelCard(
