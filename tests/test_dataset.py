@@ -29,6 +29,7 @@ from foveate.preprocess import Preprocess
 from foveate.settings import PreprocessConfig
 from foveate.types import Case, Cohort, Geometry
 from tiny_training import CLASSES, tiny_cohort, write_pictures
+from tiny_volumes import write_volume
 
 SIZE = Preprocess(PreprocessConfig(size=(16, 16)))
 ENTRY_BYTES = 1 * 16 * 16 * 2 + 128 + 4  # grey float16, the header of .npy, the CRC
@@ -269,6 +270,73 @@ def test_grey_and_colour_pictures_share_a_batch(tmp_path: Path) -> None:
     batch = PreparedCases(cases, ("image",), SIZE, None).batch([0, 1])["image"]
     assert batch.shape == (2, 3, 16, 16)
     assert torch.equal(batch[0, 0], batch[0, 2]) and not torch.equal(batch[1, 0], batch[1, 2])
+
+
+def test_missing_views_are_rows_of_nan_from_the_cache_and_fresh(tmp_path: Path) -> None:
+    one, two, three = write_pictures(tmp_path / "images", count=3)
+    colour = tmp_path / "colour.png"
+    Picture.fromarray(np.random.default_rng(0).integers(0, 255, (20, 20, 3), dtype=np.uint8)).save(colour)
+    cases = (
+        Case("both", "a", {"ct": one, "t2": two}),
+        Case("ct", "b", {"ct": colour}),
+        Case("t2", "c", {"t2": three}),
+        Case("none", "d", {"dwi": one}),
+    )
+    cache = PreparedCache(tmp_path / "cache", 10**9)
+    kept = PreparedCases(cases, ("ct", "t2"), SIZE, cache, tolerant=True)
+    filled = kept.fill()
+    assert (filled.made, [case.case_id for case, _ in filled.refused]) == (3, ["none"])
+    assert "at least one of the views ct, t2" in filled.refused[0][1].what
+    usable = kept.part(cases[:3])
+    again = PreparedCases(cases[:3], ("ct", "t2"), SIZE, cache, tolerant=True)
+    assert (again.fill().found, usable.tolerant) == (3, True)
+    batch = usable.batch([2, 0, 1])
+    assert {name: tuple(view.shape) for name, view in batch.items()} == {
+        "ct": (3, 3, 16, 16),
+        "t2": (3, 1, 16, 16),
+    }
+    for name, absent in {"ct": [True, False, False], "t2": [False, False, True]}.items():
+        gone = batch[name].flatten(1).isnan()
+        assert gone.all(dim=1).tolist() == gone.any(dim=1).tolist() == absent
+    assert torch.equal(batch["t2"][1], SIZE.prepare(read_image(two)).tensor)
+    fresh = PreparedCases(cases[:3], ("ct", "t2"), SIZE, None, tolerant=True).batch([2, 0, 1])
+    for name, view in batch.items():
+        assert view.dtype == torch.float16
+        np.testing.assert_array_equal(view, fresh[name])
+    assert usable.batch([1, 1])["t2"].isnan().all()  # a batch in which nobody has it
+    with pytest.raises(InputRefused, match="missing: t2"):
+        PreparedCases(cases, ("ct", "t2"), SIZE, None).batch([1])
+
+
+def test_volumes_of_any_shape_make_one_batch_and_views_differ_in_their_entries(tmp_path: Path) -> None:
+    config = PreprocessConfig.model_validate(
+        {"size": [4, 12, 12], "views": {"t2": {"percentiles": [0, 100], "organ_crop": True}}}
+    )
+    slab = Preprocess(config)
+    values = np.random.default_rng(0).random((6, 20, 18)).astype(np.float32)
+    file = write_volume(tmp_path / "a.nii.gz", values)
+    other = write_volume(tmp_path / "b.nii.gz", values[:3, :10])
+    organ = np.zeros(values.shape, np.uint8)
+    organ[2:5, 4:12, 4:12] = 1
+    mask = write_volume(tmp_path / "organ.nii.gz", organ)
+    cases = (
+        Case("a", "a", {"ct": file, "t2": file}, organ_mask=mask),
+        Case("b", "b", {"ct": other}),
+    )
+    cache = PreparedCache(tmp_path / "cache", 10**9)
+    kept = PreparedCases(cases, ("ct", "t2"), slab, cache, tolerant=True)
+    assert kept.fill().made == 2
+    assert len(entries(tmp_path / "cache")) == 3  # one file, prepared in two ways
+    batch = kept.batch([0, 1])
+    assert batch["ct"].shape == batch["t2"].shape == (2, 1, 4, 12, 12)
+    assert torch.equal(batch["ct"][0], slab.prepare(read_image(file), view="ct").tensor)
+    cropped = slab.prepare(read_image(file), view="t2", organ_mask=organ.astype(bool)).tensor
+    assert torch.equal(batch["t2"][0], cropped) and not torch.equal(batch["ct"][0], cropped)
+    organ[1] = organ[2]
+    write_volume(mask, organ)
+    again = PreparedCases(cases, ("ct", "t2"), slab, cache, tolerant=True)
+    again.fill()
+    assert len(entries(tmp_path / "cache")) == 4  # the mask is part of the name where it plays a part
 
 
 def test_prepare_case_reads_every_view_and_names_what_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,33 @@ from foveate.data.augment import Variation
 from foveate.data.dataset import PreparedCases
 from foveate.preprocess import Preprocess
 from foveate.settings import AugmentConfig
-from foveate.train.feed import Device, Feed, Part
+from foveate.train.feed import Batch, Device, Feed, Part, channels_last
 from tiny_training import CLASSES, tiny_cohort, tiny_study
 
+LACKING = {"case03": "a", "case20": "b"}
 
-def tiny_feed(folder: Path, *, seed: int = 0, device: Device | None = None, **train: Any) -> Feed:
+
+def tiny_feed(
+    folder: Path,
+    *,
+    seed: int = 0,
+    device: Device | None = None,
+    augment: AugmentConfig | None = None,
+    lacking: Mapping[str, str] | None = None,
+    **train: Any,
+) -> Feed:
+    """Every case has its picture as two views, but for those that ``lacking`` says it is without."""
     cohort = tiny_cohort(folder / "images")
+    gone = lacking or {}
     two_views = [
-        replace(case, views={"a": case.views["image"], "b": case.views["image"]}) for case in cohort.cases
+        replace(case, views={name: case.views["image"] for name in "ab" if gone.get(case.case_id) != name})
+        for case in cohort.cases
     ]
-    study = tiny_study(folder, **train).model_copy(update={"seed": seed})
+    study = tiny_study(folder, **train).model_copy(
+        update={"seed": seed, "augment": augment or AugmentConfig()}
+    )
     preprocess = Preprocess(study.preprocess)
-    cases = PreparedCases(two_views, ("a", "b"), preprocess, None)
+    cases = PreparedCases(two_views, ("a", "b"), preprocess, None, tolerant=True)
     train_part, val_part = (
         Part.of(cohort, cases.part(two_views[part])) for part in (slice(18), slice(18, 24))
     )
@@ -82,6 +98,57 @@ def test_batches_are_what_the_model_and_the_criterion_take(tmp_path: Path) -> No
     assert [CLASSES[target] for target in batch.targets] == [
         CLASSES[int(name[4:]) % 3] for name in batch.case_ids
     ]
+
+
+def lost(batches: Iterable[Batch]) -> dict[str, set[str]]:
+    """Views that each case was not shown, by its name; whatever is shown is whole."""
+    found: dict[str, set[str]] = {}
+    for batch in batches:
+        for name, view in batch.views.items():
+            absent = view.flatten(1).isnan()
+            assert (absent.all(dim=1) == absent.any(dim=1)).all()
+            for case, gone in zip(batch.case_ids, absent.all(dim=1), strict=True):
+                found.setdefault(case, set()).update(name if gone else "")
+    return found
+
+
+def test_views_that_a_case_lacks_stay_missing_through_augmentation(tmp_path: Path) -> None:
+    feed = tiny_feed(tmp_path, lacking=LACKING)
+    for batches in (feed.training(0, 0), feed.validation()):
+        for case, views in lost(batches).items():
+            assert views == ({LACKING[case]} if case in LACKING else set())
+
+
+def test_views_are_withheld_in_training_alone_and_a_case_keeps_one(tmp_path: Path) -> None:
+    feed = tiny_feed(tmp_path, lacking=LACKING, augment=AugmentConfig(drop_views=0.5))
+    epochs = [lost(feed.training(epoch, 0)) for epoch in range(6)]
+    assert epochs[0] == lost(feed.training(0, 0)) != epochs[1]
+    shown = [views for epoch in epochs for case, views in epoch.items() if case not in LACKING]
+    assert {frozenset(views) for views in shown} == {frozenset(), frozenset("a"), frozenset("b")}
+    assert all(epoch["case03"] == {"a"} for epoch in epochs)
+    late = lost(feed.training(1, 2))
+    assert late == {case: views for case, views in epochs[1].items() if case in late}
+    assert lost(feed.validation()) == {
+        f"case{place}": {LACKING[f"case{place}"]} if place == 20 else set() for place in range(18, 24)
+    }
+
+
+def test_each_view_is_varied_on_its_own_if_they_are_not_shared(tmp_path: Path) -> None:
+    alike, apart = (
+        list(tiny_feed(tmp_path, augment=AugmentConfig(shared=shared)).training(0, 0))
+        for shared in (True, False)
+    )
+    for one, other in zip(alike, apart, strict=True):
+        assert torch.equal(one.views["a"], one.views["b"])
+        assert torch.equal(one.views["a"], other.views["a"])  # the first view's draw is the shared one
+        assert not torch.isclose(other.views["a"], other.views["b"]).all(dim=(1, 2, 3)).any()
+
+
+def test_batches_of_volumes_are_channels_last_too(tmp_path: Path) -> None:
+    values = torch.rand(2, 3, 4, 5, 6)
+    last = channels_last(values)
+    assert last.is_contiguous(memory_format=torch.channels_last_3d) and torch.equal(last, values)
+    assert channels_last(values[0, 0]).is_contiguous()
 
 
 def test_validation_is_in_order_and_unvaried(tmp_path: Path) -> None:

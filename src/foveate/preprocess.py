@@ -209,7 +209,8 @@ class Preprocess:
             return config.window
         if image.value_range is not None and image.pixels.dtype == np.uint8:
             return image.value_range
-        low, high = np.percentile(image.pixels, config.percentiles)
+        with np.errstate(invalid="ignore"):  # of infinities; ``prepare`` refuses what comes of them
+            low, high = np.percentile(image.pixels, config.percentiles)
         return float(low), float(high)
 
     def _pixels(self, image: Image, slice_index: int | None) -> Array:
