@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foveate import cli_begin, cli_compare, cli_sources
+from foveate import cli_begin, cli_compare, cli_phantom, cli_sources
 from foveate.errors import FoveateError, Partial
 
 if TYPE_CHECKING:
@@ -59,31 +59,7 @@ def demo(
     _whole_way(Run.create(study, out / "run"))
 
 
-@app.command()
-def phantom(
-    out: Annotated[Path, typer.Argument(help="Folder to write.")],
-    patients: Annotated[int, typer.Option(min=5, help="Number of patients; one lesion class each.")] = 60,
-    slices: Annotated[int, typer.Option(min=1, help="Labelled slices per patient.")] = 4,
-    size: Annotated[int, typer.Option(min=64, help="Pixels per side.")] = 128,
-    format: Annotated[Literal["nifti", "dicom", "png"], typer.Option(help="Of the images.")] = "nifti",
-    difficulty: Annotated[float, typer.Option(min=0, max=1, help="0 easy … 1 hard.")] = 0.5,
-    shortcut: Annotated[bool, typer.Option(help="Plant a burned-in marker that predicts the class.")] = False,
-    seed: Annotated[int, typer.Option(help="Same seed, same phantom.")] = 0,
-) -> None:
-    """Make CT liver slices of five classes, with true masks, to try things on.
-
-    Example: foveate phantom phantom --patients 60 --format dicom
-    """
-    from foveate import terminal
-    from foveate.data.phantom import make_phantom
-
-    manifest = make_phantom(
-        out, patients=patients, slices=slices, size=size, seed=seed, format=format, difficulty=difficulty,
-        shortcut=shortcut, track=terminal.track,
-    )  # fmt: skip
-    terminal.say(f"manifest: {manifest}")
-
-
+app.command()(cli_phantom.phantom)
 app.command()(cli_begin.manifest)
 app.command()(cli_begin.init)
 app.command()(cli_sources.sources)

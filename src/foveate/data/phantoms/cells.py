@@ -108,7 +108,7 @@ def draw_slide(index: int, config: CellsConfig) -> Iterator[Drawn]:
     rng = np.random.default_rng([config.seed, index, 9])
     slide, main = _slide(rng, config.difficulty), take_turns(index, config.seed, CLASSES)
     for number in range(config.cases):
-        rng = np.random.default_rng([config.seed, index, 9, number])
+        rng = np.random.default_rng([config.seed, index, 11, number])
         label = main if rng.random() < MAIN else str(rng.choice(CLASSES))
         plane = Plane.of(config.size, FIELD if config.fields else 1.0)
         stain, nuclei, cells = _cells(plane, rng, label, config)

@@ -82,7 +82,7 @@ def draw_patient(index: int, config: ChestConfig) -> Iterator[Drawn]:
     """The images of one patient, as arrays ``(H, W)``; the picture's left is the patient's right."""
     findings = draw_findings(np.random.default_rng([config.seed, index, 6]))
     for number in range(config.cases):
-        rng = np.random.default_rng([config.seed, index, 6, number])
+        rng = np.random.default_rng([config.seed, index, 10, number])
         here = tuple(name for name in findings if rng.random() < STAYS)
         yield _draw_image(index, number, here, rng, config)
 

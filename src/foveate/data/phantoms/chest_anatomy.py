@@ -100,7 +100,7 @@ def draw_chest(plane: Plane, rng: np.random.Generator, *, large_heart: bool, shr
     return Chest(
         plane=plane,
         body=body,
-        vessels=_vessels(plane, rng) * plane.cover(np.minimum(*lungs.values()) + 0.01, 0.03),
+        vessels=_vessels(plane, rng) * plane.cover(np.minimum(lungs[-1], lungs[1]) + 0.01, 0.03),
         bones=_bones(plane, rng, width),
         left=lungs[-1],
         right=lungs[1],

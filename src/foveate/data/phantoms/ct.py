@@ -118,6 +118,28 @@ def make_phantom(
     return manifest
 
 
+@dataclass(frozen=True, slots=True)
+class CtConfig(PhantomConfig):
+    """A phantom cohort and the format of its files."""
+
+    format: Literal["nifti", "dicom", "png"] = "nifti"
+
+
+def make_ct(out: Path, config: CtConfig, track: Track = quiet) -> Path:
+    """Write a phantom cohort as ``make_phantom`` does; returns the path of ``manifest.csv``."""
+    return make_phantom(
+        out,
+        patients=config.patients,
+        slices=config.slices,
+        size=config.size,
+        seed=config.seed,
+        format=config.format,
+        difficulty=config.difficulty,
+        shortcut=config.shortcut,
+        track=track,
+    )
+
+
 def label_of(patient: int, seed: int) -> str:
     """Class of a patient: each run of five patients holds every class once, in an order of its own."""
     block, place = divmod(patient, len(CLASSES))

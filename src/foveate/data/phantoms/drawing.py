@@ -20,7 +20,7 @@ from foveate.types import Box
 
 Field = NDArray[np.float32]
 Point = tuple[float, float]  # (y, x)
-Colour = float | Sequence[float]  # grey, or red, green, blue; 0 to 1
+Colour = float | Sequence[float] | NDArray[Any]  # grey, or red, green, blue; 0 to 1; of all or each pixel
 
 # Planted signs: five by five letters, and where their middles lie as shares of height and width.
 _LETTERS = (
@@ -72,15 +72,15 @@ class Plane:
         """Side of a pixel."""
         return float(self.x[0, 1] - self.x[0, 0])
 
-    def cover(self, distance: Field, soft: float = 0.0) -> Field:
+    def cover(self, distance: NDArray[Any], soft: float = 0.0) -> Field:
         """Share of each pixel within a shape; ``soft`` is a wider border, in shares of the side."""
         return np.asarray(np.clip(0.5 - distance / max(self.pixel, soft), 0, 1), dtype=np.float32)
 
     def paint(
         self,
         canvas: Field,
-        distance: Field,
-        colour: Colour | Field,
+        distance: NDArray[Any],
+        colour: Colour,
         *,
         strength: Any = 1.0,
         soft: float = 0.0,

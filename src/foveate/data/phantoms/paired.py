@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from foveate.data.phantoms.cohort import (
@@ -135,7 +136,7 @@ def _photo(
 
 
 def _paint_lesion(
-    plane: Plane, rng: np.random.Generator, canvas: Field, lesion: _Lesion, skin: Field
+    plane: Plane, rng: np.random.Generator, canvas: Field, lesion: _Lesion, skin: NDArray[Any]
 ) -> None:
     """A reddish to brown plaque with uneven pigment, a halo of inflammation and a raised edge."""
     red = rng.random()
