@@ -1,15 +1,18 @@
-"""Attention blocks on timm backbones: the head sees the attended map; blocks learn, return, or are refused."""
+"""Attention blocks on timm backbones: the head sees the attended map; blocks learn, return or are refused."""
 
 from __future__ import annotations
 
 import copy
+import inspect
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -20,6 +23,8 @@ from foveate.explain import explain_batch
 from foveate.models import build_model, make_criterion
 from foveate.models.attended import AttendedClassifier, instance_loss
 from foveate.models.backbones import TimmClassifier
+from foveate.models.placed import BLOCKS as PLACED
+from foveate.train.study import Study
 
 CLASSES = 3
 SPEC = InputSpec(size=(64, 96))
@@ -280,3 +285,30 @@ def test_what_cannot_be_placed_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         build_model(f"timm:{backbone}", CLASSES, SPEC, options=options)
+
+
+PAGE = Path(__file__).parents[1] / "docs" / "attention.md"
+
+
+def test_the_page_on_attention_lists_every_block_with_its_options() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \|", PAGE.read_text(encoding="utf-8"), re.M)
+    shown = {name: re.findall(r"`(\w+)(?:: ([^`]*))?`", options) for name, options in rows}
+    assert list(shown) == list(PLACED)
+    for name, function in PLACED.items():
+        options = [each for each in inspect.signature(function).parameters.values() if each.name != "place"]
+        expected = [
+            (each.name, "" if each.default is each.empty else yaml.safe_dump(each.default).split("\n")[0])
+            for each in options
+        ]
+        assert shown[name] == expected
+
+
+def test_studies_on_the_page_build_what_they_name() -> None:
+    blocks = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        study = Study.model_validate(yaml.safe_load(block))
+        model = build_model(study.model.name, CLASSES, SPEC, options=study.model.options)
+        assert isinstance(model, AttendedClassifier)
+    (example,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.DOTALL)
+    exec(compile(example, str(PAGE), "exec"), {})

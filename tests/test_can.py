@@ -17,14 +17,18 @@ from sklearn.metrics import log_loss
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foveate.bundle import load_bundle
 from foveate.contract import InputSpec
 from foveate.errors import UsageError
 from foveate.models import build_model, make_criterion
 from foveate.models.attention import HadamardCross
 from foveate.models.balance import BalanceLoss, balance_weights
-from foveate.models.can import attention_loss
+from foveate.models.can import CrossAttentionClassifier, attention_loss
 from foveate.models.cards import CARDS
 from foveate.models.timm_trunk import TimmTrunk, load_pair
+from foveate.predict import predict_case
+from foveate.train.fit import fit
+from tiny_training import tiny_cohort, tiny_splits, tiny_study
 
 SPEC = InputSpec(size=(64, 96))
 TINY = {"first": "test_resnet", "second": "test_resnet"}
@@ -388,3 +392,28 @@ def test_each_of_two_kinds_finds_its_weights_in_a_folder(tmp_path: Path) -> None
 def test_what_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         _build(**options)
+
+
+def test_training_tells_the_model_how_common_each_class_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the study file, the trainer and the bundle; 14 of 20 pictures train, 5, 5 and 4 of a class."""
+    heard = []
+    learn = CrossAttentionClassifier.learn_counts
+    monkeypatch.setattr(
+        CrossAttentionClassifier,
+        "learn_counts",
+        lambda model, task, counts: (learn(model, task, counts), heard.append((task, counts, model.balance))),
+    )
+    cohort = tiny_cohort(tmp_path / "images", count=20)
+    study = tiny_study(tmp_path, epochs=2, checkpoint_every_steps=None)
+    choice = study.model.model_copy(update={"name": "can", "options": dict(TINY)})
+    study = study.model_copy(update={"model": choice})
+    result = fit(study, cohort, tiny_splits(cohort), tmp_path / "run", cache=tmp_path / "cache")
+    ((task, counts, balance),) = heard
+    assert (task, counts.tolist()) == ("multiclass", [5, 5, 4])
+    torch.testing.assert_close(balance.weights, torch.tensor([9, 9, 10]) / 14)
+    bundle = load_bundle(result.bundle)
+    assert isinstance(bundle.model, CrossAttentionClassifier)
+    probabilities = predict_case(bundle, cohort.cases[0]).probabilities
+    assert probabilities.sum() == pytest.approx(1)
