@@ -15,18 +15,17 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foveate import evidence, stations
 from foveate.errors import FoveateError, Partial, RunFailed, UsageError
-from foveate.evaluate.table import write_predictions
 from foveate.files import sha256_of, write_atomic
 from foveate.grid import Plan
 from foveate.run import Run
 from foveate.train.study import Study
-from foveate.types import Cohort, Prediction, Track, quiet
+from foveate.types import Cohort, Track, quiet
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -183,7 +182,7 @@ def is_finished(planned: Planned, wanted: tuple[str, ...], without: tuple[str, .
 
 def without_file(view: str) -> str:
     """Name of the file with the predictions of a run whose view was withheld."""
-    return f"predictions-without-{view}.csv"
+    return f"predictions.without-{view.replace('/', '_')}.csv"
 
 
 def _stations(plan: Plan, cohort: Cohort) -> tuple[str, ...]:
@@ -202,23 +201,16 @@ def _unlike(own: Cohort, other: Cohort) -> Iterator[str]:
 
 
 def _unbuildable(study: Study, cohort: Cohort) -> Iterator[str]:
-    """Why a model cannot be built; it is tried without memory and without weights."""
-    import torch
-
-    from foveate.models import build_model
-    from foveate.preprocess import Preprocess
+    """Why a model cannot be built; it is tried without weights."""
+    from foveate.unbuilt import build_untrained
 
     pretrained = study.model.pretrained
     if isinstance(pretrained, str) and not Path(pretrained).exists():
         yield f"there are no weights at {pretrained}"
     try:
-        spec = Preprocess(study.preprocess).input_spec(cohort.view_names)
-        with torch.device("meta"):
-            build_model(study.model.name, len(cohort.classes), spec, options=study.model.options)
+        build_untrained(study, cohort.view_names, len(cohort.classes))
     except UsageError as error:
         yield f"{error.what}; {error.fix}" if error.fix else error.what
-    except Exception:  # some networks cannot be built without memory; the training will tell
-        return
 
 
 def _same(kept: Path, study: Study) -> bool:
@@ -308,20 +300,18 @@ def _take_split(run: Run, split: Path) -> None:
 
 
 def _predict_without(run: Run, view: str, track: Track) -> None:
-    """Classify the test cases once more as if nobody had taken this view of them."""
-    from foveate.bundle import load_bundle
+    """Classify the test cases once more as if nobody had taken this view of them.
 
-    bundle = load_bundle(run.path("bundle", made_by="train"))
-    cases = stations.cases_of(run, run.cohort(), ("test",))
-    predictions: list[Prediction] = []
-    if view not in bundle.views or bundle.model.tolerates_missing:
-        left = [
-            replace(case, views=dict(item for item in case.views.items() if item[0] != view))
-            for case in cases
-        ]
-        predictions, _ = stations.predict_cases(bundle, [case for case in left if case.views], track)
+    A model that never sees the view keeps its predictions; one that cannot do without leaves an empty file.
+    """
     path = run.folder / without_file(view)
-    write_predictions(path, bundle.task, bundle.classes, predictions, thresholds=bundle.thresholds)
+    if view not in run.cohort().view_names:
+        shutil.copyfile(run.folder / "predictions.csv", path)
+        return
+    try:
+        stations.predict_without(run, [view], path, ("test",), track)
+    except UsageError:
+        write_atomic(path, "")
 
 
 def _is_done(folder: Path, station: str, leaves: str = "") -> bool:

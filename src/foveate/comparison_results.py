@@ -13,7 +13,7 @@ import numpy as np
 
 from foveate import __version__
 from foveate.comparison import Planned, Trained, planned_runs, without_file
-from foveate.errors import InputRefused, RunFailed
+from foveate.errors import RunFailed
 from foveate.evaluate import choose_operating_thresholds
 from foveate.evaluate.comparison import Entry, compare, only_shared_cases
 from foveate.evaluate.intervals import Bootstrap
@@ -116,13 +116,9 @@ def _without(plan: Plan, out: Path, view: str, entries: Entries, bootstrap: Boot
 
 
 def _withheld(path: Path) -> PredictionTable | None:
-    """Predictions without a view; None where the model cannot do without it, or did not get there."""
-    try:
-        return read_predictions(path) if path.is_file() else None
-    except InputRefused as error:
-        if error.code == "no-predictions":
-            return None
-        raise
+    """Test predictions without a view; None where the model cannot do without it, or did not get there."""
+    there = path.is_file() and path.stat().st_size > 0
+    return read_predictions(path).part("test") if there else None
 
 
 def _protocol(plan: Plan, out: Path) -> dict[str, Any]:

@@ -148,7 +148,8 @@ def _variants(result: Json) -> Table:
         count = f"{found['parameters'] / 1e6:.2f} M" if found["parameters"] else "–"
         seconds = f"{found['seconds_per_epoch']:.3g}" if found["seconds_per_epoch"] is not None else "–"
         changes = "; ".join(found["changes"]) or "nothing"
-        rows.append((label, found["model"], options or "–", count, seconds, changes))
+        model = found["model"] + (", pretrained" if found["pretrained"] else "")
+        rows.append((label, model, options or "–", count, seconds, changes))
     header = (
         "Variant",
         "Model",

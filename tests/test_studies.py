@@ -1,0 +1,90 @@
+"""Every shipped study and grid: short, valid, and each of its models can be built for its data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from foveate.explain import EXPLAINERS
+from foveate.grid import Plan
+from foveate.train.study import Study
+from foveate.unbuilt import build_untrained
+
+FOLDER = Path(__file__).parents[1] / "src" / "foveate" / "studies"
+STUDIES = sorted(FOLDER.glob("*.yaml"))
+GRIDS = sorted((FOLDER / "grids").glob("*.yaml"))
+PHANTOMS = {  # folder of the manifest → plain network to compare with
+    "phantom": "timm:resnet18",
+    "phantom-liver-mri": "resnet3d18",
+    "phantom-paired": "late_fusion",
+    "phantom-chest": "timm:resnet18",
+    "phantom-cells": "timm:resnet18",
+}
+# What the papers compare (specifications §1.8, §2.7, §3.3, §4.3, §5.3), and how many rows that is.
+ROWS = {"lca_db": 11, "dadrn": 7, "agf": 9, "can": 7, "cervical": 7}
+ORIGINAL = "lca_db_lld_mmri lca_db_lld_mmri_paper dadrn_liver_ct agf_pairs can_chestxray14 cervical_sipakmed"
+DRAWN = "lca_db_phantom ct_phantom_dadrn agf_phantom can_phantom cervical_phantom"
+
+
+def size(study: Study) -> int:
+    """Parameters of the model of a study, built as its data would ask for."""
+    model = build_untrained(study, tuple(study.data.views or ("image",)), len(study.data.findings or "12345"))
+    return sum(weight.numel() for weight in model.parameters())
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_study_is_short_and_its_model_can_be_built(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 40
+    study = Study.load(path)
+    assert study.name == path.stem
+    assert size(study) > 10_000
+    assert study.explain.method in EXPLAINERS
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
+def test_every_model_of_a_grid_can_be_built(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 40
+    plan = Plan.of_grid(path)
+    assert plan.name == path.stem
+    assert len(plan.variants) == ROWS.get(path.stem, len(plan.variants))
+    for study in plan.variants.values():
+        assert size(study) > 10_000
+    for label, study in plan.variants.items():
+        views = set(study.data.views or ("image",))
+        assert views <= set(plan.base.data.views or ("image",)), label
+        assert all(line.startswith("data.views: ") for line in plan.changes(label)), (
+            label
+        )  # nothing but the model
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in GRIDS if "phantom" in path.stem], ids=lambda path: path.stem
+)
+def test_phantom_grids_are_small_and_compare_with_a_plain_network(path: Path) -> None:
+    plan = Plan.of_grid(path)
+    assert plan.reference == "plain"
+    study = plan.base
+    assert tuple(study.preprocess.size) in ((96, 96), (16, 48, 48)) and study.train.epochs <= 16
+    assert study.model.name == PHANTOMS[study.data.manifest.parent.name]
+
+
+def test_every_system_has_a_study_for_its_data_and_one_for_its_phantom_and_two_grids() -> None:
+    names = {path.stem for path in STUDIES}
+    assert names == {*ORIGINAL.split(), *DRAWN.split()}
+    assert {path.stem for path in GRIDS} == {name + end for name in ROWS for end in ("", "_phantom")}
+
+
+def test_profiles_of_lca_db_differ_where_the_published_code_has_a_quirk() -> None:
+    paper, ours = (Study.load(FOLDER / f"lca_db_lld_mmri{end}.yaml") for end in ("_paper", ""))
+    assert paper.model.options["variant"] == "paper" and ours.model.options["variant"] == "corrected"
+    assert (paper.preprocess.resize, ours.preprocess.resize) == ("area", "linear")
+    assert (paper.augment.tilt_degrees, paper.augment.rotate_degrees) == (10, 0)
+    assert (ours.augment.tilt_degrees, ours.augment.rotate_degrees) == (0, 10)
+    assert paper.augment.flip_together and not ours.augment.flip_together
+    assert paper.data.views is not None and ours.data.views is not None
+    assert paper.data.views[:6] == ours.data.views[:6] and paper.data.views[6:] == ours.data.views[:5:-1]
+    for study in (paper, ours):
+        assert (study.train.lr, study.train.weight_decay, study.train.batch_size) == (1e-4, 0, 8)
+        assert study.preprocess.size == (16, 128, 128) and study.augment.probability == 0.3
+        assert study.model.options["epochs"] == study.train.epochs == 100
