@@ -97,11 +97,11 @@ def test_views_of_one_feature_share_its_map() -> None:
 def test_missing_views_are_refused_where_the_model_cannot_do_without(name: str) -> None:
     views = two_views()
     views["mr"][1] = torch.nan
-    with pytest.raises(UsageError, match="missing at batch positions 1\n.*cannot do without") as caught:
+    with pytest.raises(UsageError, match=r"missing at batch positions 1\n.*cannot do without") as caught:
         explain_batch(Towers(tolerates=False), views, [0], name)
     assert caught.value.code == "view-missing"
     views["ct"][1] = torch.nan
-    with pytest.raises(UsageError, match="missing at batch positions 1\n.*without any view"):
+    with pytest.raises(UsageError, match=r"missing at batch positions 1\n.*without any view"):
         explain_batch(Towers(), views, [0], name)
 
 
@@ -109,7 +109,9 @@ def test_missing_views_are_refused_where_the_model_cannot_do_without(name: str) 
 def test_a_view_that_is_nan_in_part_is_no_missing_view(broken: float) -> None:
     views = two_views()
     views["ct"][0], views["mr"][2, 1, 3, 3] = torch.nan, broken
-    with pytest.raises(RunFailed, match="view 'mr' holds values that are not finite, at batch positions 2\n"):
+    with pytest.raises(
+        RunFailed, match=r"view 'mr' holds values that are not finite, at batch positions 2\n"
+    ):
         explain_batch(Towers(), views, [0], "gradcam")
 
 
@@ -134,7 +136,7 @@ def test_attention_lies_over_the_view_in_its_name() -> None:
     one = explain_batch(model, views, [0], "attention:gate.ct")
     assert torch.equal(one["ct"][:, 0], maps["ct"][:, 0])
     assert not one["mr"].any(), "the gate of one view says nothing of the other"
-    with pytest.raises(UsageError, match="hands out no attention 'gate'\n.*gate.ct, gate.mr"):
+    with pytest.raises(UsageError, match=r"hands out no attention 'gate'\n.*gate.ct, gate.mr"):
         explain_batch(model, views, [0], "attention:gate")
 
 
@@ -215,7 +217,7 @@ def test_the_attention_nearest_to_the_logits_is_drawn() -> None:
 
 
 def test_models_without_attention_over_places_are_refused_with_the_reason() -> None:
-    with pytest.raises(UsageError, match="over the places of view 'image': it has none\n.*use gradcam"):
+    with pytest.raises(UsageError, match=r"over the places of view 'image': it has none\n.*use gradcam"):
         _drawn(Handing({}, "image"))
     gates = Handing({"squeeze": torch.ones(1, 9)}, "image")
     with pytest.raises(UsageError, match="hands out squeeze, none of it over places"):

@@ -18,7 +18,7 @@ Score = Callable[[frozenset[str]], Tensor]
 
 
 class Game(Classifier):
-    """Each view has a value per class, ``weights · mean of its pixels``; some pairs of views add their product."""
+    """A view is worth its weight times the mean of its pixels; pairs of views may add a product."""
 
     def __init__(self, views: int, *, pairs: bool = False, tolerates: bool = True, classes: int = 3) -> None:
         super().__init__()
@@ -59,7 +59,8 @@ def score_of(model: Classifier, views: Views, row: int, empty: Tensor) -> Score:
         nothing = torch.full((1, 1, 2, 2), torch.nan if model.tolerates_missing else 0.0).double()
         one = {name: x[row : row + 1] if name in chosen else nothing for name, x in views.items()}
         with torch.no_grad():
-            return model(one).logits[0]
+            answer: Tensor = model(one).logits[0]
+        return answer
 
     return score
 
@@ -221,17 +222,17 @@ def test_sharing_leaves_no_trace() -> None:
 def test_senseless_questions_are_refused() -> None:
     model = Game(2)
     views = batch_of(model)
-    with pytest.raises(UsageError, match="no way 'banzhaf'.*\n.*shapley, leave_one_out, maps"):
+    with pytest.raises(UsageError, match=r"no way 'banzhaf'.*\n.*shapley, leave_one_out, maps"):
         view_shares(model, views, [0], "banzhaf")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no class 3"):
         view_shares(model, views, [3])
-    with pytest.raises(UsageError, match="needs 3 logits, got \\(2,\\)"):
+    with pytest.raises(UsageError, match=r"needs 3 logits, got \(2,\)"):
         view_shares(model, views, [0], options=ShareOptions(empty=torch.zeros(2)))
     missing = {name: torch.full_like(x, torch.nan) for name, x in views.items()}
-    with pytest.raises(UsageError, match="positions 0, 1, 2\n.*without any view"):
+    with pytest.raises(UsageError, match=r"positions 0, 1, 2\n.*without any view"):
         view_shares(model, missing, [0])
     views["v0"][1] = torch.nan
-    with pytest.raises(UsageError, match="positions 1\n.*cannot do without"):
+    with pytest.raises(UsageError, match=r"positions 1\n.*cannot do without"):
         view_shares(Game(2, tolerates=False), views, [0])
     with torch.no_grad():
         model.bias[0] = torch.inf

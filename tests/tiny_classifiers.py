@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from foveate.contract import Classifier, InputSpec, ModelOutput, Views
+from foveate.contract import AttentionMap, Classifier, InputSpec, ModelOutput, Views
 
 _CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 _NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -51,7 +51,8 @@ class PooledCnn(Classifier):
         features = self.trunk[3:](early)
         self.graph_kept = features.requires_grad
         logits = self.head(self.drop(features.flatten(2).mean(2)))
-        return ModelOutput(logits, {"early": early, "map": features, "pooled": features.flatten(2).mean(2)})
+        maps = {"early": early, "map": features, "pooled": features.flatten(2).mean(2)}
+        return ModelOutput(logits, maps, (AttentionMap("gate", features.mean(1, keepdim=True).sigmoid()),))
 
 
 class LyingCnn(PooledCnn):

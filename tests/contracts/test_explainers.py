@@ -1,36 +1,171 @@
-"""What every entry of EXPLAINERS promises, on every kind of model."""
+"""What every entry of EXPLAINERS promises: on every model of the zoo, and in detail on tiny ones."""
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from functools import lru_cache
 
 import pytest
 import torch
 from torch import Tensor
 
-from foveate.contract import Classifier, InputSpec, ModelOutput, Views
+from foveate.contract import Classifier, ModelOutput, Views
 from foveate.errors import RunFailed, UsageError
 from foveate.explain import EXPLAINERS, ExplainOptions, explain_batch
-from foveate.models import build_model
+from foveate.explain.shares import view_shares
 from tiny_classifiers import PlacesCnn, PooledCnn, TwoViewCnn, images
+from zoo import ZOO
 
 # Quick settings; a batch size that divides nothing.
 OPTIONS = ExplainOptions(
     batch_size=2, ig_steps=3, smoothgrad_samples=3, occlusion_window=4, occlusion_stride=3, baseline="mean"
 )
-COARSE = dataclasses.replace(OPTIONS, occlusion_window=32, occlusion_stride=32)
 TARGETS = [2, 0]
 CONTROLS = ("random", "centre")
+OF_FEATURES = ("cam", "gradcam", "gradcam++", "hirescam", "random")
 Build = Callable[[], tuple[Classifier, dict[str, Tensor]]]
 
+# Of the zoo, who hands out no attention over places: none at all, or gates of whole channels.
+WITHOUT_PLACES = {
+    *("drn50", "cadrn50", "cadrn50-B", "seresnet50", "agf-none", "timm:resnet18", "timm:convnext_atto"),
+    *(
+        "late_fusion",
+        "late_fusion-mean",
+        "late_fusion-shared",
+        "late_fusion-one",
+        "timm:vit_tiny_patch16_224",
+    ),
+    *("densenet121_ca", "densenet121_ca-authors", "densenet121_ca-rcab"),
+    *("resnet3d10", "resnet3d18", "resnet3d10-paper", "can3d10", "can3d10-product"),
+}
+ZOO_PAIRS = [(kind, name) for kind in ZOO for name in EXPLAINERS]
 
-def _built(name: str, **options: object) -> tuple[Classifier, dict[str, Tensor]]:
-    """A model of the product's own table at 64 pixels."""
-    spec = InputSpec(size=(64, 64))
-    return build_model(name, 4, spec, options=options), {"image": images(2, 64, 64)}
+
+@pytest.fixture(scope="module", params=ZOO_PAIRS, ids="-".join)
+def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """A model of the zoo and an explainer; of this scope, so that all tests of one pair run together."""
+    found: tuple[str, str] = request.param
+    return found
+
+
+@lru_cache(maxsize=2)
+def _living(kind: str) -> tuple[Classifier, dict[str, Tensor]]:
+    """A model of the zoo as a training loop may leave it, and two cases."""
+    model = ZOO[kind].build()
+    _disturbed(model)
+    return model, ZOO[kind].views()
+
+
+def _refused(kind: str, name: str) -> bool:
+    """Whether a model cannot have an explainer: its head is not linear on one map, or it has no attention."""
+    model, _ = _living(kind)
+    no_cam = model.linear_head is None or len(set(model.cam_feature.values())) > 1
+    return (name == "cam" and no_cam) or (name == "attention" and kind in WITHOUT_PLACES)
+
+
+def _zoo_maps(kind: str, name: str, rows: slice = slice(None)) -> dict[str, Tensor]:
+    """Maps of a model of the zoo, with few steps and windows of half a side."""
+    model, views = _living(kind)
+    window = tuple(side // 2 for side in model.input_spec.size)
+    options = ExplainOptions(
+        ig_steps=2, smoothgrad_samples=2, occlusion_window=window, occlusion_stride=window, baseline="mean"
+    )
+    targets = TARGETS if name in (*OF_FEATURES, "attention", "centre") else TARGETS[:1]
+    return explain_batch(model, {view: x[rows] for view, x in views.items()}, targets, name, options=options)
+
+
+_together = lru_cache(maxsize=2)(_zoo_maps)
+
+
+def test_each_model_has_finite_maps_of_each_view_or_a_reason(pair: tuple[str, str]) -> None:
+    kind, name = pair
+    model, views = _living(kind)
+    inputs = {view: x.clone() for view, x in views.items()}
+    before = list(_fingerprint(model))
+    if _refused(kind, name):
+        with pytest.raises(UsageError, match=r"linear layer|attention over the places") as caught:
+            _zoo_maps(kind, name)
+        assert caught.value.fix
+    else:
+        maps = _together(kind, name)
+        assert maps.keys() == views.keys()
+        for view, values in maps.items():
+            assert values.dtype == torch.float32 and values.isfinite().all() and not values.requires_grad
+            assert values.shape[0] == 2 and values.ndim == views[view].ndim
+            if name != "attention":
+                assert values.shape[2:] == _space(model, views, view, name)
+    assert list(_fingerprint(model)) == before, "the model is left as it was"
+    assert all(torch.equal(x, inputs[view]) and x.grad is None for view, x in views.items())
+
+
+def test_on_the_zoo_a_batch_is_its_cases_one_by_one(pair: tuple[str, str]) -> None:
+    kind, name = pair
+    if _refused(kind, name):
+        with pytest.raises(UsageError):
+            _zoo_maps(kind, name, slice(1, 2))
+        return
+    together = _together(kind, name)
+    for view, values in _zoo_maps(kind, name, slice(1, 2)).items():
+        scale = float(together[view].abs().max())
+        torch.testing.assert_close(values[0], together[view][1], rtol=1e-3, atol=1e-4 * scale + 1e-9)
+
+
+def test_every_pair_of_model_and_explainer_is_run_or_refused() -> None:
+    without_cam = {kind for kind in ZOO if ZOO[kind].build().linear_head is None}
+    refused = [(kind, "cam") for kind in without_cam] + [(kind, "attention") for kind in WITHOUT_PLACES]
+    assert WITHOUT_PLACES.issubset(ZOO)
+    run = [pair for pair in ZOO_PAIRS if pair not in refused]
+    assert len(run) == len(ZOO) * len(EXPLAINERS) - len(refused)
+    assert len(run) >= 8 * len(ZOO), "eight explainers suit every model"
+
+
+@pytest.mark.parametrize("kind", [kind for kind, tiny in ZOO.items() if len(tiny.spec.views) > 1])
+def test_missing_views_of_the_zoo_have_empty_maps_and_no_share(kind: str) -> None:
+    model, views = ZOO[kind].build(), ZOO[kind].views()
+    first, *others = views
+    views[first][1] = torch.nan
+    if not model.tolerates_missing:
+        with pytest.raises(UsageError, match="cannot do without"):
+            explain_batch(model, views, [2], "gradcam")
+        return
+    maps = explain_batch(model, views, [2], "gradcam")
+    assert not maps[first][1].any() and all(values.isfinite().all() for values in maps.values())
+    alone = explain_batch(model, {view: x[1:] for view, x in views.items()}, [2], "gradcam")
+    for view in others:
+        scale = float(maps[view].abs().max())
+        torch.testing.assert_close(alone[view][0], maps[view][1], rtol=1e-3, atol=1e-4 * scale + 1e-9)
+    if len(views) <= 3:
+        found = view_shares(model, views, [2])
+        with torch.no_grad():
+            expected = model.eval()(views).logits[:, 2:3]
+        torch.testing.assert_close(found.sum(dim=2), expected, rtol=1e-4, atol=1e-4)
+        assert found[1, 0, 0] == 0
+
+
+def _space(model: Classifier, views: Views, view: str, name: str) -> torch.Size:
+    """Where a map lies: in the feature of its view, or in the input."""
+    if name not in OF_FEATURES:
+        return views[view].shape[2:]
+    flags = [(module, module.training) for module in model.modules()]
+    with torch.no_grad():
+        features = model.eval()(views).features
+    for module, training in flags:
+        module.training = training
+    return torch.Size(features[model.cam_feature[view]].shape[2:])
+
+
+def _fingerprint(model: Classifier) -> Iterator[object]:
+    """What explaining could disturb in a large model, in a form that is quick to compare."""
+    for name, value in model.state_dict(keep_vars=True).items():
+        yield name, id(value), value._version, value.requires_grad, float(value.detach().double().sum())
+        yield None if value.grad is None else float(value.grad.double().sum())
+    for name, module in model.named_modules():
+        hooks = [len(value) for key, value in vars(module).items() if "hooks" in key and value is not None]
+        yield name, id(module), module.training, sum(hooks)
+    yield torch.get_rng_state().numpy().tobytes()
+    yield torch.is_grad_enabled(), torch.is_inference_mode_enabled()
 
 
 MODELS: dict[str, Build] = {
@@ -40,21 +175,21 @@ MODELS: dict[str, Build] = {
     "bent-3d": lambda: (PlacesCnn(3), {"image": images(3, 8, 8, 8)}),
     "two-views": lambda: (TwoViewCnn(), {"ct": images(3, 8, 8), "mr": images(3, 12, 6, seed=1)}),
 }
-BUILT: dict[str, Build] = {
-    "resnet18": lambda: _built("timm:resnet18"),
-    "convnext": lambda: _built("timm:convnext_atto"),
-    "dadrn50": lambda: _built("dadrn50", width=0.125, depths=(1, 1, 1, 1)),
-}
-POOLED = ("pooled-2d", "pooled-3d", "resnet18", "dadrn50")  # the only ones that have the analytic CAM
+POOLED = ("pooled-2d", "pooled-3d")  # the only ones that have the analytic CAM and attention
 
 
 def _pairs(kinds: Iterable[str]) -> pytest.MarkDecorator:
     """Every model with every explainer it can have."""
-    pairs = [(kind, name) for kind in kinds for name in EXPLAINERS if name != "cam" or kind in POOLED]
+    pairs = [
+        (kind, name)
+        for kind in kinds
+        for name in EXPLAINERS
+        if name not in ("cam", "attention") or kind in POOLED
+    ]
     return pytest.mark.parametrize(("kind", "name"), pairs)
 
 
-on_all_models, on_tiny_models = _pairs([*MODELS, *BUILT]), _pairs(MODELS)
+on_tiny_models = _pairs(MODELS)
 on_three_models = _pairs(["pooled-2d", "bent-3d", "two-views"])
 each_explainer = pytest.mark.parametrize("name", EXPLAINERS)
 
@@ -62,13 +197,12 @@ each_explainer = pytest.mark.parametrize("name", EXPLAINERS)
 def _make(kind: str) -> tuple[Classifier, dict[str, Tensor]]:
     """The model and its views, the same for every call."""
     torch.manual_seed(0)
-    return (MODELS | BUILT)[kind]()
+    return MODELS[kind]()
 
 
 def _explain(model: Classifier, views: Views, name: str, *, seed: int = 0) -> dict[str, Tensor]:
     """Maps of TARGETS by quick settings that fit the model."""
-    options = COARSE if model.input_spec.size == (64, 64) else OPTIONS
-    return explain_batch(model, views, TARGETS, name, options=options, seed=seed)
+    return explain_batch(model, views, TARGETS, name, options=OPTIONS, seed=seed)
 
 
 def _state(model: Classifier) -> Iterator[object]:
@@ -101,14 +235,14 @@ def _disturbed(model: Classifier) -> None:
     parameters[-1].grad = torch.ones_like(parameters[-1])
 
 
-@on_all_models
+@on_tiny_models
 def test_one_finite_float32_map_per_view_case_and_target(kind: str, name: str) -> None:
     model, views = _make(kind)
     maps = _explain(model, views, name)
     assert maps.keys() == views.keys()
     output = model.eval()(views)
     for view, values in maps.items():
-        coarse = name in ("cam", "gradcam", "gradcam++", "hirescam", "random")
+        coarse = name in (*OF_FEATURES, "attention")
         like = output.features[model.cam_feature[view]] if coarse else views[view]
         assert values.shape == (len(views[view]), 2, *like.shape[2:])
         assert values.dtype == torch.float32
@@ -117,7 +251,7 @@ def test_one_finite_float32_map_per_view_case_and_target(kind: str, name: str) -
         assert values.flatten(2).std(dim=2).min() > 0, "no map is blank"
 
 
-@on_all_models
+@on_tiny_models
 def test_leaves_no_trace(kind: str, name: str) -> None:
     model, views = _make(kind)
     _disturbed(model)
@@ -130,7 +264,7 @@ def test_leaves_no_trace(kind: str, name: str) -> None:
         assert not x.requires_grad and x.grad is None
 
 
-class _Breaks(PlacesCnn):
+class _Breaks(PooledCnn):
     """Fails at a given call of forward."""
 
     breaks_at = 1
@@ -144,7 +278,7 @@ class _Breaks(PlacesCnn):
 
 @pytest.mark.parametrize("name", [name for name in EXPLAINERS if name not in ("cam", "centre")])
 def test_leaves_no_trace_when_the_model_fails(name: str) -> None:
-    model = _Breaks()
+    model = _Breaks(declare=False)
     _disturbed(model)
     before = list(_state(model))
     model.breaks_at = 2  # in the second chunk or copy, when work is under way
@@ -171,7 +305,7 @@ def test_maps_follow_the_order_of_the_targets(kind: str, name: str) -> None:
     other = explain_batch(model, views, [0, 3, 2], name, options=OPTIONS)
     for view, values in maps.items():
         torch.testing.assert_close(values, other[view][:, [2, 0]], rtol=1e-4, atol=1e-6)
-        if name != "centre":
+        if name not in ("centre", "attention"):
             assert not torch.allclose(values[:, 0], values[:, 1]), "each class has a map of its own"
 
 
@@ -238,9 +372,9 @@ def test_inputs_that_are_not_finite_are_an_error_naming_their_positions(name: st
         _explain(model, views, name)
 
 
-@pytest.mark.parametrize("name", [name for name in EXPLAINERS if name not in CONTROLS])
+@pytest.mark.parametrize("name", [name for name in EXPLAINERS if name not in (*CONTROLS, "attention")])
 def test_maps_that_are_not_finite_are_an_error_naming_the_explainer(name: str) -> None:
-    model, views = _make("pooled-2d")
+    model, views = PooledCnn(2), {"image": images(3, 8, 10)}
     with torch.no_grad():
         model.head.weight[TARGETS[1], 0] = torch.inf
     with pytest.raises(RunFailed) as caught:

@@ -33,9 +33,9 @@ def attention_map(
     """The attention nearest to the logits, or the one that the option ``feature`` names.
 
     Never negative, and no evidence for a class: it says where the network looked, and every target gets
-    the same map. An attention whose name holds the name of a view lies over that view (of several, over the
-    last named), any other over all views. One that ends in ``inter`` is how the named view reads the other of
-    two: it lies over that other view, and is drawn by itself only if there is nothing else or it is asked for.
+    the same map. An attention whose name holds the name of a view lies over that view (of several, over
+    the last named), any other over all views. One that ends in ``inter`` is how the named view reads the
+    other of two: it lies over that other view, and is drawn only if there is nothing else or it is asked for.
 
     Raises:
         UsageError: the model has no attention over places of a view, or none of this name.

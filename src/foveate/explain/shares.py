@@ -1,14 +1,15 @@
 """How much each view of a case counts: shares of the evidence, and Shapley values of the views.
 
-Views are players in a game whose prize ``v(S)`` is the score of a class when the model is given the views in S
-alone (Shapley 1953; Lundberg & Lee 2017 for models). How a view is withheld:
+Views are players in a game whose prize ``v(S)`` is the score of a class when the model is given the views in
+S alone (Shapley 1953; Lundberg & Lee 2017 for models). How a view is withheld:
 
-* A model that tolerates missing views is told that it is missing. It needs at least one, so ``v(∅)`` is no answer
-  of the model but a convention: the score of the logits ``ShareOptions.empty``, such as the mean logits of a
-  cohort, or of logits 0, which is the uniform prior (probability 1/2 for findings).
-* For any other model the view becomes a blank picture, zero after normalization, which is the mean of the training
-  data. Then ``v(∅)`` is the answer to blank pictures. Blank pictures are none that the model was trained on, so
-  these values are to be read with more care.
+* A model that tolerates missing views is told that it is missing. It needs at least one, so ``v(∅)`` is no
+  answer of the model but a convention: the score of the logits ``ShareOptions.empty``, such as the mean
+  logits of a cohort, or of logits 0, which is the uniform prior (probability 1/2 for findings). A view that never
+  changes an answer then gets what a lone view adds to this convention, which is 0 only if that is nothing.
+* For any other model the view becomes a blank picture, zero after normalization, which is the mean of the
+  training data. Then ``v(∅)`` is the answer to blank pictures. Blank pictures are none that the model was
+  trained on, so these values are to be read with more care.
 
 A view that a case lacks has the value 0.
 """
@@ -77,12 +78,12 @@ def view_shares(
         model: any classifier.
         views: each ``(B, C, *space)``, normalized; a row of NaN is a view that the case lacks.
         targets: T class indices.
-        method: ``shapley`` divides ``v(all) − v(∅)`` among the views: the values of a case and class add up to
-            it, a view that changes nothing gets 0, views that are interchangeable get the same. At most
-            ``2^n − 1`` answers of the model per case of n views. ``leave_one_out`` is ``v(all) − v(all but
-            one)``; it adds up to nothing in particular, and two views that say the same both get 0. ``maps``
-            is the share of each view in the positive evidence of all its maps, which adds up to 1, or is 0
-            where no map holds positive evidence; views that share one feature map share alike.
+        method: ``shapley`` divides ``v(all) − v(∅)`` among the views: the values of a case and class add
+            up to it, a view that changes nothing gets 0, views that are interchangeable get the same. It
+            takes at most ``2^n − 1`` answers of the model per case of n views. ``leave_one_out`` is
+            ``v(all) − v(all but one)``; it adds up to nothing in particular, and two views that say the same
+            both get 0. ``maps`` is the share of each view in the positive evidence of all maps, which adds
+            up to 1, or is 0 where no map holds any; views that share one feature map share alike.
         options: choices; None means the defaults.
         seed: of the random orders, and of explainers that draw.
 
@@ -119,8 +120,8 @@ def map_shares(maps: Mapping[str, Float[Tensor, "B T *space"]]) -> Float[Tensor,
     """Share of each view in the positive evidence of all its maps.
 
     Args:
-        maps: of ``explain_batch``, raw and signed. Views count by their sums, so a view with a finer map counts
-            more where an explainer's values do not shrink with the number of places (CAM and Grad-CAM do not).
+        maps: of ``explain_batch``, raw and signed. A view counts by its sum: where an explainer's values do
+            not shrink with the number of places (the analytic CAM), a view with a finer map counts more.
 
     Returns:
         ``(B, T, V)``, adding up to 1, or all 0 where there is no positive evidence.
