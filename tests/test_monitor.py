@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 
 from foveate.train.monitor import is_better, validation_figures
 
@@ -14,6 +14,7 @@ def test_validation_figures_agree_with_scikit_learn_and_leave_out_what_is_undefi
     scores, labels = chance.normal(size=(40, 3)), chance.integers(0, 3, 40)
     figures = validation_figures("multiclass", scores, np.eye(3)[labels])
     assert figures["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, scores.argmax(1)))
+    assert figures["accuracy"] == pytest.approx(accuracy_score(labels, scores.argmax(1)))
     shares = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     assert figures["auroc_macro"] == pytest.approx(roc_auc_score(labels, shares, multi_class="ovr"))
     truth = chance.integers(0, 2, (40, 3)).astype(float)
@@ -22,8 +23,14 @@ def test_validation_figures_agree_with_scikit_learn_and_leave_out_what_is_undefi
     figures = validation_figures("multilabel", scores, truth)
     by_hand = [roc_auc_score(truth[:, 0], scores[:, 0]), roc_auc_score(truth[10:, 1], scores[10:, 1])]
     assert figures["auroc_macro"] == pytest.approx(np.mean(by_hand))
+    right = [
+        accuracy_score(truth[known, k], scores[known, k] > 0)
+        for k, known in enumerate([slice(None), slice(10, None), slice(None)])
+    ]
+    assert figures["accuracy"] == pytest.approx(np.mean(right))
     assert validation_figures("multilabel", scores, np.ones((40, 3))) == {
         "balanced_accuracy": None,
+        "accuracy": pytest.approx((scores > 0).mean()),
         "auroc_macro": None,
     }
 

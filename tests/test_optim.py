@@ -25,6 +25,11 @@ def test_learning_rates_by_hand() -> None:
     at = [rate_factor(stepped, epoch * 7 + 6, steps_per_epoch=7) for epoch in (0, 29, 30, 44, 45, 59)]
     assert at == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
     assert rate_factor(TrainConfig(schedule="constant"), 999, 10) == 1
+    published = TrainConfig(  # LCA-DB: the effective rates of the specification, 1.6
+        epochs=100, lr=1e-4, schedule="step", factor=0.333, milestones=tuple(range(9, 100, 10))
+    )
+    at = [1e-4 * rate_factor(published, epoch, steps_per_epoch=1) for epoch in (0, 8, 9, 18, 19, 29, 39, 89)]
+    assert at == pytest.approx([1e-4, 1e-4, 3.33e-5, 3.33e-5, 1.109e-5, 3.69e-6, 1.23e-6, 5.0e-9], rel=1e-2)
 
 
 def test_parameter_groups_keep_their_own_rates() -> None:

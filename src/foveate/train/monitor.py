@@ -12,15 +12,16 @@ from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
 from foveate.types import Task
 
 Scores = NDArray[np.float64]
-HIGHER_IS_BETTER = {"balanced_accuracy": True, "auroc_macro": True, "val_loss": False}
+HIGHER_IS_BETTER = {"balanced_accuracy": True, "accuracy": True, "auroc_macro": True, "val_loss": False}
 
 
 def validation_figures(task: Task, scores: Scores, truth: Scores) -> dict[str, float | None]:
-    """Balanced accuracy and macro AUROC; None where the validation cases do not define one.
+    """Balanced accuracy, accuracy and macro AUROC; None where the validation cases do not define one.
 
     Multi-class: balanced accuracy is the mean recall of the classes that occur; AUROC is one class
     against the rest. Multi-label: each finding on its own, at a probability of 0.5 and over the cases
-    where it is known. A class or finding with one kind of case only does not enter a mean.
+    where it is known; a finding with one kind of case only does not enter a mean of balanced accuracy or
+    AUROC, nor does such a class.
 
     Args:
         task: multi-class or multi-label.
@@ -35,9 +36,13 @@ def validation_figures(task: Task, scores: Scores, truth: Scores) -> dict[str, f
         occurring = np.unique(actual)
         recalls = recall_score(actual, scores.argmax(axis=1), labels=occurring, average=None)
         balanced = [float(recall) for recall in recalls]
+        right = [float(np.mean(scores.argmax(axis=1) == actual))]
     else:
         balanced = _by_class(balanced_accuracy_score, truth, (scores > 0).astype(np.float64))
-    return {"balanced_accuracy": _mean(balanced), "auroc_macro": _mean(areas)}
+        known = ~np.isnan(truth)
+        shares = ((scores > 0) == (truth == 1)).sum(axis=0, where=known) / np.maximum(known.sum(axis=0), 1)
+        right = [float(share) for share in shares[known.any(axis=0)]]
+    return {"balanced_accuracy": _mean(balanced), "accuracy": _mean(right), "auroc_macro": _mean(areas)}
 
 
 def is_better(monitor: str, value: float, best: float | None) -> bool:

@@ -40,8 +40,8 @@ def rate_factor(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
     """Share of the highest learning rate at one step; a function of the step alone, so nothing to resume.
 
     Linear warm-up from one step's share to the whole, then: ``cosine`` half a wave down to zero at the
-    end of training (Loshchilov and Hutter, ICLR 2017, eq. 5, without restarts), ``step`` a tenth after each
-    milestone, ``constant`` one.
+    end of training (Loshchilov and Hutter, ICLR 2017, eq. 5, without restarts), ``step`` multiplied by
+    ``factor`` after each milestone, ``constant`` one.
 
     Args:
         config: the study's choices.
@@ -55,7 +55,7 @@ def rate_factor(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
     if config.schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
     if config.schedule == "step":
-        return 0.1 ** bisect_right(sorted(config.milestones), step // steps_per_epoch)
+        return config.factor ** bisect_right(sorted(config.milestones), step // steps_per_epoch)
     return 1.0
 
 

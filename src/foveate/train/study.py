@@ -96,9 +96,11 @@ class TrainConfig(Settings):
         lr: highest learning rate.
         weight_decay: of the optimizer.
         momentum: of SGD.
-        schedule: ``cosine`` falls to zero, ``step`` is divided by ten at each milestone, ``constant``.
+        schedule: ``cosine`` falls to zero, ``step`` is multiplied by ``factor`` at each milestone,
+            ``constant``.
         warmup_epochs: length of the linear rise at the start; may be a fraction.
         milestones: epochs at which ``step`` falls.
+        factor: of each fall of ``step``.
         balance: ``none``; ``weights`` (loss), ``sampler`` (drawing) or ``focal`` (loss) for rare classes.
         monitor: the validation figure that decides which epoch is best.
         patience: epochs without a better figure after which training ends; None never ends early.
@@ -120,8 +122,9 @@ class TrainConfig(Settings):
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     warmup_epochs: NotNegative = 0
     milestones: tuple[Count, ...] = ()
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     balance: Literal["none", "weights", "sampler", "focal"] = "none"
-    monitor: Literal["balanced_accuracy", "auroc_macro", "val_loss"] = "balanced_accuracy"
+    monitor: Literal["balanced_accuracy", "accuracy", "auroc_macro", "val_loss"] = "balanced_accuracy"
     patience: Count | None = None
     precision: Annotated[Literal["auto", "32", "bf16"], BeforeValidator(lambda value: str(value))] = "auto"
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
