@@ -15,7 +15,7 @@ from foveate.models import build_model
 CLASSES = 4
 SLICE = InputSpec(views=("ct",), dimensions="2.5", size=(64, 96))
 PHASES = InputSpec(views=("t2", "c_arterial"), dimensions="3", size=(8, 32, 32), channels=1)
-PUBLISHED = InputSpec(views=("t2",), dimensions="3", size=(16, 64, 64), channels=1)
+PUBLISHED = InputSpec(views=("t2",), dimensions="3", size=(8, 64, 64), channels=1)
 PAIR = InputSpec(views=("clinical", "ultrasound"), size=(64, 64))
 
 
@@ -76,7 +76,7 @@ ZOO: dict[str, Tiny] = {
             *("lca_db10_no_similarity", "resnet3d10", "resnet3d18", "gated_mil10", "can3d10"),
         )
     },
-    "lca_db10-paper": Tiny("lca_db10", _THIN | {"variant": "paper"}, PUBLISHED),
+    "lca_db10-paper": Tiny("lca_db10", {"width": 0.0625, "variant": "paper"}, PUBLISHED),
     "lca_db10-feature": Tiny("lca_db10", _THIN | {"cross": "feature", "cam": "regions"}, PHASES),
     "lca_db10-exp_sum": Tiny("lca_db10", _THIN | {"weighting": "exp_sum", "missing": "zero"}, PHASES),
     "gated_mil10-mlp": Tiny("gated_mil10", _THIN | {"pooling": "mlp"}, PHASES),
