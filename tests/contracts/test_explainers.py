@@ -38,6 +38,7 @@ WITHOUT_PLACES = {
         "timm:vit_tiny_patch16_224",
     ),
     *("densenet121_ca", "densenet121_ca-authors", "densenet121_ca-rcab"),
+    *("timm:vit_tiny_patch16_224+channel", "timm:convnext_atto+se", "timm:resnet10t+rca"),
     *("resnet3d10", "resnet3d18", "resnet3d10-paper", "can3d10", "can3d10-product"),
 }
 ZOO_PAIRS = [(kind, name) for kind in ZOO for name in EXPLAINERS]
