@@ -243,7 +243,8 @@ def lca_db(
         loss: of the bag: the paper's focal loss, or what the study chose.
         cross_reduction: see ``LcaObjective``. None means that of the variant.
         cross_weight, instance_weight, similarity_weight: see ``LcaObjective``.
-        epochs: of the published training, over which u is stretched to yours.
+        epochs: what ``ramp_epochs`` is counted in, over the whole training: the published 100 stretch the
+            published ramp over a training of any length.
         ramp_epochs: of these, until u is at its largest.
         ramp_share: the same as a share of the training; comes before ``ramp_epochs``.
         cam: default feature of CAM methods, see ``LcaDb``.
