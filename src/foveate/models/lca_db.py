@@ -254,18 +254,7 @@ def lca_db(
             contradict each other; the weights do not fit.
     """
     name, both = f"lca_db{depth}", branches == "both"
-    if not both and (similarity or cross in ("loss", "feature")):
-        raise UsageError(
-            "cross attention and similarity are between two branches",
-            where="model: options",
-            fix="leave cross and similarity out, or set branches: both",
-        )
-    if variant == "paper" and tile != _PAPER_TILE:
-        raise UsageError(
-            f"the paper's tiles are of {_PAPER_TILE} pixels, not {tile}",
-            where="model: options",
-            fix="leave tile out, or set variant: corrected",
-        )
+    _check_options(variant, tile, both, bool(similarity) or cross in ("loss", "feature"))
     cross = cross or "loss"
     objective = LcaObjective(
         loss=loss,
@@ -297,6 +286,22 @@ def lca_db(
     if pretrained is not False:
         load_weights(model, pretrained)
     return model
+
+
+def _check_options(variant: Variant, tile: int, both: bool, exchange: bool) -> None:
+    """Raise if options contradict each other; ``exchange`` is whether one asks for two branches."""
+    if exchange and not both:
+        raise UsageError(
+            "cross attention and similarity are between two branches",
+            where="model: options",
+            fix="leave cross and similarity out, or set branches: both",
+        )
+    if variant == "paper" and tile != _PAPER_TILE:
+        raise UsageError(
+            f"the paper's tiles are of {_PAPER_TILE} pixels, not {tile}",
+            where="model: options",
+            fix="leave tile out, or set variant: corrected",
+        )
 
 
 def _paper_tiling(name: str, spec: InputSpec) -> Tiling:
