@@ -13,6 +13,7 @@ from foveate.errors import InputRefused
 from foveate.models import build_model
 from foveate.preprocess import Preprocess
 from foveate.settings import PreprocessConfig
+from tiny_volumes import register
 
 OPTIONS = {"width": 0.125, "depths": [1, 1, 1, 1], "fusion": "sum"}
 
@@ -90,3 +91,34 @@ def test_facts_that_cannot_be_used_are_refused(tmp_path: Path, content: str | No
     with pytest.raises(InputRefused) as caught:
         load_bundle(tmp_path)
     assert caught.value.code == code
+
+
+def test_volumes_and_settings_of_views_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch)
+    own = {"ct": {"window": [-60, 180], "intensity": "zscore"}}
+    config = PreprocessConfig.model_validate({"size": [4, 16, 16], "resize": "area", "views": own})
+    preprocess = Preprocess(config)
+    model = build_model("mean_of_views", 2, preprocess.input_spec(("ct", "t2"))).eval()
+    patients = Patients.of(["anna"])
+    saved = Bundle(model, "mean_of_views", {}, preprocess, ("ct", "t2"), "multiclass", ("a", "b"), patients)
+    save_bundle(tmp_path, saved)
+    loaded = load_bundle(tmp_path)
+    assert json.loads((tmp_path / "bundle.json").read_text())["format"] == 1
+    assert loaded.preprocess.config == config and loaded.model.tolerates_missing
+    assert loaded.model.input_spec == model.input_spec
+    batch = {"ct": torch.rand(2, 1, 4, 16, 16), "t2": torch.full((2, 1, 4, 16, 16), torch.nan)}
+    ready = [
+        {view: bundle.preprocess.normalize(x, view) for view, x in batch.items()}
+        for bundle in (saved, loaded)
+    ]
+    with torch.no_grad():
+        assert torch.equal(saved.model(ready[0]).logits, loaded.model(ready[1]).logits)
+
+
+def test_bundles_of_the_first_version_are_read(tmp_path: Path) -> None:
+    make(tmp_path)
+    facts = json.loads((tmp_path / "bundle.json").read_text())
+    for name in ("resize", "mask", "intensity", "views"):
+        del facts["preprocess"][name]
+    (tmp_path / "bundle.json").write_text(json.dumps(facts))
+    assert load_bundle(tmp_path).preprocess.config == make(tmp_path / "again").preprocess.config

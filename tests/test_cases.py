@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from cohort_files import Row, good, image_folder, picture, problems, write_csv, write_image
+from dicom_files import dataset, slice_tags, write_dicom
 from foveate.data.manifest import load_manifest
+from tiny_volumes import write_volume
 
 
 @pytest.fixture
@@ -67,3 +69,55 @@ class TestVolumes:
             row["mask"] = mask
         (found,) = problems(volumes, content)
         assert found == "row 4: mask is 20 × 16 pixels, but its image is 20 × 16 × 5"
+
+
+class TestSeveralViews:
+    """Each view may be of another kind, shape and format, and may be missing."""
+
+    @pytest.fixture
+    def manifest(self, folder: Path) -> Path:
+        write_volume(folder / "v.nii.gz", np.random.default_rng(0).random((5, 16, 20)).astype(np.float32))
+        (folder / "series").mkdir()
+        for number in range(3):
+            pixels = np.random.default_rng(number).integers(0, 4096, (6, 5), dtype=np.uint16)
+            tags = slice_tags((0, 0, 4 * number), (1, 0, 0, 0, 1, 0))
+            write_dicom(folder / "series" / f"{number}.dcm", dataset(pixels, tags))
+        content = [
+            {
+                "case_id": "a",
+                "patient_id": "a",
+                "label": "x",
+                "mr": "v.nii.gz",
+                "ct": "series",
+                "photo": "a.png",
+            },
+            {"case_id": "b", "patient_id": "b", "label": "y", "mr": "", "ct": "series", "photo": ""},
+            {"case_id": "c", "patient_id": "c", "label": "x", "mr": "", "ct": "", "photo": "b.png"},
+        ]
+        return write_csv(folder / "m.csv", content)
+
+    def test_empty_cells_are_missing_views(self, manifest: Path) -> None:
+        cohort = load_manifest(manifest)
+        assert cohort.view_names == ("mr", "ct", "photo")
+        assert [tuple(case.views) for case in cohort.cases] == [("mr", "ct", "photo"), ("ct",), ("photo",)]
+        assert cohort.cases[1].views["ct"] == manifest.parent / "series"
+        chosen = load_manifest(manifest, views=["mr", "photo", "ct"])
+        assert chosen.view_names == ("mr", "photo", "ct")  # in the order of the study
+
+    def test_a_case_without_any_view_is_told(self, manifest: Path) -> None:
+        said = problems(manifest.parent, manifest.read_text() + "d,d,y,,,\n")
+        assert said == ("row 5: no image: mr, ct, photo is empty",)
+
+    def test_a_mask_lies_over_one_of_the_views(self, manifest: Path) -> None:
+        folder = manifest.parent
+        mask = np.zeros((5, 16, 20), np.uint8)
+        write_volume(folder / "mask.nii.gz", mask)
+        lines = manifest.read_text().splitlines()
+        ends = ["mask", "mask.nii.gz", "", ""]
+        text = "\n".join(f"{line},{end}" for line, end in zip(lines, ends, strict=True))
+        (folder / "masks.csv").write_text(text)
+        case = load_manifest(folder / "masks.csv").cases[0]
+        assert case.mask == folder / "mask.nii.gz"
+        write_volume(folder / "mask.nii.gz", mask[:, :7])
+        (said,) = problems(folder, text)
+        assert said.startswith("row 2: mask is 20 × 7 × 5 pixels, but its image is")

@@ -153,6 +153,12 @@ def test_reading_a_study_loads_neither_torch_nor_lightning() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_what_turns_volumes_needs_volumes(tmp_path: Path) -> None:
+    for augment in ("{tilt_degrees: 5}", "{flip: [depth]}"):
+        assert "are for volumes" in problems(tmp_path, SMALL + f"augment: {augment}\n")
+        Study.load(write(tmp_path, SMALL + f"augment: {augment}\npreprocess: {{size: [4, 8, 8]}}\n"))
+
+
 def test_a_key_of_one_view_is_found_with_its_view(tmp_path: Path) -> None:
     text = (
         "name: a\ndata: {manifest: m.csv}\npreprocess: {views: {ct: {windw: [0, 1]}, t2: {window: [2, 1]}}}\n"

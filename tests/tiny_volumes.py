@@ -113,7 +113,9 @@ def patterns(rows: Sequence[dict[str, str]]) -> list[str]:
     return ["+".join(view for view in VIEWS if row[view]) for row in rows]
 
 
-def study(folder: Path, model: str = "mean_of_views", **sections: Any) -> dict[str, Any]:
+def study(
+    folder: Path, model: str = "mean_of_views", options: dict[str, Any] | None = None, **sections: Any
+) -> dict[str, Any]:
     """A study of such a cohort that trains within seconds."""
     base: dict[str, Any] = {
         "name": "tiny-volumes",
@@ -121,7 +123,7 @@ def study(folder: Path, model: str = "mean_of_views", **sections: Any) -> dict[s
         "split": {"test": 0.3, "val": 0.3},
         "preprocess": {"size": list(SIZE), "intensity": "zscore", "keep_aspect": False},
         "augment": {"tilt_degrees": 5, "flip": ["depth"], "drop_views": 0.2},
-        "model": {"name": model},
+        "model": {"name": model, "options": options or {}},
         "train": {"epochs": 2, "batch_size": 4, "accelerator": "cpu", "precision": "32", "lr": 0.01},
         "evaluate": {"bootstrap": 100},
     }

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from foveate.data.audit import Audit, audit_cohort, read_audit
 from foveate.data.manifest import load_manifest
+from foveate.data.rows import read_table
 from foveate.data.splits import Splits, read_splits, split_cohort
 from foveate.errors import AuditStopped, InputRefused, Partial, UsageError
 from foveate.evaluate import choose_operating_thresholds, evaluate_predictions
@@ -171,12 +172,16 @@ def predict_elsewhere(
 
     bundle, data = load_bundle(run.path("bundle", made_by="train")), run.study.data
     single = bundle.task == "multiclass"
+    views = data.views
+    if views and bundle.model.tolerates_missing:  # whole columns may be missing
+        there = read_table(manifest).columns
+        views = [name for name in views if name in there] or views
     cohort = load_manifest(
         manifest,
         label=data.label,
         findings=None if single else bundle.classes,
         classes=bundle.classes if single else None,
-        views=data.views,
+        views=views,
         patient=data.patient,
         case=data.case,
         track=track,

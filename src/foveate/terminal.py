@@ -96,6 +96,17 @@ def show_metrics(metrics: Mapping[str, Any]) -> None:
     for name, value in metrics["metrics"].items():
         table.add_row(name.replace("_", " "), number(value), interval(value))
     console.print(table)
+    if len(metrics.get("by_views", {})) > 1:
+        _show_by_views(metrics["by_views"])
+
+
+def _show_by_views(found: Mapping[str, Any]) -> None:
+    """Print the main metrics for each set of views that cases had."""
+    table = _table("views", "cases", "accuracy", "balanced accuracy", "macro AUROC")
+    for names, figures in found.items():
+        values = (number(value) for value in figures["metrics"].values())
+        table.add_row(escape(names), str(figures["n"]), *values)
+    console.print(table)
 
 
 def show_localization(found: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from cohort_files import write_csv
 from foveate import stations
 from foveate.bundle import load_bundle
 from foveate.cli import app
-from foveate.errors import InputRefused, UsageError
+from foveate.errors import InputRefused, Partial, UsageError
 from foveate.evaluate.table import read_predictions
 from foveate.predict import as_batch, explain_case, predict_case, read_and_prepare
 from foveate.run import Run
@@ -110,6 +112,24 @@ def test_what_cannot_be_withheld_is_said(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "x.csv").exists()
 
 
+def test_another_cohort_may_lack_a_whole_column(run: Run, tmp_path: Path) -> None:
+    manifest = write_cohort(tmp_path / "other", cases=4, missing=0, seed=9)
+    with manifest.open(encoding="utf-8") as stream:
+        rows = [{**row, "patient_id": f"other{number}"} for number, row in enumerate(csv.DictReader(stream))]
+    for row in rows:
+        del row["arterial"]
+    write_csv(manifest, rows)
+    table = stations.predict_elsewhere(run, manifest, tmp_path / "other.csv")
+    assert table.views == ("venous",) * 4
+    named = replace(run, study=run.study.model_copy(
+        update={"data": run.study.data.model_copy(update={"views": list(VIEWS)})}
+    ))  # fmt: skip
+    again = stations.predict_elsewhere(named, manifest, tmp_path / "again.csv")
+    np.testing.assert_array_equal(again.logits, table.logits)
+    with pytest.raises(Partial, match="missing: arterial, venous"):  # and nothing is left without the other
+        stations.predict_elsewhere(run, manifest, tmp_path / "none.csv", without=["venous"])
+
+
 def test_one_case_is_given_by_its_views(run: Run) -> None:
     folder = run.study.data.manifest.parent
     classes, (one,) = stations.predict_views(run.folder, [f"venous={folder / 'venous' / '00.nii.gz'}"])
@@ -148,6 +168,24 @@ def test_a_model_that_needs_every_view_lists_the_cases_that_lack_one(
     assert {case.case_id for case, _ in allowed.filled.refused} == set(lacking)
     with pytest.raises(UsageError, match="cannot do without any"):
         fitted(tmp_path / "other", "every_view", data={"manifest": str(manifest)})
+
+
+def test_lca_db_takes_this_way(tmp_path: Path) -> None:
+    """The published dual-branch network, much narrowed."""
+    write_cohort(tmp_path, cases=16)
+    choices = study(
+        tmp_path, "lca_db10", {"width": 0.03}, preprocess={"size": [4, 64, 64]}, train={"epochs": 1}
+    )
+    made = Run.create(Study.model_validate(choices), tmp_path / "run")
+    stations.audit(made).raise_if_stopped()
+    stations.split(made)
+    stations.train(made)
+    table = stations.predict(made)
+    assert len(set(table.views)) > 1 and np.isfinite(table.logits).all()
+    bundle = load_bundle(made.folder)
+    case = next(case for case in made.cohort().cases if len(case.views) == 2)
+    maps = {item.view: item.values.shape for item in explain_case(bundle, case)}
+    assert maps == {"arterial": (5, 18, 20), "venous": (7, 24, 16)}
 
 
 def test_a_view_that_no_training_case_has_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

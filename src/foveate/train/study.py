@@ -201,6 +201,15 @@ class Study(Settings):
     evaluate: EvaluateConfig = EvaluateConfig()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
+    @model_validator(mode="after")
+    def _augments_what_is_there(self) -> Self:
+        if not self.preprocess.volumes and (self.augment.tilt_degrees or "depth" in self.augment.flip):
+            raise ValueError(
+                "augment.tilt_degrees and augment.flip: depth are for volumes, and preprocess.size has two "
+                "numbers"
+            )
+        return self
+
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a study; paths in it start from its own folder.
