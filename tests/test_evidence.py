@@ -11,11 +11,12 @@ from PIL import Image as Picture
 
 from foveate.errors import InputRefused
 from foveate.evaluate.table import PredictionTable
-from foveate.evidence import Answer, Marked, _Files, read_answers
+from foveate.evidence import Answer, _numbers, read_answers, usual_logits
 from foveate.heatmaps import Entry
 from foveate.localize import BoxRule
 from foveate.regions import Region
-from foveate.types import Case, Task
+from foveate.truths import CaseFiles, Marked
+from foveate.types import Box, Case, Task
 
 
 def table(task: Task, probabilities: list[float], truth: list[float]) -> PredictionTable:
@@ -57,20 +58,20 @@ def test_the_mask_of_a_slice_is_found_in_its_volume(tmp_path: Path) -> None:
     volume[1, 2, 1] = 1
     nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / "m.nii.gz")
     case = Case("a", "p", {}, mask=tmp_path / "m.nii.gz", slice_index=1)
-    found = _Files().mask_plane(case.mask, case, (5, 4))
+    found = CaseFiles().mask(case.mask, case, (5, 4))
     assert found is not None and np.argwhere(found).tolist() == [[2, 1]]
     other = Case("a", "p", {}, mask=tmp_path / "m.nii.gz", slice_index=0)
-    assert _Files().mask_plane(other.mask, other, (5, 4)) is None  # nothing is marked there
+    assert CaseFiles().mask(other.mask, other, (5, 4)) is None  # nothing is marked there
     with pytest.raises(InputRefused, match="shape"):
-        _Files().mask_plane(case.mask, case, (4, 5))
+        CaseFiles().mask(case.mask, case, (4, 5))
 
 
 def test_a_plane_mask_is_taken_as_it_is(tmp_path: Path) -> None:
     Picture.fromarray(np.array([[0, 255], [0, 0]], np.uint8)).save(tmp_path / "m.png")
     case = Case("a", "p", {}, mask=tmp_path / "m.png")
-    found = _Files().mask_plane(case.mask, case, (2, 2))
+    found = CaseFiles().mask(case.mask, case, (2, 2))
     np.testing.assert_array_equal(found, [[False, True], [False, False]])
-    assert _Files().mask_plane(None, case, (2, 2)) is None
+    assert CaseFiles().mask(None, case, (2, 2)) is None
 
 
 def test_a_map_and_its_controls_are_scored_alike() -> None:
@@ -85,3 +86,32 @@ def test_a_map_and_its_controls_are_scored_alike() -> None:
     assert (perfect.pointing_game, perfect.iou, perfect.energy_inside) == (1.0, 1.0, 1.0)
     centre = item.score("centre", maps["centre"], BoxRule(0.5))
     assert centre.pointing_game == 0 and centre.iou < 0.2
+
+
+def test_what_is_usual_is_the_mean_of_the_validation_cases_or_of_all() -> None:
+    found = PredictionTable(
+        task="multiclass",
+        classes=("a", "b"),
+        case_ids=("1", "2", "3"),
+        patient_ids=("1", "2", "3"),
+        splits=("val", "test", "val"),
+        logits=np.array([[1.0, 0], [9, 9], [3, -2]]),
+        probabilities=np.full((3, 2), 0.5),
+        truth=np.zeros((3, 2)),
+    )
+    np.testing.assert_array_equal(usual_logits(found), [2, -1])
+    alone = found.part("test")
+    np.testing.assert_array_equal(usual_logits(alone), [9, 9])
+
+
+def test_a_box_is_written_by_the_names_of_its_axes() -> None:
+    volume = Box((1, 2, 3), (2, 5, 9))
+    assert _numbers(volume) == {"x": 3, "y": 2, "z": 1, "w": 6, "h": 3, "d": 1}
+    assert _numbers(Box((2, 3), (5, 9))) == {"x": 3, "y": 2, "w": 6, "h": 3}
+
+
+def test_in_a_case_of_several_views_a_mask_is_that_of_the_view_with_its_pixels(tmp_path: Path) -> None:
+    Picture.fromarray(np.array([[0, 255], [0, 0]], np.uint8)).save(tmp_path / "m.png")
+    case = Case("a", "p", {"x": tmp_path, "y": tmp_path}, mask=tmp_path / "m.png")
+    assert CaseFiles().mask(case.mask, case, (2, 2)) is not None
+    assert CaseFiles().mask(case.mask, case, (2, 3)) is None

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import groupby, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,28 +15,30 @@ from numpy.typing import NDArray
 
 from foveate.errors import InputRefused, UsageError
 from foveate.evaluate.intervals import Bootstrap
-from foveate.evaluate.localization import CaseScore, control_maps, score_case, summarise_localization
+from foveate.evaluate.localization import summarise_localization
 from foveate.evaluate.scores import write_scores
 from foveate.evaluate.table import PredictionTable, read_predictions
 from foveate.files import write_atomic, write_json
 from foveate.heatmaps import (
-    CaseMaps,
     Entry,
+    Share,
     display_picture,
     file_name,
-    read_case,
     read_index,
+    volume_name,
     write_case,
     write_index,
+    write_shares,
 )
-from foveate.io import read_image, read_mask
+from foveate.io import write_nifti
 from foveate.localize import BoxRule, choose_threshold, localize_heatmap
-from foveate.regions import Region
 from foveate.run import Run
-from foveate.stations import VOLUMES, cases_of, prepared_batches, raise_if_partial
-from foveate.types import Case, Heatmap, Track, quiet
+from foveate.stations import cases_of, prepared_batches, raise_if_partial
+from foveate.truths import CaseFiles, Truths
+from foveate.types import Box, Case, Heatmap, Image, Track, quiet
 
 if TYPE_CHECKING:
+    from foveate.explained import Explained
     from foveate.preprocess import Preprocess
 
 
@@ -64,6 +65,8 @@ class Answer:
 def explain(run: Run, *, method: str | None = None, only: Sequence[str] = (), track: Track = quiet) -> int:
     """Draw heat maps of the study's parts, or of single cases; writes ``heatmaps/``.
 
+    Where a model has several views, ``heatmaps/shares.csv`` tells how much each counts.
+
     Args:
         run: with a bundle and predictions.
         method: a name in ``EXPLAINERS``; None takes the study's.
@@ -74,28 +77,33 @@ def explain(run: Run, *, method: str | None = None, only: Sequence[str] = (), tr
         How many cases were explained.
     """
     from foveate.bundle import load_bundle
-    from foveate.predict import explain_prepared
+    from foveate.explained import explain_cases
 
     with run.station("explain"):
         folder, settings = run.folder / "heatmaps", run.study.explain
         bundle = load_bundle(run.path("bundle", made_by="train"))
-        answers = read_answers(
-            read_predictions(run.path("predictions.csv", made_by="predict")), bundle.thresholds
-        )
+        table = read_predictions(run.path("predictions.csv", made_by="predict"))
+        answers, usual = read_answers(table, bundle.thresholds), usual_logits(table)
         refused: list[InputRefused] = []
         entries: list[Entry] = []
-        files = _Files()
+        shares: list[Share] = []
+        store = _Store(folder, bundle.preprocess)
         for batch in prepared_batches(bundle, _to_explain(run, answers, only), refused, track, "Explaining"):
             targets = [answers[item.case.case_id].targets(settings.targets) for item in batch]
-            found = explain_prepared(
-                bundle, batch, targets, explainer=method or settings.method, seed=run.study.seed
+            found = explain_cases(
+                bundle,
+                batch,
+                targets,
+                explainer=method or settings.method,
+                seed=run.study.seed,
+                usual=usual,
             )
-            for item, maps in zip(batch, found, strict=True):
-                answer = answers[item.case.case_id]
-                entries += _store(folder, item.case, answer, maps, bundle.preprocess, files)
+            for item, explained in zip(batch, found, strict=True):
+                entries += store.write(item.case, answers[item.case.case_id], explained)
+                shares += explained.shares
+        write_shares(folder, shares)
         write_index(folder, entries)
-        for stale in {path.name for path in folder.glob("*.npz")} - {entry.file for entry in entries}:
-            (folder / stale).unlink()
+        store.remove_others(entries)
     raise_if_partial(refused, f"explained {len(entries)} views")
     return len({entry.case_id for entry in entries})
 
@@ -118,14 +126,15 @@ def localize(run: Run, part: str = "test", track: Track = quiet) -> dict[str, An
         folder = run.path("heatmaps/index.csv", made_by="explain").parent
         entries = read_index(folder)
         by_part = {name: [entry for entry in entries if entry.split == name] for name in ("val", part)}
-        truths = _Truths(run, folder)
+        truths = Truths(run, folder)
         rules, chosen_on = _choose_rules(run, truths, by_part["val"])
-        rows = [
-            item.score(method, values, rules[method])
+        scored = [
+            (entry.view, item.score(method, values, rules[method]))
             for entry in track(by_part[part], "Localizing")
             for item in truths.of(entry)
             for method, values in item.maps(run.study.seed).items()
         ]
+        rows = [row for _, row in scored]
         settings = run.study.evaluate
         result = summarise_localization(
             rows,
@@ -134,6 +143,7 @@ def localize(run: Run, part: str = "test", track: Track = quiet) -> dict[str, An
             rule={"keep": "largest", "threshold": {name: rule.threshold for name, rule in rules.items()}},
             bootstrap=Bootstrap(settings.bootstrap, settings.level, run.study.seed),
             threshold_chosen_on=chosen_on,
+            views=[view for view, _ in scored],
         )
         if not rows:
             result["reason"] = f"no explained case of '{part}' has a true mask or box for its true class"
@@ -143,80 +153,7 @@ def localize(run: Run, part: str = "test", track: Track = quiet) -> dict[str, An
     return result
 
 
-@dataclass(frozen=True, slots=True)
-class Marked:
-    """One explained class of one case, with the truth of where it is.
-
-    Attributes:
-        entry: of the index.
-        target: the true class.
-        values: its heat map, in original pixels.
-        truth: what is marked for it.
-        organ: mask of the organ that the study crops to, or None.
-    """
-
-    entry: Entry
-    target: str
-    values: NDArray[np.float32]
-    truth: Region
-    organ: NDArray[np.bool_] | None
-
-    def maps(self, seed: int) -> dict[str, NDArray[np.float32]]:
-        """The heat map and the controls that it has to beat."""
-        controls = control_maps(self.values.shape, organ=self.organ, seed=seed, case_id=self.entry.case_id)
-        return {"heatmap": self.values, **controls}
-
-    def score(self, method: str, values: NDArray[np.float32], rule: BoxRule) -> CaseScore:
-        """Score the map of one method against the truth."""
-        return score_case(
-            values,
-            localize_heatmap(values, rule, organ=self.organ),
-            self.truth,
-            organ=self.organ,
-            case_id=self.entry.case_id,
-            patient_id=self.entry.patient_id,
-            label=self.target,
-            method=method,
-        )
-
-
-class _Truths:
-    """Finds what is marked in the explained cases.
-
-    Args:
-        run: whose manifest names masks and boxes.
-        folder: with the stored maps.
-    """
-
-    def __init__(self, run: Run, folder: Path) -> None:
-        cohort = run.cohort()
-        self._cases = {case.case_id: case for case in cohort.cases}
-        self._crops = run.study.preprocess.organ_crop
-        self._folder = folder
-        self._files = _Files()
-
-    def of(self, entry: Entry) -> Iterator[Marked]:
-        """Every true class of a case that was explained and is marked in the image."""
-        stored, organ = self.stored(entry)
-        boxes = self._cases[entry.case_id].boxes
-        true = [name for name in entry.truth_class.split(";") if name]
-        for target, values in zip(stored.targets, stored.values, strict=True):
-            if target not in true:
-                continue
-            own = [box for box in boxes if box.label in (target, "")]
-            if stored.truth is not None and len(true) == 1:  # a mask does not say of which finding it is
-                yield Marked(entry, target, values, Region.from_mask(stored.truth, target), organ)
-            elif own:
-                yield Marked(entry, target, values, Region.from_boxes(own, values.shape), organ)
-
-    def stored(self, entry: Entry) -> tuple[CaseMaps, NDArray[np.bool_] | None]:
-        """The stored maps of a case, and its organ mask if the study crops to the organ."""
-        stored, case = read_case(self._folder / entry.file), self._cases[entry.case_id]
-        organ = case.organ_mask if self._crops else None
-        return stored, self._files.mask_plane(organ, case, stored.values.shape[1:])
-
-
-def _choose_rules(run: Run, truths: _Truths, entries: Sequence[Entry]) -> tuple[dict[str, BoxRule], str]:
+def _choose_rules(run: Run, truths: Truths, entries: Sequence[Entry]) -> tuple[dict[str, BoxRule], str]:
     """A rule for the heat maps and for each control, each with the threshold that suits it best."""
     methods = ("heatmap", "random", "centre")
     marked = [entry for entry in entries if any(True for _ in truths.of(entry))]
@@ -236,18 +173,42 @@ def _choose_rules(run: Run, truths: _Truths, entries: Sequence[Entry]) -> tuple[
     return rules, "val"
 
 
-def _write_boxes(path: Path, truths: _Truths, entries: Sequence[Entry], rule: BoxRule) -> None:
-    """Boxes of every explained class of every case, whether or not its truth is known."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case_id", "view", "target", "x", "y", "w", "h", "score"])
+def _write_boxes(path: Path, truths: Truths, entries: Sequence[Entry], rule: BoxRule) -> None:
+    """Boxes of every explained class of every case, whether or not its truth is known.
+
+    Where there are volumes, the columns ``z`` and ``d`` are there as well, empty for planes.
+    """
+    rows: list[tuple[Entry, Box]] = []
     for entry in entries:
         stored, organ = truths.stored(entry)
         for target, values in zip(stored.targets, stored.values, strict=True):
-            for box in localize_heatmap(values, rule, organ=organ, label=target).boxes:
-                numbers = (f"{value:g}" for value in (*box.xywh, box.score))
-                writer.writerow([entry.case_id, entry.view, target, *numbers])
+            found = localize_heatmap(values, rule, organ=organ, label=target)
+            rows += [(entry, box) for box in found.boxes]
+    volumes = any(len(box.start) == 3 for _, box in rows)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = ("x", "y", "z", "w", "h", "d") if volumes else ("x", "y", "w", "h")
+    writer.writerow(["case_id", "view", "target", *columns, "score"])
+    for entry, box in rows:
+        numbers = _numbers(box)
+        cells = [f"{numbers[name]:g}" if name in numbers else "" for name in columns]
+        writer.writerow([entry.case_id, entry.view, box.label, *cells, f"{box.score:g}"])
     write_atomic(path, text.getvalue())
+
+
+def _numbers(box: Box) -> dict[str, float]:
+    """First corner and size of a box by the names of its columns; ``z`` and ``d`` only for volumes."""
+    axes = list(zip("xyz", "whd", reversed(box.start), reversed(box.stop), strict=False))
+    return {corner: start for corner, _, start, _ in axes} | {
+        size: stop - start for _, size, start, stop in axes
+    }
+
+
+def usual_logits(table: PredictionTable) -> NDArray[np.float64]:
+    """``(K,)`` mean logits of the validation cases, or of all: what the model says without looking."""
+    val = np.array([split == "val" for split in table.splits])
+    chosen = table.logits[val] if val.any() else table.logits
+    return np.asarray(chosen.mean(axis=0), dtype=np.float64)
 
 
 def read_answers(table: PredictionTable, thresholds: Mapping[str, float]) -> dict[str, Answer]:
@@ -284,55 +245,68 @@ def _to_explain(run: Run, answers: Mapping[str, Answer], only: Sequence[str]) ->
     return [case for _, part in by_part for case in list(part)[: settings.limit]]
 
 
-def _store(
-    folder: Path, case: Case, answer: Answer, maps: Sequence[Heatmap], preprocess: Preprocess, files: _Files
-) -> list[Entry]:
-    """Write the maps of one case, a file per view, each with a picture to draw them over."""
-    entries = []
-    for view, path in case.views.items():
-        own = [item for item in maps if item.view == view]
-        if not own:
-            continue
-        image = files.image(path)
-        pixels = image.pixels if image.dimensions == 2 else image.pixels[:, case.slice_index]
-        name = file_name(case.case_id, view)
-        truth = files.mask_plane(case.mask, case, own[0].values.shape)
-        write_case(folder / name, own, display_picture(pixels, preprocess.limits(image)), truth)
-        entries.append(
-            Entry(
-                case_id=case.case_id,
-                patient_id=case.patient_id,
-                split=case.split or "",
-                view=view,
-                explainer=own[0].explainer,
-                targets=tuple(item.target for item in own),
-                truth_class=";".join(answer.true),
-                predicted_class=";".join(answer.predicted),
-                probability=answer.probability,
-                file=name,
+class _Store:
+    """Writes what was explained: a file per view of a case, each with a picture to draw the maps over.
+
+    Args:
+        folder: ``heatmaps/`` of a run.
+        preprocess: says which values are black and white.
+    """
+
+    def __init__(self, folder: Path, preprocess: Preprocess) -> None:
+        self._folder, self._preprocess, self._files = folder, preprocess, CaseFiles()
+
+    def write(self, case: Case, answer: Answer, explained: Explained) -> list[Entry]:
+        """Write the maps of one case; returns its rows of the index."""
+        by_view = {view: own for view in case.views if (own := [m for m in explained.maps if m.view == view])}
+        entries, first = [], self._shape(case, next(iter(case.views)))
+        for view, own in by_view.items():
+            image = self._files.image(case.views[view])
+            name, shape = file_name(case.case_id, view), own[0].values.shape
+            boxes = case.boxes if shape == first else ()
+            truth = self._files.mask(case.mask, case, shape)
+            write_case(self._folder / name, own, self._picture(image, case, view), truth, boxes)
+            if len(shape) == 3:
+                self._write_volumes(name, own, image)
+            entries.append(
+                Entry(
+                    case_id=case.case_id,
+                    patient_id=case.patient_id,
+                    split=case.split or "",
+                    view=view,
+                    explainer=own[0].explainer,
+                    targets=tuple(item.target for item in own),
+                    truth_class=";".join(answer.true),
+                    predicted_class=";".join(answer.predicted),
+                    probability=answer.probability,
+                    file=name,
+                    completeness_gap=tuple(
+                        explained.gaps[m.target] for m in own if m.target in explained.gaps
+                    ),
+                )
             )
-        )
-    return entries
+        return entries
 
+    def remove_others(self, entries: Collection[Entry]) -> None:
+        """Remove files of earlier explanations that the index does not name."""
+        kept = {entry.file for entry in entries}
+        kept |= {volume_name(entry.file, target) for entry in entries for target in entry.targets}
+        for stale in (*self._folder.glob("*.npz"), *self._folder.glob("*.nii.gz")):
+            if stale.name not in kept:
+                stale.unlink()
 
-class _Files:
-    """Reads images and masks, remembering the last ones: the slices of a volume come one after the other."""
+    def _shape(self, case: Case, view: str) -> tuple[int, ...]:
+        """Spatial shape of a view of a case: the volume, or the slice that the case is."""
+        shape = self._files.image(case.views[view]).pixels.shape[1:]
+        return shape[1:] if len(shape) == 3 and case.slice_index is not None else shape
 
-    def __init__(self) -> None:
-        self.image = lru_cache(VOLUMES)(read_image)
-        self._mask = lru_cache(VOLUMES)(read_mask)
+    def _picture(self, image: Image, case: Case, view: str) -> NDArray[np.uint8]:
+        slice_of_volume = image.dimensions == 3 and case.slice_index is not None
+        pixels = image.pixels[:, case.slice_index] if slice_of_volume else image.pixels
+        return display_picture(pixels, self._preprocess.limits(image, view))
 
-    def mask_plane(self, path: Path | None, case: Case, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
-        """A mask in the plane of the case's heat map, or None if there is none or nothing is marked."""
-        if path is None:
-            return None
-        mask = self._mask(path)
-        plane = mask[case.slice_index] if mask.ndim > len(shape) and case.slice_index is not None else mask
-        if plane.shape != shape:
-            raise InputRefused(
-                f"the mask has shape {plane.shape}, its image {shape}",
-                where=str(path),
-                fix="give masks with the pixels of their images",
-                code="mask-shape",
-            )
-        return plane if plane.any() else None
+    def _write_volumes(self, name: str, maps: Sequence[Heatmap], image: Image) -> None:
+        """Each class's map as NIfTI, float32, raw and signed, with the affine of the original volume."""
+        for item in maps:
+            path = self._folder / volume_name(name, item.target)
+            write_nifti(path, item.values.astype(np.float32), image.geometry)

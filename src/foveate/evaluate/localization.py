@@ -152,23 +152,33 @@ def summarise_localization(
     iou_thresholds: Sequence[float] = IOU_THRESHOLDS,
     bootstrap: Bootstrap | None = None,
     threshold_chosen_on: str = "val",
+    views: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Average the scores of all cases, over all and by class: the content of ``localization.json``.
 
     Args:
-        rows: one per case, class and method.
+        rows: one per case, class, view and method.
         split: the part they are of.
         explainer: name in the ``EXPLAINERS`` table.
         rule: how maps became boxes, in plain JSON values (the threshold of each method among them).
         iou_thresholds: for the localization accuracy.
         bootstrap: of the intervals; None takes 1,000 replicates at 95 %.
         threshold_chosen_on: the part on which the thresholds of the rule were chosen.
+        views: the view that each row is of; where there are several, each is summarised as well.
 
     Returns:
-        Plain JSON. Every average is a ``Value`` whose ``n`` counts rows: cases, or pairs of case and finding.
+        Plain JSON. Every average is a ``Value`` whose ``n`` counts rows: cases, or pairs of case and finding,
+        or of case and view. The views of a case are of one patient, so their number makes no interval narrow.
     """
     drawn = bootstrap or Bootstrap()
     labels = list(dict.fromkeys(row.label for row in rows))
+    named = list(dict.fromkeys(views))
+    by_view = {
+        view: _summary(
+            [row for row, own in zip(rows, views, strict=True) if own == view], iou_thresholds, drawn
+        )
+        for view in (named if len(named) > 1 else ())
+    }
     return {
         "split": split,
         "explainer": explainer,
@@ -182,6 +192,7 @@ def summarise_localization(
             label: _summary([row for row in rows if row.label == label], iou_thresholds, drawn)
             for label in labels
         },
+        "by_view": by_view,
     }
 
 

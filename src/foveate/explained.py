@@ -1,0 +1,135 @@
+"""Heat maps of prepared cases, and what belongs beside them: what the maps miss, how much each view counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foveate.bundle import Bundle
+from foveate.explain import completeness_gap, explain_batch
+from foveate.explain.shares import ShareOptions, map_shares, view_shares
+from foveate.heatmaps import Share
+from foveate.predict import PreparedCase, as_batch, bundle_index
+from foveate.types import Heatmap
+
+_OPTIONS = ShareOptions(batch_size=16)
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """What was found out about one case.
+
+    Attributes:
+        maps: one raw, signed heat map per view that the case has and target, in original pixels.
+        gaps: for integrated gradients, by target, what the maps of all views miss of the score's rise.
+        shares: of each view that the case has and target, if the model has several views.
+    """
+
+    maps: tuple[Heatmap, ...]
+    gaps: Mapping[str, float]
+    shares: tuple[Share, ...]
+
+
+def explain_cases(
+    bundle: Bundle,
+    cases: Sequence[PreparedCase],
+    targets: Sequence[Sequence[str]],
+    *,
+    explainer: str,
+    seed: int = 0,
+    usual: NDArray[np.float64] | None = None,
+) -> list[Explained]:
+    """Explain a batch of prepared cases, each for its own targets.
+
+    Args:
+        bundle: the model.
+        cases: N prepared cases.
+        targets: for each case, the class names to explain.
+        explainer: a name in ``EXPLAINERS``.
+        seed: for explainers and random orders of views.
+        usual: ``(K,)`` logits that stand for the answer to no view at all, such as the mean over a cohort;
+            None: all 0.
+    """
+    wanted = sorted({bundle_index(bundle, name) for names in targets for name in names})
+    views = as_batch(bundle, cases)
+    maps = explain_batch(bundle.model, views, wanted, explainer, seed=seed)
+    gaps = None
+    if explainer == "integrated_gradients":
+        gaps = completeness_gap(bundle.model, views, wanted, maps, seed=seed).cpu()
+    shares = _shares(bundle, views, maps, wanted, usual, seed) if len(views) > 1 else None
+    found = []
+    for row, (item, names) in enumerate(zip(cases, targets, strict=True)):
+        columns = {name: wanted.index(bundle_index(bundle, name)) for name in names}
+        own = {view: values[row].cpu().numpy() for view, values in maps.items() if view in item.views}
+        found.append(
+            Explained(
+                maps=tuple(_brought_back(bundle, item, own, columns, explainer)),
+                gaps={} if gaps is None else {name: float(gaps[row, t]) for name, t in columns.items()},
+                shares=() if shares is None else tuple(_rows(bundle, item, columns, shares[:, row])),
+            )
+        )
+    return found
+
+
+def _brought_back(
+    bundle: Bundle,
+    item: PreparedCase,
+    maps: Mapping[str, NDArray[np.float32]],
+    columns: Mapping[str, int],
+    explainer: str,
+) -> list[Heatmap]:
+    """Maps ``(T, *space)`` of each view of one case, in original pixels."""
+    return [
+        Heatmap(
+            bundle.preprocess.undo(values[column], item.views[view].trace),
+            name,
+            explainer,
+            view,
+            item.case.case_id,
+        )
+        for view, values in maps.items()
+        for name, column in columns.items()
+    ]
+
+
+def _shares(
+    bundle: Bundle,
+    views: Mapping[str, Tensor],
+    maps: Mapping[str, Tensor],
+    wanted: Sequence[int],
+    usual: NDArray[np.float64] | None,
+    seed: int,
+) -> Tensor:
+    """``(2, B, T, V)``: Shapley values, and shares in the maps."""
+    options = _OPTIONS
+    if usual is not None:
+        options = ShareOptions(batch_size=options.batch_size, empty=torch.from_numpy(usual))
+    values = view_shares(bundle.model, views, wanted, options=options, seed=seed)
+    return torch.stack([values.cpu(), map_shares(maps).cpu()])
+
+
+def _rows(bundle: Bundle, item: PreparedCase, columns: Mapping[str, int], shares: Tensor) -> list[Share]:
+    """Rows of ``shares.csv`` from the ``(2, T, V)`` shares of one case."""
+    case = item.case
+    withheld = "missing" if bundle.model.tolerates_missing else "blank"
+    return [
+        Share(
+            case.case_id,
+            case.patient_id,
+            case.split or "",
+            name,
+            view,
+            value=float(shares[0, column, position]),
+            share=float(shares[1, column, position]),
+            withheld=withheld,
+            sampled=len(item.views) > _OPTIONS.exact_up_to,
+        )
+        for name, column in columns.items()
+        for position, view in enumerate(bundle.views)
+        if view in item.views
+    ]

@@ -1,0 +1,252 @@
+"""From a bundle of several views to heat maps, shares, boxes and scores on disk, for pictures and volumes."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Picture
+
+from foveate import evidence, stations
+from foveate.bundle import Bundle, Patients, save_bundle
+from foveate.explain.shares import ShareOptions, view_shares
+from foveate.explained import explain_cases
+from foveate.heatmaps import read_case, read_index, read_shares, volume_name
+from foveate.models import build_model
+from foveate.predict import as_batch, read_and_prepare
+from foveate.preprocess import Preprocess
+from foveate.regions import Region
+from foveate.run import Run
+from foveate.settings import PreprocessConfig
+from foveate.train.study import Study
+from foveate.truths import Truths
+from foveate.types import Array
+
+SPLITS = ("train", "val", "val", "test", "test")
+AFFINE = np.array([[-0.8, 0, 0, 40], [0, 0.7, 0, -30], [0, 0, 3.0, 12], [0, 0, 0, 1.0]])
+
+
+def make_run(
+    folder: Path, views: tuple[str, ...], model: dict[str, object], size: tuple[int, ...], extra: str = ""
+) -> Run:
+    """A run with a bundle of an untrained model and predictions, for the manifest in the folder."""
+    study = f"""
+name: explained
+data: {{manifest: manifest.csv, views: [{", ".join(views)}]{extra}}}
+preprocess: {{size: {list(size)}}}
+model: {{name: {model["name"]}}}
+explain: {{targets: both}}
+evaluate: {{bootstrap: 100}}
+split: {{column: split}}
+"""
+    (folder / "study.yaml").write_text(study)
+    run = Run.create(Study.load(folder / "study.yaml"), folder / "run")
+    torch.manual_seed(0)
+    preprocess = Preprocess(PreprocessConfig(size=size))
+    options = {name: value for name, value in model.items() if name != "name"}
+    network = build_model(str(model["name"]), 2, preprocess.input_spec(views), options=options).eval()
+    save_bundle(
+        run.folder / "bundle",
+        Bundle(
+            network,
+            str(model["name"]),
+            options,
+            preprocess,
+            views,
+            "multiclass",
+            ("cyst", "hcc"),
+            Patients.of([]),
+        ),
+    )
+    stations.audit(run)
+    stations.split(run)
+    stations.predict(run)
+    return run
+
+
+def volume(draws: np.random.Generator, place: tuple[int, int, int]) -> tuple[Array, Array]:
+    """Noise with a bright cube, and the cube, in (z, y, x)."""
+    mask = np.zeros((6, 20, 24), bool)
+    mask[tuple(slice(at, at + 3) for at in place)] = True
+    return (draws.normal(100, 10, mask.shape) + 80 * mask).astype(np.float32), mask
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two registered phases of five cases; the last lacks one."""
+    folder, draws = tmp_path_factory.mktemp("volumes"), np.random.default_rng(0)
+    rows = ["case_id,patient_id,label,split,t2,c_late,mask"]
+    for number, part in enumerate(SPLITS):
+        pixels, mask = volume(draws, (number % 4, 3 + number, 2 * number))
+        for name, values in (("t2", pixels), ("late", pixels * 2), ("mask", mask.astype(np.uint8))):
+            nib.save(nib.Nifti1Image(values.T, AFFINE), folder / f"{name}{number}.nii.gz")
+        late = "" if number == 4 else f"late{number}.nii.gz"
+        label = ("cyst", "hcc")[number % 2]
+        rows.append(f"c{number},p{number},{label},{part},t2{number}.nii.gz,{late},mask{number}.nii.gz")
+    (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
+    model: dict[str, object] = {"name": "resnet3d10", "width": 0.125}
+    run = make_run(folder, ("t2", "c_late"), model, (6, 32, 32))
+    evidence.explain(run)
+    evidence.localize(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A photograph and a smaller ultrasound picture of five cases; boxes lie in the photograph."""
+    folder, draws = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    rows, boxes = ["case_id,patient_id,label,split,clinical,ultrasound"], ["case_id,label,x,y,w,h"]
+    for number, part in enumerate(SPLITS):
+        for name, shape in (("clinical", (40, 60, 3)), ("ultrasound", (32, 32))):
+            pixels = draws.integers(0, 255, shape, dtype=np.uint8)
+            Picture.fromarray(pixels).save(folder / f"{name}{number}.png")
+        label = ("cyst", "hcc")[number % 2]
+        rows.append(f"c{number},p{number},{label},{part},clinical{number}.png,ultrasound{number}.png")
+        boxes.append(f"c{number},{label},{5 + number},4,20,10")
+    (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
+    (folder / "boxes.csv").write_text("\n".join(boxes) + "\n")
+    model: dict[str, object] = {"name": "late_fusion", "encoder": "resnet10t", "missing": "refuse"}
+    run = make_run(folder, ("clinical", "ultrasound"), model, (32, 32), extra=", boxes: boxes.csv")
+    evidence.explain(run, method="integrated_gradients")
+    evidence.localize(run)
+    return run
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_maps_of_volumes_also_lie_there_as_nifti_in_the_geometry_of_the_volume(volumes: Run) -> None:
+    folder = volumes.folder / "heatmaps"
+    entries = read_index(folder)
+    assert [(entry.case_id, entry.view) for entry in entries if entry.case_id == "c4"] == [("c4", "t2")]
+    assert len(entries) == 7, "two views of three cases, and one of the last"
+    for entry in entries:
+        stored = read_case(folder / entry.file)
+        assert stored.values.shape[1:] == (6, 20, 24) and stored.picture.shape == (6, 20, 24)
+        for target, values in zip(stored.targets, stored.values, strict=True):
+            loaded = nib.load(folder / volume_name(entry.file, target))
+            assert loaded.get_data_dtype() == np.float32
+            np.testing.assert_array_equal(loaded.get_fdata(dtype=np.float32).T, values)
+            np.testing.assert_allclose(loaded.affine, AFFINE)
+    files = {path.name for path in folder.iterdir()}
+    named = {entry.file for entry in entries} | {
+        volume_name(e.file, target) for e in entries for target in e.targets
+    }
+    assert files == named | {"index.csv", "shares.csv"}
+
+
+def test_the_mask_of_a_volume_is_the_truth_in_every_registered_phase(volumes: Run) -> None:
+    truths = Truths(volumes, volumes.folder / "heatmaps")
+    entry = next(e for e in read_index(volumes.folder / "heatmaps") if e.case_id == "c3")
+    (marked,) = truths.of(entry)
+    assert marked.target == "hcc"
+    (box,) = marked.truth.boxes
+    assert box.start == (3, 6, 6) and box.stop == (6, 9, 9)
+
+
+def test_boxes_in_volumes_have_six_numbers_and_are_scored(volumes: Run) -> None:
+    found = rows_of(volumes.folder / "boxes.csv")
+    assert list(found[0])[3:] == ["x", "y", "z", "w", "h", "d", "score"]
+    for row in found:
+        entry = next(
+            e
+            for e in read_index(volumes.folder / "heatmaps")
+            if (e.case_id, e.view) == (row["case_id"], row["view"])
+        )
+        x, y, z, w, h, d = (float(row[name]) for name in ("x", "y", "z", "w", "h", "d"))
+        assert min(x, y, z) >= 0 and z + d <= 6 and y + h <= 20 and x + w <= 24
+        stored = read_case(volumes.folder / "heatmaps" / entry.file)
+        values = stored.values[stored.targets.index(row["target"])]
+        inside = values[int(z) : int(z + d), int(y) : int(y + h), int(x) : int(x + w)]
+        assert inside.max() > 0
+    result = evidence.localize(volumes)
+    assert list(result["by_view"]) == ["t2", "c_late"]
+    methods = {view: part["methods"] for view, part in result["by_view"].items()}
+    assert methods["t2"]["heatmap"]["pointing_game"]["n"] == 2
+    assert methods["c_late"]["heatmap"]["pointing_game"]["n"] == 1
+    assert result["overall"]["methods"]["heatmap"]["pointing_game"]["n"] == 3
+
+
+def test_shares_lie_beside_the_maps_and_are_those_of_the_views(volumes: Run) -> None:
+    shares = read_shares(volumes.folder / "heatmaps")
+    bundle = _bundle(volumes)
+    cases = {case.case_id: case for case in volumes.cohort().cases}
+    table = evidence.read_predictions(volumes.folder / "predictions.csv")
+    usual = table.logits[[split == "val" for split in table.splits]].mean(axis=0)
+    for case_id in ("c1", "c4"):
+        batch = as_batch(bundle, [read_and_prepare(bundle, cases[case_id])])
+        options = ShareOptions(empty=torch.from_numpy(usual))
+        values = view_shares(bundle.model, batch, [0, 1], options=options)[0]
+        own = [share for share in shares if share.case_id == case_id]
+        assert {share.view for share in own} == ({"t2", "c_late"} if case_id == "c1" else {"t2"})
+        for share in own:
+            expected = values[bundle.classes.index(share.target), bundle.views.index(share.view)]
+            assert share.value == pytest.approx(float(expected), abs=1e-5)
+            assert share.withheld == "missing" and not share.sampled
+    for case_id, target in {(share.case_id, share.target) for share in shares}:
+        total = sum(s.share for s in shares if (s.case_id, s.target) == (case_id, target))
+        assert total == pytest.approx(1, abs=1e-5) or total == 0
+
+
+def _bundle(run: Run) -> Bundle:
+    from foveate.bundle import load_bundle
+
+    return load_bundle(run.folder / "bundle")
+
+
+def test_boxes_lie_in_the_view_of_their_shape_alone(pictures: Run) -> None:
+    folder = pictures.folder / "heatmaps"
+    by_view = {
+        entry.view: read_case(folder / entry.file) for entry in read_index(folder) if entry.case_id == "c2"
+    }
+    assert by_view["clinical"].values.shape[1:] == (40, 60)
+    assert by_view["ultrasound"].values.shape[1:] == (32, 32)
+    (box,) = by_view["clinical"].boxes
+    assert (box.start, box.stop, box.label) == ((4, 7), (14, 27), "cyst")
+    assert by_view["ultrasound"].boxes == () and by_view["ultrasound"].truth is None
+    truths = Truths(pictures, folder)
+    found = [item for entry in read_index(folder) if entry.case_id == "c2" for item in truths.of(entry)]
+    assert [item.entry.view for item in found] == ["clinical"]
+    expected = Region.from_boxes([box], (40, 60))
+    np.testing.assert_array_equal(found[0].truth.mask, expected.mask)
+    assert list(rows_of(pictures.folder / "boxes.csv")[0])[3:] == ["x", "y", "w", "h", "score"]
+
+
+def test_what_integrated_gradients_miss_lies_beside_them(pictures: Run) -> None:
+    entries = read_index(pictures.folder / "heatmaps")
+    assert all(len(entry.completeness_gap) == len(entry.targets) for entry in entries)
+    bundle = _bundle(pictures)
+    case = pictures.cohort().cases[3]
+    (found,) = explain_cases(
+        bundle, [read_and_prepare(bundle, case)], [["hcc", "cyst"]], explainer="integrated_gradients"
+    )
+    stored = {
+        target: gap
+        for entry in entries
+        if entry.case_id == case.case_id
+        for target, gap in zip(entry.targets, entry.completeness_gap, strict=True)
+    }
+    for target, gap in stored.items():
+        assert gap == pytest.approx(found.gaps[target], rel=1e-2, abs=1e-5)
+    gradcam = explain_cases(bundle, [read_and_prepare(bundle, case)], [["hcc"]], explainer="gradcam")
+    assert gradcam[0].gaps == {}
+
+
+def test_models_that_need_every_view_share_by_blank_pictures(pictures: Run) -> None:
+    shares = read_shares(pictures.folder / "heatmaps")
+    assert {share.withheld for share in shares} == {"blank"}
+    assert {share.view for share in shares} == {"clinical", "ultrasound"}
+
+
+def test_explaining_anew_removes_what_is_stale(volumes: Run) -> None:
+    folder = volumes.folder / "heatmaps"
+    count = evidence.explain(volumes, only=["c4"], method="gradcam")
+    assert count == 1
+    assert {path.name.split("_")[0] for path in folder.glob("*.npz")} == {"c4"}
+    assert {path.name.split("_")[0] for path in folder.glob("*.nii.gz")} == {"c4"}
