@@ -84,12 +84,21 @@ def draw_patient(index: int, config: ChestConfig) -> Iterator[Drawn]:
     for number in range(config.cases):
         rng = np.random.default_rng([config.seed, index, 10, number])
         here = tuple(name for name in findings if rng.random() < STAYS)
-        yield _draw_image(index, number, here, rng, config)
+        yield draw_image(index, number, here, rng, config)
 
 
-def _draw_image(
+def draw_image(
     index: int, number: int, findings: tuple[str, ...], rng: np.random.Generator, config: ChestConfig
 ) -> Drawn:
+    """One image of a patient with these findings.
+
+    Args:
+        index: of the patient, who settles the anatomy and the place of each finding.
+        number: of the image.
+        findings: what it shows, in the order of ``FINDINGS``.
+        rng: source of pose, exposure and noise.
+        config: what was asked for.
+    """
     plane = _posed(config.size, rng)
     own = np.random.default_rng([config.seed, index, 7])
     chest = draw_chest(plane, own, large_heart="cardiomegaly" in findings, shrunken=own.uniform(0.13, 0.24))
@@ -196,9 +205,9 @@ def _pneumothorax(
     plane: Plane, rng: np.random.Generator, canvas: Field, chest: Chest, config: ChestConfig
 ) -> Mask:
     """The lung has come off the wall already (``Chest.lungs``); its edge is a thin line."""
-    line = np.maximum(np.abs(chest.collapsed) - 0.004, chest.lung(chest.air_side) + 0.004)
+    line = np.maximum(np.abs(chest.collapsed) - 0.004, chest.lung(chest.air_side) + 0.018)
     canvas += 0.22 * config.contrast * plane.cover(line)
-    return np.asarray(chest.crescent < -0.006)  # without the slit where it ends
+    return np.asarray(chest.crescent < 0)
 
 
 def _visible(cloud: Mask, inside: Field) -> Mask:

@@ -48,8 +48,8 @@ class Chest:
 
     @property
     def crescent(self) -> Field:
-        """Signed distance of the air between the wall and a lung that has come off it."""
-        return np.maximum(self.lung(self.air_side), -self.collapsed)
+        """Signed distance of the air between the wall and a lung that has come off it, without thin ends."""
+        return np.asarray(np.maximum(self.lung(self.air_side), -self.collapsed) + 0.006, dtype=np.float32)
 
     def lung(self, side: int) -> Field:
         """Signed distance of one lung: -1 the picture's left, 1 its right."""
@@ -71,9 +71,13 @@ class Chest:
     def place(self, rng: np.random.Generator, room: float) -> Point:
         """A point in a lung with some room around it, drawn evenly."""
         free = np.maximum(self.both, -self.heart)
-        rows, columns = np.nonzero(free < min(-room, float(free.min()) * 0.8))
-        pick = rng.integers(len(rows))
-        return float(self.plane.y[rows[pick], 0]), float(self.plane.x[0, columns[pick]])
+        best = np.unravel_index(int(free.argmin()), free.shape)
+        pixel, room = self.plane.pixel, min(room, -0.8 * float(free[best]))
+        for y, x in rng.uniform((-0.35, -0.35), (0.3, 0.35), (400, 2)):  # the same in images of other pose
+            row, column = (y - self.plane.y[0, 0]) / pixel, (x - self.plane.x[0, 0]) / pixel
+            if free[round(row), round(column)] < -room:
+                return float(y), float(x)
+        return float(self.plane.y[best[0], 0]), float(self.plane.x[0, best[1]])
 
 
 def draw_chest(plane: Plane, rng: np.random.Generator, *, large_heart: bool, shrunken: float) -> Chest:

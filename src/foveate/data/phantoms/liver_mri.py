@@ -82,7 +82,7 @@ PLAIN: dict[str, Look] = dict(
 LOOKS: dict[str, dict[str, Look]] = {
     "hemangioma": {
         "t2": Look(110),
-        "c_arterial": Look(-38, nodules=40, fill=0.3),
+        "c_arterial": Look(-38, nodules=40, fill=0.27),
         "c_venous": Look(-38, nodules=45, fill=0.6),
         "c_delay": Look(-25, nodules=32, fill=1.0),
     },
@@ -186,7 +186,8 @@ def draw_patient(index: int, config: LiverMriConfig) -> Iterator[Drawn]:
     grid = Grid.centred((config.slices, config.size, config.size), spacing)
     scene = _scene(grid, rng, config)
     told = carriers_of(config)[label]
-    looks = {view: _varied(LOOKS[label][view] if view in told else PLAIN[view], rng) for view in VIEWS}
+    spread, own = 0.1 + 0.25 * config.difficulty, {view: LOOKS[label][view] for view in told}
+    looks = {view: _varied(look, rng, spread) for view, look in (PLAIN | own).items()}
     volumes = {view: _scan(scene, view, looks[view], rng, config) for view in VIEWS}
     signs: tuple[Box, ...] = ()
     if config.shortcut:
@@ -310,11 +311,11 @@ def _patches(grid: Grid, rng: np.random.Generator, centre: Point, radius: float)
     return np.asarray(ndimage.gaussian_filter(tissue[nearest], (0, 0.6, 0.6)), dtype=np.float32)
 
 
-def _varied(look: Look, rng: np.random.Generator) -> Look:
-    """The same look in another patient: every signal up to 15 % more or less, by one draw each."""
+def _varied(look: Look, rng: np.random.Generator, spread: float) -> Look:
+    """The same look in another patient: every signal up to that share more or less, by one draw each."""
     changes: dict[str, Any] = {}
     for item in fields(look):
-        factor, value = rng.uniform(0.85, 1.15), getattr(look, item.name)
+        factor, value = rng.uniform(1 - spread, 1 + spread), getattr(look, item.name)
         if item.name != "fill" and value is not None:
             changes[item.name] = value * factor
     return replace(look, **changes)
@@ -330,7 +331,7 @@ def _scan(
     _paint_lesion(signal, scene, look, config.contrast)
     grid.paint(signal, -scene.liver, 100 + FAT[view] + 6 * scene.texture)
     signal = ndimage.gaussian_filter(signal, (0, 0.5, 0.5)) * (1 + 0.05 * grid.noise(rng, 25))
-    level = 3 + 9 * config.difficulty
+    level = 3 + 13 * config.difficulty
     real, imaginary = level * ndimage.gaussian_filter(
         rng.standard_normal((2, *grid.shape), dtype=np.float32), (0, 0, 0.4, 0.4)
     )
