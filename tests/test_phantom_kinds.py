@@ -308,6 +308,13 @@ def test_carriers_follow_the_settings() -> None:
     assert everything["cyst"] == liver_mri.VIEWS
 
 
+def test_the_handbook_tells_the_phases_that_carry_each_class() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    for name, views in liver_mri.CARRIERS.items():
+        told = "all" if views == liver_mri.VIEWS else f"`{' '.join(views)}`"
+        assert f"| {name} | {told} |" in page, name
+
+
 def test_enhancement_has_the_course_of_its_class() -> None:
     """Signal of lesion over liver in the phases, with little noise: the course in a textbook."""
     cases = liver_cases(28, difficulty=0.0)
