@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from monai.transforms import Affine, ScaleIntensity, ScaleIntensityFixedMean
 
-from foveate.data.augment import Variation, augment_batch, draw_variation
+from foveate.data.augment import Variation, augment_views, draw_variation
 from foveate.settings import AugmentConfig
 
 STRONG = AugmentConfig(
@@ -18,6 +21,10 @@ STRONG = AugmentConfig(
     brightness=0.4,
     contrast=0.5,
 )
+
+
+def augment_batch(batch: torch.Tensor, drawn: Sequence[Variation], padding: Any = "zero") -> torch.Tensor:
+    return augment_views({"image": batch}, {"image": drawn}, padding)["image"]
 
 
 def test_a_batch_is_what_monai_makes_image_by_image() -> None:

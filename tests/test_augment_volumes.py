@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from monai.transforms import Affine, Flip, Rotate
 
-from foveate.data.augment import Variation, augment_batch, draw_kept, draw_variation
+from foveate.data.augment import Variation, augment_views, draw_kept, draw_variation
 from foveate.settings import AugmentConfig
 
 STRONG = AugmentConfig(
@@ -20,6 +23,10 @@ STRONG = AugmentConfig(
     contrast=0,
 )
 SPACE = (7, 20, 29)  # unequal sides, or swapped axes would not show
+
+
+def augment_batch(batch: torch.Tensor, drawn: Sequence[Variation], padding: Any = "zero") -> torch.Tensor:
+    return augment_views({"image": batch}, {"image": drawn}, padding)["image"]
 
 
 def noise(batch: int, *space: int) -> torch.Tensor:
@@ -88,6 +95,18 @@ def test_each_axis_is_mirrored_where_it_should_be() -> None:
     found = augment_batch(volume, [depth, rows, columns])
     for axis, image in zip((-3, -2, -1), found, strict=True):
         torch.testing.assert_close(image, volume[0].flip(axis), atol=1e-5, rtol=0)
+
+
+def test_views_that_share_their_draws_are_what_each_is_alone() -> None:
+    views = {"grey": noise(4, 20, 29), "colour": noise(12, 20, 29).reshape(4, 3, 20, 29)}
+    bright = STRONG.model_copy(update={"brightness": 0.3, "contrast": 0.4})
+    drawn = [draw_variation(bright, 0, 0, place) for place in range(4)]
+    other = [draw_variation(bright, 0, 0, place, 1) for place in range(4)]
+    for draws in ({"grey": drawn, "colour": drawn}, {"grey": drawn, "colour": other}):
+        together = augment_views(views, draws)
+        assert list(together) == ["grey", "colour"]
+        for name, found in together.items():
+            torch.testing.assert_close(found, augment_batch(views[name], draws[name]), atol=1e-6, rtol=0)
 
 
 def test_a_probability_holds_for_turning_and_for_mirroring_apart() -> None:

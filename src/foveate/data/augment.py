@@ -13,7 +13,7 @@ through them, and mirrored along all three axes, all in voxels of the model's gr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -147,22 +147,31 @@ def draw_kept(
     return kept
 
 
-def augment_batch(
-    batch: Float[Tensor, "B C *space"],
-    variations: Sequence[Variation],
+def augment_views(
+    views: Mapping[str, Float[Tensor, "B C *space"]],
+    draws: Mapping[str, Sequence[Variation]],
     padding: Literal["zero", "edge"] = "zero",
-) -> Float[Tensor, "B C *space"]:
-    """Vary a batch of images in [0, 1]: contrast and brightness first, then one resampling.
+) -> dict[str, Float[Tensor, "B C *space"]]:
+    """Vary a batch of images in [0, 1]: contrast and brightness first, then the places.
+
+    Views that share their draws are resampled in one go, as channels of one image. Images that stay where
+    they are keep their bits; rows of NaN stay without meaning.
 
     Args:
-        batch: float32, on any device; pictures or volumes.
-        variations: one per image.
+        views: each float32, on any device; pictures or volumes, all of one size.
+        draws: for each view, one variation per image.
         padding: what comes in from outside, see ``AugmentConfig``.
     """
-    return move(vary_intensity(batch, variations), variations, padding)
+    bright = {name: _vary_intensity(view, draws[name]) for name, view in views.items()}
+    first, *others = (draws[name] for name in views)
+    if any(list(other) != list(first) for other in others):
+        return {name: _move(view, draws[name], padding) for name, view in bright.items()}
+    together = _move(torch.cat(list(bright.values()), dim=1), first, padding)
+    channels = [view.shape[1] for view in views.values()]
+    return dict(zip(views, torch.split(together, channels, dim=1), strict=True))
 
 
-def vary_intensity(
+def _vary_intensity(
     batch: Float[Tensor, "B C *space"], variations: Sequence[Variation]
 ) -> Float[Tensor, "B C *space"]:
     """Contrast about each image's mean (over channels and pixels), then brightness, clipped to [0, 1]."""
@@ -173,25 +182,20 @@ def vary_intensity(
     return (((batch - mean) * contrast + mean) * brightness).clamp_(0, 1)
 
 
-def move(
-    batch: Float[Tensor, "B C *space"],
-    variations: Sequence[Variation],
-    padding: Literal["zero", "edge"] = "zero",
+def _move(
+    batch: Float[Tensor, "B C *space"], variations: Sequence[Variation], padding: Literal["zero", "edge"]
 ) -> Float[Tensor, "B C *space"]:
-    """Turn, shift, magnify and mirror, in one resampling; images that stay where they are keep their bits."""
+    """Turn, shift, magnify and mirror, in one resampling of the images that move."""
     rows = [row for row, item in enumerate(variations) if item.moves]
     if not rows:
         return batch
-    moving = batch if len(rows) == len(batch) else batch[rows]
+    moving = batch[rows]
     matrices = _normalized([variations[row] for row in rows], moving)
     grid = torch.nn.functional.affine_grid(matrices, list(moving.shape), align_corners=False)
-    moved = torch.nn.functional.grid_sample(
+    result = batch.clone()
+    result[rows] = torch.nn.functional.grid_sample(
         moving, grid, mode="bilinear", padding_mode=_TORCH_PADDING[padding], align_corners=False
     )
-    if len(rows) == len(batch):
-        return moved
-    result = batch.clone()
-    result[rows] = moved
     return result
 
 

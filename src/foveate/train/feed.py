@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foveate.contract import given
-from foveate.data.augment import Variation, draw_kept, draw_variation, move, vary_intensity
+from foveate.data.augment import Variation, augment_views, draw_kept, draw_variation
 from foveate.data.dataset import (
     PreparedCases,
     batches_of,
@@ -129,28 +129,17 @@ class Feed:
 
     def _vary(self, views: Mapping[str, Tensor], epoch: int, places: Places) -> dict[str, Tensor]:
         """Augment, and put NaN in place of the views that are drawn to be withheld."""
+        plain = {name: self._on_device(view) for name, view in views.items()}
         draws = {name: self._draw(epoch, places, number) for number, name in enumerate(views)}
-        bright = {name: vary_intensity(self._on_device(view), draws[name]) for name, view in views.items()}
-        kept = self._kept(bright, epoch, places).unbind(dim=1)
-        moved = self._move(bright, draws)
-        return {name: _only(view, here) for (name, view), here in zip(moved.items(), kept, strict=True)}
+        varied = augment_views(plain, draws, self._study.augment.padding)
+        kept = self._kept(plain, epoch, places).unbind(dim=1)
+        return {name: _only(view, here) for (name, view), here in zip(varied.items(), kept, strict=True)}
 
     def _draw(self, epoch: int, places: Places, view: int) -> list[Variation]:
         """One draw per case, the same for all views unless the study varies each on its own."""
         config, seed = self._study.augment, self._study.seed
         own = 0 if config.shared else view
         return [draw_variation(config, seed, epoch, int(place), own) for place in places]
-
-    def _move(
-        self, views: Mapping[str, Tensor], draws: Mapping[str, Sequence[Variation]]
-    ) -> dict[str, Tensor]:
-        """Resample; views that share their draw in one go, as channels of one image."""
-        config = self._study.augment
-        if not config.shared:
-            return {name: move(view, draws[name], config.padding) for name, view in views.items()}
-        together = move(torch.cat(list(views.values()), dim=1), next(iter(draws.values())), config.padding)
-        channels = [view.shape[1] for view in views.values()]
-        return dict(zip(views, torch.split(together, channels, dim=1), strict=True))
 
     def _kept(self, views: Mapping[str, Tensor], epoch: int, places: Places) -> Tensor:
         """``(B, V)`` which views are shown: those that are there, but for those drawn to be withheld."""
