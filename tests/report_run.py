@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,14 @@ from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.localization import CaseScore, control_maps, score_case, summarise_localization
 from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
 from foveate.files import write_atomic, write_json
-from foveate.heatmaps import Entry, file_name, write_case, write_index
+from foveate.heatmaps import Entry, Share, file_name, write_case, write_index, write_shares
 from foveate.localize import BoxRule, localize_heatmap
 from foveate.regions import Region
 from foveate.settings import SplitConfig
-from foveate.types import Array, Heatmap, Prediction, Task
+from foveate.types import Array, Box, Heatmap, Prediction, Task
 
 SIDE = 96  # pixels of an image
+DEPTH = 9  # slices of a volume
 TRAIN_CASES, TRAIN_PATIENTS = 300, 100
 EVIL = "<script>alert('case')</script>"
 
@@ -37,6 +39,8 @@ def write_run(
     patients: int = 40,
     per_patient: int = 3,
     absent: Sequence[str] = (),
+    views: Sequence[str] = ("image",),
+    volumes: bool = False,
     seed: int = 0,
 ) -> Path:
     """Write a whole run.
@@ -48,14 +52,22 @@ def write_run(
         patients: number of patients.
         per_patient: cases of each.
         absent: classes that no case has.
+        views: of each case; with several, every third case lacks the last one.
+        volumes: whether images are volumes.
         seed: of everything drawn.
     """
     draws = np.random.default_rng(seed)
     predictions = _predictions(task, classes, patients, per_patient, absent, draws)
+    if len(views) > 1:
+        kept = [views[: len(views) - (number % 3 == 2)] for number in range(len(predictions))]
+        predictions = [replace(item, views=tuple(own)) for item, own in zip(predictions, kept, strict=True)]
     write_predictions(folder / "predictions.csv", task, classes, predictions)
     table = read_predictions(folder / "predictions.csv")
     write_json(folder / "metrics.json", evaluate_predictions(table, n_boot=200))
-    _write_evidence(folder, table, draws)
+    if len(views) == 1 and not volumes:
+        _write_evidence(folder, table, draws)
+    else:
+        _write_views(folder, table, views, volumes, draws)
     _write_audit(folder / "audit.json", table, draws)
     _write_splits(folder / "splits.json", table)
     _write_training(folder / "training.csv")
@@ -141,6 +153,90 @@ def _write_evidence(folder: Path, table: PredictionTable, draws: np.random.Gener
             bootstrap=Bootstrap(100),
         ),
     )
+
+
+def _write_views(
+    folder: Path, table: PredictionTable, views: Sequence[str], volumes: bool, draws: np.random.Generator
+) -> None:
+    """Heat maps and shares of every view that a case has; the first view of a plane has a box, no mask."""
+    entries: list[Entry] = []
+    shares: list[Share] = []
+    boxes: list[tuple[object, ...]] = []
+    scores: list[tuple[str, CaseScore]] = []
+    decided = table.decisions()
+    for row, case_id in enumerate(table.case_ids):
+        true = [name for name, value in zip(table.classes, table.truth[row], strict=True) if value == 1]
+        said = [name for name, yes in zip(table.classes, decided[row], strict=True) if yes]
+        targets = tuple(dict.fromkeys((*true, *said)))
+        own = table.views[row].split("+") if table.views and table.views[row] else list(views)
+        for number, view in enumerate(own):
+            picture, mask, values = _view(volumes, draws)
+            maps = [
+                Heatmap(values * (1 + t), name, "gradcam", view, case_id) for t, name in enumerate(targets)
+            ]
+            region, name = Region.from_mask(mask), file_name(case_id, view)
+            marked = number > 0 or volumes
+            truth = [Box(box.start, box.stop, true[0]) for box in region.boxes]
+            stored = (mask, ()) if marked else (None, truth)
+            write_case(folder / "heatmaps" / name, maps, picture, *stored)
+            entries.append(
+                Entry(
+                    case_id,
+                    table.patient_ids[row],
+                    table.splits[row],
+                    view,
+                    "integrated_gradients",
+                    targets,
+                    ";".join(true),
+                    ";".join(said),
+                    float(table.probabilities[row].max()),
+                    name,
+                    tuple(0.0125 for _ in targets),
+                )
+            )
+            for item in maps:
+                for box in localize_heatmap(item.values, BoxRule(0.5), label=item.target).boxes:
+                    corner, size = (
+                        box.start[::-1],
+                        [b - a for a, b in zip(box.start, box.stop, strict=True)][::-1],
+                    )
+                    boxes.append((case_id, view, item.target, *corner, *size, box.score))
+            if table.splits[row] == "test":
+                scores += [(view, score) for score in _scores(maps[0], mask, table.patient_ids[row])]
+            weight = (len(views) - number) / len(views)
+            for target in targets:
+                value = weight * 2 + draws.normal() * 0.4
+                base = (case_id, table.patient_ids[row], table.splits[row], target, view)
+                shares.append(Share(*base, value, weight / (len(own) or 1), "missing"))
+    write_index(folder / "heatmaps", entries)
+    write_shares(folder / "heatmaps", shares)
+    axes = ("x", "y", "z", "w", "h", "d") if volumes else ("x", "y", "w", "h")
+    _write_csv(folder / "boxes.csv", ("case_id", "view", "target", *axes, "score"), boxes)
+    rule = {"keep": "largest", "threshold": {"heatmap": 0.5, "random": 0.4, "centre": 0.5}}
+    summary = summarise_localization(
+        [score for _, score in scores],
+        split="test",
+        explainer="integrated_gradients",
+        rule=rule,
+        bootstrap=Bootstrap(100),
+        views=[view for view, _ in scores],
+    )
+    write_json(folder / "localization.json", summary)
+
+
+def _view(volumes: bool, draws: np.random.Generator) -> tuple[Array, Array, Array]:
+    """Picture, mask and heat map; of a volume the map is strongest one slice above the lesion."""
+    picture, mask = lesion_picture(draws)
+    values = _evidence(mask, True, draws)
+    if not volumes:
+        return picture, mask, values
+    middle = int(draws.integers(2, DEPTH - 2))
+    near = np.abs(np.arange(DEPTH) - middle)
+    solid = mask[None] & (near[:, None, None] <= 1)
+    solid[middle + 1, : SIDE // 2] = False
+    off = np.exp(-((np.arange(DEPTH) - middle - 1) ** 2) / 2).astype(np.float32)
+    shade = (1 - 0.06 * near)[:, None, None]
+    return (picture[None] * shade).astype(np.uint8), solid, values[None] * off[:, None, None]
 
 
 def lesion_picture(draws: np.random.Generator) -> tuple[Array, Array]:

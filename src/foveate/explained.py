@@ -1,4 +1,4 @@
-"""Heat maps of prepared cases, and what belongs beside them: what the maps miss, how much each view counts."""
+"""Heat maps of prepared cases, and what belongs beside them: what they miss, how much each view counts."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ def explain_cases(
     explainer: str,
     seed: int = 0,
     usual: NDArray[np.float64] | None = None,
+    weigh_views: bool = True,
 ) -> list[Explained]:
     """Explain a batch of prepared cases, each for its own targets.
 
@@ -54,6 +55,7 @@ def explain_cases(
         seed: for explainers and random orders of views.
         usual: ``(K,)`` logits that stand for the answer to no view at all, such as the mean over a cohort;
             None: all 0.
+        weigh_views: whether to ask how much each view counts, which takes a prediction for every set of views.
     """
     wanted = sorted({bundle_index(bundle, name) for names in targets for name in names})
     views = as_batch(bundle, cases)
@@ -61,7 +63,8 @@ def explain_cases(
     gaps = None
     if explainer == "integrated_gradients":
         gaps = completeness_gap(bundle.model, views, wanted, maps, seed=seed).cpu()
-    shares = _shares(bundle, views, maps, wanted, usual, seed) if len(views) > 1 else None
+    several = weigh_views and len(views) > 1
+    shares = _shares(bundle, views, maps, wanted, usual, seed) if several else None
     found = []
     for row, (item, names) in enumerate(zip(cases, targets, strict=True)):
         columns = {name: wanted.index(bundle_index(bundle, name)) for name in names}

@@ -20,9 +20,11 @@ from foveate.report.sections.provenance import provenance
 from foveate.report.sections.results import calibration, confusion, curves, performance
 from foveate.report.sections.section import Section
 from foveate.report.sections.summary import summary
+from foveate.report.sections.views import views
 
 # The order of the page; a section's template is ``templates/sections/<anchor>.html.j2``.
-SECTIONS: tuple[Callable[[RunFiles], Section], ...] = (
+# A section may leave itself out where it has no subject, as that about several views.
+SECTIONS: tuple[Callable[[RunFiles], Section | None], ...] = (
     data,
     splits,
     training,
@@ -30,6 +32,7 @@ SECTIONS: tuple[Callable[[RunFiles], Section], ...] = (
     curves,
     confusion,
     calibration,
+    views,
     localization,
     cases,
     provenance,
@@ -59,7 +62,7 @@ def write_report(run: Path, out: Path | None = None) -> Path:
             run=str(run),
             version=__version__,
             head=summary(files),
-            sections=[make(files) for make in SECTIONS],
+            sections=[section for make in SECTIONS if (section := make(files)) is not None],
         )
     )
     path = out or run / "report.html"

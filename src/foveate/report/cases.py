@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import count
 
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from foveate.errors import InputRefused
 from foveate.evaluate.table import PredictionTable
-from foveate.heatmaps import CaseMaps, Entry
+from foveate.heatmaps import Entry
 from foveate.report.files import RunFiles, read_maps
-from foveate.report.overlays import Legend, Picture, gradient, outline, overlay_uri
+from foveate.report.panels import Panel, PanelMaker
 
 MAX_CARDS = 96  # on the page, so that it stays small enough to send
 MAX_PER_CLASS = 6
@@ -24,23 +22,11 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Panel:
-    """One picture of a case.
+class View:
+    """The pictures of one view of a case; ``name`` is empty where the case has no other."""
 
-    Attributes:
-        title: what it shows.
-        drawing: inline SVG, or None where there is no heat map for this class.
-        legend: what the colours stand for; None where the panel is about no heat map.
-    """
-
-    title: str
-    drawing: Markup | None
-    legend: Legend | None = None
-
-    @property
-    def bar(self) -> str:
-        """CSS of the legend's colour bar."""
-        return gradient(self.legend) if self.legend else ""
+    name: str
+    panels: tuple[Panel, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +38,7 @@ class Card:
         truth, predicted: class names in words.
         about: the class that the card is about.
         probability: of that class.
-        panels: pictures, view by view.
+        views: pictures, view by view.
         problem: why there are no pictures, or empty.
     """
 
@@ -62,7 +48,7 @@ class Card:
     predicted: str
     about: str
     probability: float
-    panels: tuple[Panel, ...]
+    views: tuple[View, ...]
     problem: str = ""
 
 
@@ -142,7 +128,8 @@ class SheetMaker:
         self._entries: dict[str, list[Entry]] = {}
         for entry in files.heatmaps or ():
             self._entries.setdefault(entry.case_id, []).append(entry)
-        self._numbers = count(1)
+        self._views = tuple(dict.fromkeys(entry.view for entry in files.heatmaps or ()))
+        self._maker = PanelMaker(files.boxes or {})
 
     def sheets(self) -> tuple[Sheet, ...]:
         """One sheet for each of the first ``MAX_SHEETS`` classes, of at most ``MAX_PER_CLASS`` cases."""
@@ -165,10 +152,9 @@ class SheetMaker:
         table = self._table
         case_id, names = table.case_ids[row], [table.classes[index] for index in about]
         try:
-            panels = tuple(panel for entry in self._entries[case_id] for panel in self._panels(entry, names))
-            problem = ""
+            views, problem = tuple(self._drawn(case_id, names)), ""
         except InputRefused as error:
-            panels, problem = (), error.what
+            views, problem = (), error.what
         return Card(
             case_id,
             table.patient_ids[row],
@@ -176,32 +162,21 @@ class SheetMaker:
             _in_words(table.classes, self._decided[row]),
             names[0],
             float(table.probabilities[row, about[0]]),
-            panels,
+            views,
             problem,
         )
 
-    def _panels(self, entry: Entry, names: Iterable[str]) -> Iterable[Panel]:
-        """The picture alone, then each class's heat map over it."""
-        maps = read_maps(self._files.folder, entry)
-        drawn = Picture(f"picture-{next(self._numbers)}", maps.values.shape[1:], maps.picture)
-        truth = "" if maps.truth is None else outline(maps.truth)
-        several = len(self._entries[entry.case_id]) > 1
-        what = f"{entry.view} of case {entry.case_id}" if several else f"case {entry.case_id}"
-        title = entry.view if several else "Picture"
-        yield Panel(title, drawn.svg(truth=truth, label=f"{what}, without heat map"))
-        for name in names:
-            yield self._evidence(entry, maps, name, drawn, truth)
-
-    def _evidence(self, entry: Entry, maps: CaseMaps, name: str, drawn: Picture, truth: str) -> Panel:
-        title = f"Evidence for {name}"
-        if name not in maps.targets:
-            return Panel(title, None)
-        values = maps.values[maps.targets.index(name)]
-        legend = Legend.of(values)
-        found = (self._files.boxes or {}).get((entry.case_id, entry.view, name), ())
-        overlay = "" if legend.empty else overlay_uri(values, legend)
-        label = f"{title} in case {entry.case_id}" + (" (empty)" if legend.empty else "")
-        return Panel(title, drawn.svg(overlay=overlay, truth=truth, boxes=found, label=label), legend)
+    def _drawn(self, case_id: str, names: Sequence[str]) -> Iterable[View]:
+        """The views of a case side by side, those that it lacks among them."""
+        several = len(self._views) > 1
+        entries = {entry.view: entry for entry in self._entries[case_id]}
+        for view in self._views:
+            if view in entries:
+                maps = read_maps(self._files.folder, entries[view])
+                panels = self._maker.panels(entries[view], maps, names, several=several)
+                yield View(view if several else "", tuple(panels))
+            else:
+                yield View(view, (Panel(view, None, why="this case lacks this view"),))
 
 
 def _order(keep: Bools, key: NDArray[np.float64], patients: Sequence[str]) -> tuple[int, ...]:

@@ -227,6 +227,30 @@ def variants_figure(variants: Mapping[str, Mapping[str, Any]], what: str) -> Fig
     return figure
 
 
+@_styled
+def shares_figure(views: Mapping[str, Mapping[str, Value]]) -> Figure:
+    """Share of each view in the attribution of one class (bars), and in its heat maps (diamonds).
+
+    Args:
+        views: for each view ``attribution`` and ``evidence``, both in [0, 1], with intervals.
+    """
+    figure, axes = _figure(3.4, 0.75 + 0.3 * len(views))
+    names = list(views)
+    for place, name in enumerate(names):
+        bar, map_ = views[name]["attribution"], views[name]["evidence"]
+        axes.barh(place, bar.value or 0.0, height=0.62, color=BLUE, alpha=0.75)
+        if bar.low is not None and bar.high is not None:
+            axes.plot([bar.low, bar.high], [place - 0.12] * 2, color=INK, linewidth=1.2)
+        if map_.value is not None:
+            axes.plot(map_.value, place + 0.14, "D", color=ORANGE, markeredgecolor=INK, markeredgewidth=0.5)
+        if map_.low is not None and map_.high is not None:
+            axes.plot([map_.low, map_.high], [place + 0.14] * 2, color=ORANGE, linewidth=1.2, zorder=1.5)
+    axes.set_yticks(range(len(names)), [shorten(name) for name in names])
+    axes.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5), xlabel="share")
+    axes.grid(visible=False, axis="y")
+    return figure
+
+
 def svg(figure: Figure, label: str) -> Markup:
     """Turn a figure into inline SVG with the page's fonts and colours.
 

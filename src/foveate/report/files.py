@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from foveate.errors import InputRefused, UsageError
 from foveate.evaluate.intervals import Value
 from foveate.evaluate.table import PredictionTable, read_predictions
-from foveate.heatmaps import CaseMaps, Entry, read_case, read_index
+from foveate.heatmaps import CaseMaps, Entry, Share, read_case, read_index, read_shares
 from foveate.types import Box
 
 Json = Mapping[str, Any]
@@ -49,6 +49,7 @@ class RunFiles:
         predictions: the table of ``predictions.csv``, or None if absent.
         heatmaps: rows of ``heatmaps/index.csv``, or None if absent.
         boxes: found boxes by ``(case_id, view, target)``, or None if ``boxes.csv`` is absent.
+        shares: rows of ``heatmaps/shares.csv``; none where the model has one view.
     """
 
     folder: Path
@@ -62,6 +63,19 @@ class RunFiles:
     predictions: PredictionTable | None
     heatmaps: tuple[Entry, ...] | None
     boxes: Mapping[tuple[str, str, str], tuple[Box, ...]] | None
+    shares: tuple[Share, ...] = ()
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Every view that was explained or predicted from, in the order of the study where it says."""
+        named = dict.fromkeys(entry.view for entry in self.heatmaps or ())
+        table = self.predictions
+        named |= dict.fromkeys(
+            name for row in (table.views if table else ()) for name in row.split("+") if name
+        )
+        data = (self.study or {}).get("data") or {}
+        stated = [name for name in data.get("views") or () if name in named]
+        return tuple(dict.fromkeys([*stated, *named]))
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -90,6 +104,7 @@ class RunFiles:
             predictions=read_predictions(predictions) if predictions.is_file() else None,
             heatmaps=_read_index(folder / "heatmaps" / "index.csv"),
             boxes=_read_boxes(folder / "boxes.csv"),
+            shares=_read_shares(folder / "heatmaps" / "shares.csv"),
         )
 
 
@@ -104,11 +119,13 @@ def read_maps(folder: Path, entry: Entry) -> CaseMaps:
         maps = read_case(path)
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise _damaged(path, "explain", error) from error
-    plane = maps.values.shape[1:]
+    space = maps.values.shape[1:]
     if (
-        len(plane) != 2
+        len(space) not in (2, 3)
         or len(maps.values) != len(maps.targets)
-        or (maps.truth is not None and maps.truth.shape != plane)
+        or (maps.truth is not None and maps.truth.shape != space)
+        or (len(space) == 3 and (maps.picture.ndim < 3 or len(maps.picture) != space[0]))
+        or any(len(box.start) != len(space) for box in maps.boxes)
     ):
         raise _damaged(path, "explain", f"{len(maps.targets)} targets, maps of shape {maps.values.shape}")
     return maps
@@ -176,6 +193,13 @@ def _read_index(path: Path) -> tuple[Entry, ...] | None:
         raise _damaged(path, "explain", error) from error
 
 
+def _read_shares(path: Path) -> tuple[Share, ...]:
+    try:
+        return tuple(read_shares(path.parent))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, "explain", error) from error
+
+
 def _read_boxes(path: Path) -> dict[tuple[str, str, str], tuple[Box, ...]] | None:
     rows = _read_rows(path, ("case_id", "view", "target", "x", "y", "w", "h"), "localize")
     if rows is None:
@@ -183,11 +207,14 @@ def _read_boxes(path: Path) -> dict[tuple[str, str, str], tuple[Box, ...]] | Non
     found: dict[tuple[str, str, str], tuple[Box, ...]] = {}
     try:
         for row in rows:
-            x, y, w, h = (float(row[name]) for name in "xywh")
-            box = Box((y, x), (y + h, x + w), row["target"], float(row.get("score") or "nan"))
+            axes = [("z", "d")] if row.get("z") else []
+            axes += [("y", "h"), ("x", "w")]
+            start = tuple(float(row[corner]) for corner, _ in axes)
+            stop = tuple(at + float(row[size]) for at, (_, size) in zip(start, axes, strict=True))
+            box = Box(start, stop, row["target"], float(row.get("score") or "nan"))
             key = row["case_id"], row["view"], row["target"]
             found[key] = (*found.get(key, ()), box)
-    except ValueError as error:
+    except (KeyError, ValueError) as error:
         raise _damaged(path, "localize", error) from error
     return found
 

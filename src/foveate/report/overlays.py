@@ -46,7 +46,7 @@ class Legend:
 
     @classmethod
     def of(cls, values: NDArray[np.float32]) -> Legend:
-        """Legend of a raw ``(h, w)`` map; values that are no finite number count as no evidence."""
+        """Legend of a raw map of a plane or a volume; what is no finite number counts as no evidence."""
         finite = _finite(values)
         raw_low, raw_high = float(finite.min()), float(finite.max())
         most = max(-raw_low, raw_high)
@@ -109,21 +109,28 @@ class Picture:
         self._name, (self._height, self._width) = name, size
         self._pixels: NDArray[np.uint8] | None = pixels
 
-    def svg(self, *, label: str, overlay: str = "", truth: str = "", boxes: Iterable[Box] = ()) -> Markup:
+    def svg(
+        self,
+        *,
+        label: str,
+        overlay: str = "",
+        truth: str = "",
+        true_boxes: Iterable[Box] = (),
+        boxes: Iterable[Box] = (),
+    ) -> Markup:
         """The picture with everything drawn over it, as inline SVG.
 
         Args:
             label: what is shown, for readers who cannot see it.
             overlay: data address of the heat map, or empty.
             truth: SVG path of the true region's outline, or empty.
+            true_boxes: true boxes, in original pixels; outlined like a true region.
             boxes: boxes found, in original pixels.
         """
         parts = [self._base(), self._image(overlay) if overlay else Markup()]
         if truth:
             parts.append(Markup('<path class="halo" d="{0}"/><path class="truth" d="{0}"/>').format(truth))
-        for box in boxes:
-            place = Markup('x="{:g}" y="{:g}" width="{:g}" height="{:g}"').format(*box.xywh)
-            parts.append(Markup('<rect class="halo" {0}/><rect class="found" {0}/>').format(place))
+        parts += [_frame(box, "truth") for box in true_boxes] + [_frame(box, "found") for box in boxes]
         head = Markup('<svg class="picture" viewBox="0 0 {} {}" role="img" aria-label="{}">')
         return head.format(self._width, self._height, label) + Markup().join(parts) + Markup("</svg>")
 
@@ -136,6 +143,11 @@ class Picture:
     def _image(self, uri: str) -> Markup:
         element = '<image href="{}" width="{}" height="{}" preserveAspectRatio="none"/>'
         return Markup(element).format(uri, self._width, self._height)
+
+
+def _frame(box: Box, kind: str) -> Markup:
+    place = Markup('x="{:g}" y="{:g}" width="{:g}" height="{:g}"').format(*box.xywh)
+    return Markup('<rect class="halo" {0}/><rect class="{1}" {0}/>').format(place, kind)
 
 
 def outline(mask: NDArray[np.bool_]) -> str:

@@ -42,6 +42,7 @@ def localization(files: RunFiles) -> Section:
         "accuracy": _accuracies(methods, present),
         "chart": _overlap_chart(methods, present),
         "by_class": [_class_row(name, part, present) for name, part in scored.items()],
+        "by_view": [_class_row(name, part, present) for name, part in (found.get("by_view") or {}).items()],
         "limited": reasons(_class_values(scored, present), undefined=False),
         "empty": within(methods, "heatmap", "empty_maps"),
     }

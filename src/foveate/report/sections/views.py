@@ -1,0 +1,148 @@
+"""What each view is worth: how the model fares with which views, and how much of its evidence each holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.evaluate.intervals import Bootstrap, Value, ratio
+from foveate.heatmaps import Share
+from foveate.report import figures
+from foveate.report.files import Json, RunFiles, value_of
+from foveate.report.sections.results import METRICS, sample
+from foveate.report.sections.section import Chart, Section, reasons, within
+
+_KINDS = ("attribution", "evidence", "value")
+Floats = NDArray[np.float64]
+
+
+def views(files: RunFiles) -> Section | None:
+    """Figures by the views that cases have, and shares of the views; nothing where there is one view."""
+    if len(files.views) < 2:
+        return None
+    metrics = files.metrics
+    part = str(within(metrics, "split") or "test")
+    rows = [share for share in files.shares if share.split == part]
+    if metrics is None and not rows:
+        return Section("views", "Views", "evaluate", None)
+    classes = within(metrics, "classes") or list(dict.fromkeys(share.target for share in rows))
+    drawn = Bootstrap(
+        int(within(metrics, "bootstrap", "n") or 1000), float(within(metrics, "bootstrap", "level") or 0.95)
+    )
+    tables = {
+        name: shares_of([row for row in rows if row.target == name], files.views, drawn) for name in classes
+    }
+    shown = {name: table for name, table in tables.items() if table}
+    patterns, names = _patterns(within(metrics, "by_views"))
+    content = {
+        "names": [METRICS[key][0] if key in METRICS else key for key in names],
+        "patterns": patterns,
+        "limited": reasons(_pattern_values(patterns, names), undefined=False),
+        "charts": [_chart(name, table) for name, table in shown.items()],
+        "tables": shown,
+        "withheld": sorted({row.withheld for row in rows}),
+        "sampled": any(row.sampled for row in rows),
+        "cases": len({row.case_id for row in rows}),
+        "part": part,
+        "level": sample(metrics)["level"] if metrics else f"{100 * drawn.level:g} %",
+    }
+    return Section("views", "Views", "explain", content)
+
+
+def shares_of(
+    rows: Sequence[Share], views: Sequence[str], bootstrap: Bootstrap
+) -> dict[str, dict[str, Value]]:
+    """Means over the cases that have a view, with intervals over patients.
+
+    Args:
+        rows: of one class.
+        views: in the order of the page.
+        bootstrap: of the intervals.
+
+    Returns:
+        For each view that any case has: ``attribution``, its share in the sum of the absolute Shapley values
+        of a case's views; ``evidence``, its share in the positive evidence of their heat maps; ``value``,
+        its Shapley value itself, signed, in units of the logit.
+    """
+    totals: dict[str, float] = {}
+    for row in rows:
+        totals[row.case_id] = totals.get(row.case_id, 0.0) + abs(row.value)
+    found = {}
+    for view in views:
+        own = [row for row in rows if row.view == view]
+        if own:
+            whole = np.array([totals[row.case_id] for row in own])
+            value = np.array([row.value for row in own])
+            columns = np.stack(
+                [ratio(np.abs(value), whole), np.array([row.share for row in own]), value], axis=1
+            )
+            found[view] = _means(columns, [row.patient_id for row in own], bootstrap)
+    return found
+
+
+def _means(columns: Floats, patients: Sequence[str], bootstrap: Bootstrap) -> dict[str, Value]:
+    """Mean of each of the three columns ``(N, 3)`` over its defined rows."""
+    defined = ~np.isnan(columns)
+    sums, counts = np.where(defined, columns, 0.0), defined.astype(np.float64)
+
+    def means(weights: Floats) -> dict[str, Floats]:
+        return {"means": ratio(weights @ sums, weights @ counts)}
+
+    point = means(np.ones((1, len(columns))))["means"][0]
+    replicates = bootstrap.replicates(means, patients).get("means")
+    return {
+        kind: bootstrap.value(
+            float(point[m]),
+            None if replicates is None else replicates[:, m],
+            n=int(counts[:, m].sum()),
+            patients=len(set(patients)),
+        )
+        for m, kind in enumerate(_KINDS)
+    }
+
+
+def _chart(name: str, table: Mapping[str, Mapping[str, Value]]) -> Chart:
+    counts = [part["evidence"].n for part in table.values()]
+    label = f"Share of each view in the attribution for {name}"
+    title = f"{name} ({max(counts)} cases)" if max(counts) != 1 else f"{name} (1 case)"
+    return Chart(figures.svg(figures.shares_figure(table), label), title)
+
+
+def _patterns(found: object) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows of the table by views, and the names of its figures; a mapping by views or a list is read."""
+    parts = list(_parts(found))
+    names = list(dict.fromkeys(key for _, part in parts for key in _figures(part)))
+    rows = [
+        {
+            "views": [view for view in pattern.split("+") if view],
+            "n": int(part.get("n") or 0),
+            "patients": int(part.get("patients") or 0),
+            "values": [value_of(_figures(part).get(key)) for key in names],
+        }
+        for pattern, part in parts
+    ]
+    return rows, names
+
+
+def _pattern_values(
+    patterns: Sequence[Mapping[str, Any]], names: Sequence[str]
+) -> Iterator[tuple[str, str, Value]]:
+    for row in patterns:
+        for key, metric in zip(names, row["values"], strict=True):
+            yield " + ".join(row["views"]), METRICS[key][0] if key in METRICS else key, metric
+
+
+def _parts(found: object) -> Iterator[tuple[str, Json]]:
+    if isinstance(found, Mapping):
+        yield from ((str(name), part) for name, part in found.items() if isinstance(part, Mapping))
+    elif isinstance(found, Sequence) and not isinstance(found, str):
+        yield from ((str(part.get("views") or ""), part) for part in found if isinstance(part, Mapping))
+
+
+def _figures(part: Json) -> dict[str, Json]:
+    inner = part.get("metrics")
+    held = inner if isinstance(inner, Mapping) else part
+    return {str(key): value for key, value in held.items() if isinstance(value, Mapping)}
