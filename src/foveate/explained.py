@@ -55,7 +55,7 @@ def explain_cases(
         seed: for explainers and random orders of views.
         usual: ``(K,)`` logits that stand for the answer to no view at all, such as the mean over a cohort;
             None: all 0.
-        weigh_views: whether to ask how much each view counts, which takes a prediction for every set of views.
+        weigh_views: whether to ask how much each view counts, which takes a prediction for each set of views.
     """
     wanted = sorted({bundle_index(bundle, name) for names in targets for name in names})
     views = as_batch(bundle, cases)
