@@ -62,7 +62,14 @@ class Answer:
         return tuple(dict.fromkeys(wanted or self.predicted))
 
 
-def explain(run: Run, *, method: str | None = None, only: Sequence[str] = (), track: Track = quiet) -> int:
+def explain(
+    run: Run,
+    *,
+    method: str | None = None,
+    only: Sequence[str] = (),
+    weigh_views: bool = True,
+    track: Track = quiet,
+) -> int:
     """Draw heat maps of the study's parts, or of single cases; writes ``heatmaps/``.
 
     Where a model has several views, ``heatmaps/shares.csv`` tells how much each counts.
@@ -71,6 +78,7 @@ def explain(run: Run, *, method: str | None = None, only: Sequence[str] = (), tr
         run: with a bundle and predictions.
         method: a name in ``EXPLAINERS``; None takes the study's.
         only: case ids; none means every case of the study's parts.
+        weigh_views: whether to ask how much each view counts.
         track: shows progress.
 
     Returns:
@@ -97,6 +105,7 @@ def explain(run: Run, *, method: str | None = None, only: Sequence[str] = (), tr
                 explainer=method or settings.method,
                 seed=run.study.seed,
                 usual=usual,
+                weigh_views=weigh_views,
             )
             for item, explained in zip(batch, found, strict=True):
                 entries += store.write(item.case, answers[item.case.case_id], explained)
