@@ -163,16 +163,23 @@ def _variants(result: Json) -> Table:
 
 
 def _published(result: Json) -> Table:
-    rows = [
-        (label, row["name"], name, f"{value:.3f}", row["data"])
-        for label, row in result["published"].items()
-        for name, value in row["figures"].items()
-        if ":" not in name
-    ]
+    rows = []
+    for label, row in result["published"].items():
+        named = {
+            name: value for name, value in row["figures"].items() if ":" not in name
+        }  # no single classes
+        rows.append(
+            (
+                label,
+                row["name"],
+                ", ".join(f"{name} {value:.3f}" for name, value in named.items()),
+                row["data"],
+            )
+        )
     note = (
         "Published, other data: measured by others on other patients; not to be compared with the rows above."
     )
-    return Table("Published figures", note, ("Variant", "Row", "Figure", "Value", "Data"), tuple(rows))
+    return Table("Published figures", note, ("Variant", "Row", "Figures", "Data"), tuple(rows))
 
 
 def _cautions(result: Json) -> list[str]:
