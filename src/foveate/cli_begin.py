@@ -26,6 +26,7 @@ def manifest(
 
 def init(
     manifest: Annotated[Path, typer.Argument(help="CSV that lists the cases.")],
+    *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Study to write.")] = Path("study.yaml"),
     patient: Annotated[
         str, typer.Option(help="Column that says which cases belong together.")

@@ -18,6 +18,7 @@ def compare(
         list[Path] | None,
         typer.Argument(metavar="STUDY…", help="Studies (.yaml) of one manifest and one split."),
     ] = None,
+    *,
     grid: Annotated[
         Path | None, typer.Option("--grid", help="A grid (.yaml) instead: one base study and its variants.")
     ] = None,
