@@ -5,8 +5,8 @@ S alone (Shapley 1953; Lundberg & Lee 2017 for models). How a view is withheld:
 
 * A model that tolerates missing views is told that it is missing. It needs at least one, so ``v(∅)`` is no
   answer of the model but a convention: the score of the logits ``ShareOptions.empty``, such as the mean
-  logits of a cohort, or of logits 0, which is the uniform prior (probability 1/2 for findings). A view that never
-  changes an answer then gets what a lone view adds to this convention, which is 0 only if that is nothing.
+  logits of a cohort, or of logits 0, which is the uniform prior (probability 1/2 for findings). A view that
+  never changes an answer then gets what a lone view adds to this convention, which need not be 0.
 * For any other model the view becomes a blank picture, zero after normalization, which is the mean of the
   training data. Then ``v(∅)`` is the answer to blank pictures. Blank pictures are none that the model was
   trained on, so these values are to be read with more care.
