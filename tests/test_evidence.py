@@ -12,10 +12,10 @@ from PIL import Image as Picture
 from foveate.errors import InputRefused
 from foveate.evaluate.table import PredictionTable
 from foveate.evidence import Answer, _numbers, read_answers, usual_logits
+from foveate.evidence.truths import CaseFiles, Marked
 from foveate.heatmaps import Entry
 from foveate.localize import BoxRule
 from foveate.regions import Region
-from foveate.truths import CaseFiles, Marked
 from foveate.types import Box, Case, Task
 
 

@@ -13,8 +13,9 @@ from PIL import Image as Picture
 
 from foveate import evidence, stations
 from foveate.bundle import Bundle, Patients, save_bundle
+from foveate.evidence.explained import explain_cases
+from foveate.evidence.truths import Truths
 from foveate.explain.shares import ShareOptions, view_shares
-from foveate.explained import explain_cases
 from foveate.heatmaps import read_case, read_index, read_shares, volume_name
 from foveate.models import build_model
 from foveate.predict import as_batch, read_and_prepare
@@ -23,7 +24,6 @@ from foveate.regions import Region
 from foveate.run import Run
 from foveate.settings import PreprocessConfig
 from foveate.train.study import Study
-from foveate.truths import Truths
 from foveate.types import Array
 
 SPLITS = ("train", "val", "val", "test", "test")

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 import foveate
 from foveate import errors
 from foveate.cli import app
-from foveate.grid import GridConfig
+from foveate.compare.grid import GridConfig
 from foveate.train.study import Study
 from foveate.train.yaml_file import validated
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from foveate.compare.grid import Plan
+from foveate.compare.unbuilt import build_untrained
 from foveate.explain import EXPLAINERS
-from foveate.grid import Plan
 from foveate.train.study import Study
-from foveate.unbuilt import build_untrained
 
 FOLDER = Path(__file__).parents[1] / "src" / "foveate" / "studies"
 STUDIES = sorted(FOLDER.glob("*.yaml"))

@@ -4,7 +4,7 @@
                                                   ↘ heatmaps/ → boxes.csv, localization.json → report.html
 
 Each station reads what an earlier one left, so each can be run again alone. The second line of the drawing
-is in ``evidence.py``.
+is in ``evidence/``.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from foveate.types import Item
 if TYPE_CHECKING:
     from foveate.data.audit import Audit
     from foveate.data.splits import Splits
+    from foveate.models.cards import ModelCard
     from foveate.train.fit import FitResult
     from foveate.types import Prediction
 
@@ -147,10 +148,30 @@ def show_predictions(classes: Sequence[str], predictions: Sequence[Prediction]) 
 
 def show_models(rows: Iterable[Sequence[str]]) -> None:
     """Print the table of models."""
-    table = _table("name", "system", "what", "parameters")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2))
+    for column in ("name", "system", "what", "parameters"):
+        table.add_column(
+            column, no_wrap=column != "what", justify="right" if column == "parameters" else "left"
+        )
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     console.print(table)
+
+
+def show_card(name: str, card: ModelCard) -> None:
+    """Print what is known of one model."""
+    heading(name, card.summary)
+    say(f"system: {card.system}")
+    say(f"paper: {card.paper}")
+    if card.parameters:
+        say(f"parameters: {card.parameters:,} with {card.classes} classes")
+    for text in card.provenance:
+        say(f"known from: {text}")
+    for text in card.caveats:
+        say(f"beware: {text}")
+    for row in card.published:
+        figures = ", ".join(f"{figure} {value:g}" for figure, value in row.figures.items())
+        say(f"{row.name}: {figures} ({row.data})")
 
 
 def show_sources(rows: Iterable[Sequence[str]]) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from foveate.comparison import check_plan
+from foveate.compare.grid import Plan
+from foveate.compare.runs import check_plan
 from foveate.data.phantom import make_phantom
 from foveate.errors import UsageError
 from foveate.evaluate.table import read_predictions
-from foveate.grid import Plan
 from page import parse
 
 STUDY = """\

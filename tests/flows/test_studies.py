@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from foveate.comparison import Shown, train_plan
-from foveate.comparison_results import write_results
+from foveate.compare.grid import Plan
+from foveate.compare.results import write_results
+from foveate.compare.runs import Shown, train_plan
 from foveate.data.phantom import draw_phantom
-from foveate.grid import Plan
 
 FOLDER = Path(__file__).parents[2] / "src" / "foveate" / "studies" / "grids"
 # Grid → kind of phantom, how it is drawn, and the classes it has.

@@ -6,6 +6,9 @@ are never targets.
 
 from __future__ import annotations
 
+import difflib
+
+from foveate.errors import UsageError
 from foveate.models.cards.agf import AGF_CARDS
 from foveate.models.cards.can import CAN_CARDS
 from foveate.models.cards.card import ModelCard, Published
@@ -13,7 +16,7 @@ from foveate.models.cards.cervical import CERVICAL_CARDS
 from foveate.models.cards.dadrn import DADRN_CARDS
 from foveate.models.cards.lca_db import LCA_DB_CARDS
 
-__all__ = ["CARDS", "ModelCard", "Published", "list_models"]
+__all__ = ["CARDS", "ModelCard", "Published", "find_card", "list_models"]
 
 CARDS: dict[str, ModelCard] = {
     **DADRN_CARDS,
@@ -42,3 +45,18 @@ def list_models() -> list[tuple[str, str, str, str]]:
         (name, card.system, card.summary, f"{card.parameters / 1e6:.1f} M" if card.parameters else "–")
         for name, card in CARDS.items()
     ]
+
+
+def find_card(name: str) -> ModelCard:
+    """The card of a model.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name in CARDS:
+        return CARDS[name]
+    if name.startswith("timm:"):
+        return CARDS["timm:<name>"]
+    close = difflib.get_close_matches(name, CARDS, n=3)
+    fix = f"did you mean {' or '.join(close)}?" if close else "`foveate models` lists them"
+    raise UsageError(f"there is no model '{name}'", fix=fix, code="unknown-model")

@@ -1,4 +1,4 @@
-"""The command that draws phantoms; ``cli.py`` registers it."""
+"""The command that draws phantoms; the package registers it."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.localization import summarise_localization
 from foveate.evaluate.scores import write_scores
 from foveate.evaluate.table import PredictionTable, read_predictions
+from foveate.evidence.truths import CaseFiles, Truths
 from foveate.files import write_atomic, write_json
 from foveate.heatmaps import (
     Entry,
@@ -34,11 +35,10 @@ from foveate.io import write_nifti
 from foveate.localize import BoxRule, choose_threshold, localize_heatmap
 from foveate.run import Run
 from foveate.stations import cases_of, prepared_batches, raise_if_partial
-from foveate.truths import CaseFiles, Truths
 from foveate.types import Box, Case, Heatmap, Image, Track, quiet
 
 if TYPE_CHECKING:
-    from foveate.explained import Explained
+    from foveate.evidence.explained import Explained
     from foveate.preprocess import Preprocess
 
 
@@ -85,7 +85,7 @@ def explain(
         How many cases were explained.
     """
     from foveate.bundle import load_bundle
-    from foveate.explained import explain_cases
+    from foveate.evidence.explained import explain_cases
 
     with run.station("explain"):
         folder, settings = run.folder / "heatmaps", run.study.explain

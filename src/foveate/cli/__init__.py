@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foveate import cli_begin, cli_compare, cli_phantom, cli_sources
+from foveate.cli import begin as cli_begin
+from foveate.cli import compare as cli_compare
+from foveate.cli import models as cli_models
+from foveate.cli import phantom as cli_phantom
+from foveate.cli import sources as cli_sources
 from foveate.errors import FoveateError, Partial
 
 if TYPE_CHECKING:
@@ -238,16 +242,7 @@ def run_all(target: Target, run: RunOption = None, allow: Allow = None) -> None:
 app.command()(cli_compare.compare)
 
 
-@app.command()
-def models() -> None:
-    """List the models, with their papers and parameter counts.
-
-    Example: foveate models
-    """
-    from foveate import terminal
-    from foveate.models.cards import list_models
-
-    terminal.show_models(list_models())
+app.command()(cli_models.models)
 
 
 @app.command()

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from foveate import __version__
-from foveate.comparison import Planned, Trained, planned_runs, without_file
+from foveate.compare.grid import Plan
+from foveate.compare.runs import Planned, Trained, planned_runs, without_file
 from foveate.errors import RunFailed
 from foveate.evaluate import choose_operating_thresholds
 from foveate.evaluate.comparison import Entry, compare, only_shared_cases
@@ -20,7 +21,6 @@ from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.scores import read_scores
 from foveate.evaluate.table import PredictionTable, read_predictions
 from foveate.files import sha256_of, write_json
-from foveate.grid import Plan
 from foveate.report.comparison import write_comparison
 from foveate.train.study import Study
 from foveate.types import Track, quiet

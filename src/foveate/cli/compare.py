@@ -1,4 +1,4 @@
-"""The command that compares; ``cli.py`` registers it."""
+"""The command that compares; the package registers it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from foveate.errors import Partial, UsageError
 
 if TYPE_CHECKING:
-    from foveate.grid import Plan
+    from foveate.compare.grid import Plan
 
 
 def compare(
@@ -49,8 +49,8 @@ def compare(
     Example: foveate compare ours.yaml plain.yaml --seeds 3
     """
     from foveate import terminal
-    from foveate.comparison import Shown, train_plan
-    from foveate.comparison_results import write_results
+    from foveate.compare.results import write_results
+    from foveate.compare.runs import Shown, train_plan
 
     plan = _plan(studies or [], grid, seeds, reference)
     plan = plan.changed(without=tuple(without or plan.without), resplit=resplit or plan.resplit)
@@ -73,7 +73,7 @@ def compare(
 
 def _plan(studies: list[Path], grid: Path | None, seeds: int | None, reference: str | None) -> Plan:
     """The plan that the arguments ask for."""
-    from foveate.grid import Plan
+    from foveate.compare.grid import Plan
 
     if bool(studies) == bool(grid):
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Commands about public data sets; ``cli.py`` registers them."""
+"""Commands about public data sets; the package registers them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that make a manifest or a study; ``cli.py`` registers them."""
+"""Commands that make a manifest or a study; the package registers them."""
 
 from __future__ import annotations
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foveate import evidence, stations
+from foveate.compare.grid import Plan
 from foveate.errors import FoveateError, Partial, RunFailed, UsageError
 from foveate.files import sha256_of, write_atomic
-from foveate.grid import Plan
 from foveate.run import Run
 from foveate.train.study import Study
 from foveate.types import Cohort, Track, quiet
@@ -202,7 +202,7 @@ def _unlike(own: Cohort, other: Cohort) -> Iterator[str]:
 
 def _unbuildable(study: Study, cohort: Cohort) -> Iterator[str]:
     """Why a model cannot be built; it is tried without weights."""
-    from foveate.unbuilt import build_untrained
+    from foveate.compare.unbuilt import build_untrained
 
     pretrained = study.model.pretrained
     if isinstance(pretrained, str) and not Path(pretrained).exists():
