@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from foveate.contract import InputSpec
 from foveate.errors import InputRefused, UsageError
 from foveate.models import build_model
-from foveate.models.backbones import Layout, TimmClassifier
+from foveate.models.backbones import Layout, TimmClassifier, timm_classifier
 
 
 def _spec(*size: int) -> InputSpec:
@@ -298,3 +298,14 @@ def test_a_download_that_fails_is_never_a_random_network(monkeypatch: pytest.Mon
 def test_architectures_without_published_weights_say_so() -> None:
     with pytest.raises(UsageError, match="No pretrained weights exist for convnext_atto_rms"):
         _build("convnext_atto_rms", 64, 64, pretrained=True)  # found out without any network
+
+
+def test_an_output_stride_makes_maps_finer_with_the_same_weights() -> None:
+    spec = InputSpec(size=(96, 96))
+    coarse, fine = (timm_classifier("resnet10t", 3, spec, output_stride=stride) for stride in (None, 8))
+    fine.load_state_dict(coarse.state_dict())
+    views = {"image": torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))}
+    shapes = [model.eval()(views).features["last"].shape[2:] for model in (coarse, fine)]
+    assert shapes == [(3, 3), (12, 12)]
+    with pytest.raises(UsageError, match="output_stride"):
+        timm_classifier("vit_tiny_patch16_224", 3, InputSpec(), output_stride=8)

@@ -25,6 +25,7 @@ from foveate.bundle import load_bundle
 from foveate.contract import Classifier, ModelOutput, Views
 from foveate.errors import InputRefused, MissingExtra, RunFailed, UsageError
 from foveate.predict import predict_case
+from foveate.settings import AugmentConfig
 from foveate.train import fit as fit_module
 from foveate.train.fit import FitResult, fit, native_bf16
 from foveate.train.lock import run_lock
@@ -91,6 +92,18 @@ def test_the_same_study_gives_the_same_weights_and_another_seed_others(tmp_path:
         return (result.bundle / "model.safetensors").read_bytes()
 
     assert weights("one", 0) == weights("two", 0) != weights("three", 1)
+
+
+def test_withholding_views_changes_nothing_where_there_is_one(tmp_path: Path) -> None:
+    cohort = tiny_cohort(tmp_path / "images")
+    study = tiny_study(tmp_path, epochs=1)
+
+    def weights(name: str, share: float) -> bytes:
+        held = study.model_copy(update={"augment": AugmentConfig(drop_views=share)})
+        result = fit(held, cohort, tiny_splits(cohort), tmp_path / name, cache=tmp_path / "cache")
+        return (result.bundle / "model.safetensors").read_bytes()
+
+    assert weights("one", 0) == weights("two", 0.9)
 
 
 def test_a_finished_training_is_not_trained_again_unless_asked_to(

@@ -19,7 +19,7 @@ from torch.nn import functional
 from foveate.contract import Classifier, InputSpec, ModelOutput, Views
 from foveate.errors import UsageError
 from foveate.models.attention import InstancePooling
-from foveate.models.backbones import Rate, TimmClassifier, timm_classifier
+from foveate.models.backbones import OutputStride, Rate, TimmClassifier, timm_classifier
 from foveate.models.options import call_with_options
 from foveate.models.placed import BLOCKS, Place, Placed
 from foveate.models.single_view import SingleViewClassifier
@@ -115,13 +115,15 @@ def attended_classifier(
     global_pool: str | None = None,
     drop_rate: Rate | None = None,
     drop_path_rate: Rate | None = None,
+    output_stride: OutputStride | None = None,
     attention: Attention = "none",
     attention_options: dict[str, Any] | None = None,
 ) -> Classifier:
     """Build ``timm_classifier``, with an attention block on its last map if one is named.
 
     Args:
-        architecture, num_classes, spec, global_pool, drop_rate, drop_path_rate: as for ``timm_classifier``.
+        architecture, num_classes, spec, global_pool, drop_rate, drop_path_rate, output_stride: as for
+            ``timm_classifier``.
         pretrained: as there; with a partner (``hadamard``) of another architecture, as for ``can``.
         attention: the block; each name is a function of ``foveate.models.placed``, whose keyword
             arguments are its options.
@@ -141,6 +143,7 @@ def attended_classifier(
         global_pool=global_pool,
         drop_rate=drop_rate,
         drop_path_rate=drop_path_rate,
+        output_stride=output_stride,
     )
     where = "model: options: attention_options"
     if attention == "none":

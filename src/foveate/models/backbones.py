@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import timm
 import torch
@@ -28,6 +28,7 @@ from foveate.models.weights import fetching, fitting, locate_weights, read_weigh
 
 logger = logging.getLogger(__name__)
 
+OutputStride = Literal[8, 16, 32]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -118,6 +119,7 @@ def timm_classifier(
     global_pool: str | None = None,
     drop_rate: Rate | None = None,
     drop_path_rate: Rate | None = None,
+    output_stride: OutputStride | None = None,
 ) -> TimmClassifier:
     """Build a classifier on a timm architecture.
 
@@ -132,6 +134,8 @@ def timm_classifier(
             map lies on the way from patches to a class token's logits.
         drop_rate: dropout ahead of the last layer.
         drop_path_rate: stochastic depth, for architectures that have it.
+        output_stride: 8 or 16 exchanges late strides for dilation, for heat maps that much finer; for
+            architectures that can (ResNets and others).
 
     Raises:
         UsageError: unknown architecture, or one that cannot do what is asked.
@@ -147,6 +151,7 @@ def timm_classifier(
         "in_chans": spec.channels,
         "drop_rate": drop_rate,
         "drop_path_rate": drop_path_rate,
+        "output_stride": output_stride,
         "global_pool": global_pool,
     }
     if getattr(timm.get_pretrained_cfg(architecture), "fixed_input_size", False):

@@ -29,7 +29,7 @@ from torch.nn import functional
 from foveate.contract import AttentionMap, InputSpec, ModelOutput, Views
 from foveate.errors import UsageError
 from foveate.models.attention import HadamardCross, Transition, averaged_to_one_size
-from foveate.models.backbones import Rate
+from foveate.models.backbones import OutputStride, Rate
 from foveate.models.balance import BalanceLoss, balance_weights
 from foveate.models.objectives import BinaryCrossEntropy, CrossEntropy
 from foveate.models.single_view import SingleViewClassifier
@@ -230,6 +230,7 @@ def can(
     attention_weight: NonNegativeFloat = 1.0,
     drop_rate: Rate = 0.0,
     jitter: NonNegativeFloat = 0.05,
+    output_stride: OutputStride | None = None,
 ) -> CrossAttentionClassifier:
     """Cross-attention network of any two timm backbones.
 
@@ -252,11 +253,14 @@ def can(
         jitter: if both backbones start from the same weights, noise of this share of each weight tensor's
             standard deviation is added to the second. NOTE[DIFF]: not in the paper. Two equal branches
             under a symmetric fusion get equal gradients, and without noise would stay equal for ever.
+        output_stride: of both backbones, as for ``timm_classifier``.
 
     Raises:
         UsageError: a backbone, a fusion or weights that cannot be.
     """
-    trunks = load_pair((first, second), spec, pretrained=pretrained, jitter=jitter)
+    trunks = load_pair(
+        (first, second), spec, pretrained=pretrained, jitter=jitter, output_stride=output_stride
+    )
     return CrossAttentionClassifier(
         "can",
         num_classes,

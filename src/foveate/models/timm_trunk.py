@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from foveate.contract import InputSpec
 from foveate.errors import UsageError
-from foveate.models.backbones import timm_classifier
+from foveate.models.backbones import OutputStride, timm_classifier
 
 _HEAD = 1000  # classes of the head that is thrown away: as many as most weights have, so that they fit
 
@@ -22,7 +22,7 @@ class TimmTrunk(nn.Module):
     Args:
         architecture: a name of ``timm.list_models()``.
         spec: one view; its size and channels are what the network is built and tried for.
-        pretrained: as for ``timm_classifier``.
+        pretrained, output_stride: as for ``timm_classifier``.
 
     Attributes:
         architecture: as given.
@@ -33,9 +33,16 @@ class TimmTrunk(nn.Module):
         UsageError: as ``timm_classifier``.
     """
 
-    def __init__(self, architecture: str, spec: InputSpec, *, pretrained: bool | str = False) -> None:
+    def __init__(
+        self,
+        architecture: str,
+        spec: InputSpec,
+        *,
+        pretrained: bool | str = False,
+        output_stride: OutputStride | None = None,
+    ) -> None:
         super().__init__()
-        whole = timm_classifier(architecture, _HEAD, spec, pretrained=pretrained)
+        whole = timm_classifier(architecture, _HEAD, spec, pretrained=pretrained, output_stride=output_stride)
         self.net: Any = whole.net
         self.layout = whole.layout
         self.architecture = architecture
@@ -54,7 +61,12 @@ class TimmTrunk(nn.Module):
 
 
 def load_pair(
-    architectures: tuple[str, str], spec: InputSpec, *, pretrained: bool | str, jitter: float
+    architectures: tuple[str, str],
+    spec: InputSpec,
+    *,
+    pretrained: bool | str,
+    jitter: float,
+    output_stride: OutputStride | None = None,
 ) -> tuple[TimmTrunk, TimmTrunk]:
     """Build two trunks that do not start alike.
 
@@ -65,13 +77,15 @@ def load_pair(
             folder with a file or folder named after each.
         jitter: if the two start from the same weights, noise of this share of each weight tensor's
             standard deviation is added to the second.
+        output_stride: of both, as for ``timm_classifier``.
 
     Raises:
         UsageError: as ``TimmTrunk``; or the path does not say which weights are whose.
     """
     where = [weights_of(pretrained, each, alone=len(set(architectures)) == 1) for each in architectures]
     first, second = (
-        TimmTrunk(each, spec, pretrained=path) for each, path in zip(architectures, where, strict=True)
+        TimmTrunk(each, spec, pretrained=path, output_stride=output_stride)
+        for each, path in zip(architectures, where, strict=True)
     )
     set_apart(first.net, second.net, jitter)
     return first, second

@@ -170,7 +170,7 @@ def _make_model(study: Study, cohort: Cohort) -> Classifier:
         pretrained=config.pretrained,
         options=config.options,
     )
-    if study.augment.drop_views and not (model.tolerates_missing and len(cohort.view_names) > 1):
+    if study.augment.drop_views and len(cohort.view_names) > 1 and not model.tolerates_missing:
         raise UsageError(
             f"views are withheld in training, but {config.name} of {len(cohort.view_names)} views cannot "
             "do without any",
