@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image as Picture
 
-from foveate import evidence, stations
+from foveate import evidence, stations, terminal
 from foveate.bundle import Bundle, Patients, save_bundle
-from foveate.evidence.explained import explain_cases
+from foveate.evidence.explained import explain_cases, explain_options
 from foveate.evidence.truths import Truths
 from foveate.explain.shares import ShareOptions, view_shares
 from foveate.heatmaps import read_case, read_index, read_shares, volume_name
@@ -236,6 +236,39 @@ def test_what_integrated_gradients_miss_lies_beside_them(pictures: Run) -> None:
         assert gap == pytest.approx(found.gaps[target], rel=1e-2, abs=1e-5)
     gradcam = explain_cases(bundle, [read_and_prepare(bundle, case)], [["hcc"]], explainer="gradcam")
     assert gradcam[0].gaps == {}
+
+
+def test_black_and_white_are_what_normalization_makes_of_them(pictures: Run) -> None:
+    bundle = _bundle(pictures)
+    options = explain_options(bundle, "softmax", "black")
+    config = bundle.preprocess.config
+    for name, value in (("black", 0.0), ("white", 1.0)):
+        wanted = [(value - mean) / std for mean, std in zip(config.mean, config.std, strict=True)]
+        assert getattr(options, name)["clinical"] == pytest.approx(wanted)
+    case = read_and_prepare(bundle, pictures.cohort().cases[3])
+    usual, black = (
+        explain_cases(bundle, [case], [["hcc"]], explainer="integrated_gradients", options=chosen)[0]
+        for chosen in (None, options)
+    )
+    assert not np.allclose(usual.maps[0].values, black.maps[0].values)
+    views = as_batch(bundle, [case])
+    dark = {name: torch.tensor(options.black[name]).view(1, 3, 1, 1).expand_as(views[name]) for name in views}
+    with torch.no_grad():
+        rise = [bundle.model(each).logits.softmax(dim=1)[0, 1] for each in (views, dark)]
+    assert abs(black.gaps["hcc"]) < 0.05 * abs(rise[0] - rise[1]) + 1e-4
+
+
+def test_gaps_are_printed_map_by_map_or_summed_up(
+    pictures: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = read_index(pictures.folder / "heatmaps")
+    terminal.show_completeness(entries)
+    lines = capsys.readouterr().out.splitlines()
+    gaps = {(entry.case_id, target) for entry in entries for target in entry.targets}
+    assert len(lines) == len(gaps) and all(" of c" in line for line in lines)
+    monkeypatch.setattr(terminal, "FEW_MAPS", 0)
+    terminal.show_completeness(entries)
+    assert f"of {len(gaps)} maps: median" in capsys.readouterr().out
 
 
 def test_models_that_need_every_view_share_by_blank_pictures(pictures: Run) -> None:

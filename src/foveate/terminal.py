@@ -23,10 +23,12 @@ from foveate.types import Item
 if TYPE_CHECKING:
     from foveate.data.audit import Audit
     from foveate.data.splits import Splits
+    from foveate.heatmaps import Entry
     from foveate.models.cards import ModelCard
     from foveate.train.fit import FitResult
     from foveate.types import Prediction
 
+FEW_MAPS = 20  # of which each gap is printed
 console = Console(soft_wrap=True, highlight=False)
 _errors = Console(stderr=True, soft_wrap=True, highlight=False)
 _COLUMNS = (
@@ -172,6 +174,22 @@ def show_card(name: str, card: ModelCard) -> None:
     for row in card.published:
         figures = ", ".join(f"{figure} {value:g}" for figure, value in row.figures.items())
         say(f"{row.name}: {figures} ({row.data})")
+
+
+def show_completeness(entries: Sequence[Entry]) -> None:
+    """Print by how much integrated gradients miss the rise of the score: map by map, or summed up."""
+    gaps = {
+        f"{entry.case_id}, {target}": gap
+        for entry in entries
+        for target, gap in zip(entry.targets, entry.completeness_gap, strict=False)
+    }
+    if len(gaps) <= FEW_MAPS:
+        for name, gap in gaps.items():
+            say(f"completeness gap of {name}: {gap:.2g}")
+        return
+    order = sorted(gaps, key=lambda name: abs(gaps[name]))
+    middle, most = abs(gaps[order[len(order) // 2]]), order[-1]
+    say(f"completeness gap of {len(gaps)} maps: median {middle:.2g}, largest {gaps[most]:.2g} ({most})")
 
 
 def show_sources(rows: Iterable[Sequence[str]]) -> None:

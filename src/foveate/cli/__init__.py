@@ -200,9 +200,11 @@ def explain(
     Example: foveate explain runs/study --method gradcam
     """
     from foveate import evidence, terminal
+    from foveate.heatmaps import read_index
 
     opened = _open(target, run)
     count = evidence.explain(opened, method=method, only=case or (), track=terminal.track)
+    terminal.show_completeness(read_index(opened.folder / "heatmaps"))
     terminal.say(f"{count} cases explained: {opened.folder / 'heatmaps'}")
 
 

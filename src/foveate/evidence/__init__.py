@@ -78,14 +78,14 @@ def explain(
         run: with a bundle and predictions.
         method: a name in ``EXPLAINERS``; None takes the study's.
         only: case ids; none means every case of the study's parts.
-        weigh_views: whether to ask how much each view counts.
+        weigh_views: false leaves out how much each view counts, whatever the study says.
         track: shows progress.
 
     Returns:
         How many cases were explained.
     """
     from foveate.bundle import load_bundle
-    from foveate.evidence.explained import explain_cases
+    from foveate.evidence.explained import explain_cases, explain_options
 
     with run.station("explain"):
         folder, settings = run.folder / "heatmaps", run.study.explain
@@ -96,6 +96,7 @@ def explain(
         entries: list[Entry] = []
         shares: list[Share] = []
         store = _Store(folder, bundle.preprocess)
+        options = explain_options(bundle, settings.score, settings.baseline)
         for batch in prepared_batches(bundle, _to_explain(run, answers, only), refused, track, "Explaining"):
             targets = [answers[item.case.case_id].targets(settings.targets) for item in batch]
             found = explain_cases(
@@ -104,8 +105,9 @@ def explain(
                 targets,
                 explainer=method or settings.method,
                 seed=run.study.seed,
+                options=options,
                 usual=usual,
-                weigh_views=weigh_views,
+                weigh_views=weigh_views and settings.weigh_views,
             )
             for item, explained in zip(batch, found, strict=True):
                 entries += store.write(item.case, answers[item.case.case_id], explained)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foveate.bundle import Bundle
-from foveate.explain import completeness_gap, explain_batch
+from foveate.explain import ExplainOptions, completeness_gap, explain_batch
+from foveate.explain.options import Baseline, Score
 from foveate.explain.shares import ShareOptions, map_shares, view_shares
 from foveate.heatmaps import Share
 from foveate.predict import PreparedCase, as_batch, bundle_index
@@ -42,6 +43,7 @@ def explain_cases(
     *,
     explainer: str,
     seed: int = 0,
+    options: ExplainOptions | None = None,
     usual: NDArray[np.float64] | None = None,
     weigh_views: bool = True,
 ) -> list[Explained]:
@@ -53,16 +55,17 @@ def explain_cases(
         targets: for each case, the class names to explain.
         explainer: a name in ``EXPLAINERS``.
         seed: for explainers and random orders of views.
+        options: of the explainer, see ``explain_options``.
         usual: ``(K,)`` logits that stand for the answer to no view at all, such as the mean over a cohort;
             None: all 0.
         weigh_views: whether to ask how much each view counts, which takes a prediction for each set of views.
     """
     wanted = sorted({bundle_index(bundle, name) for names in targets for name in names})
     views = as_batch(bundle, cases)
-    maps = explain_batch(bundle.model, views, wanted, explainer, seed=seed)
+    maps = explain_batch(bundle.model, views, wanted, explainer, options=options, seed=seed)
     gaps = None
     if explainer == "integrated_gradients":
-        gaps = completeness_gap(bundle.model, views, wanted, maps, seed=seed).cpu()
+        gaps = completeness_gap(bundle.model, views, wanted, maps, options=options, seed=seed).cpu()
     several = weigh_views and len(views) > 1
     shares = _shares(bundle, views, maps, wanted, usual, seed) if several else None
     found = []
@@ -77,6 +80,25 @@ def explain_cases(
             )
         )
     return found
+
+
+def explain_options(bundle: Bundle, score: Score, baseline: Baseline) -> ExplainOptions:
+    """Options of the explainers for a model.
+
+    What black and white become by normalization is known where it is fixed; where each image is normalized by
+    its own values, an image's own least and greatest take their place.
+
+    Args:
+        bundle: the model with its preprocessing.
+        score, baseline: see ``ExplainOptions``.
+    """
+    pixel = torch.zeros(1, 1, *(1 for _ in bundle.model.input_spec.size))
+    fixed = [view for view in bundle.views if bundle.preprocess.settings(view).intensity == "fixed"]
+    black, white = (
+        {view: bundle.preprocess.normalize(pixel + value, view).flatten().tolist() for view in fixed}
+        for value in (0, 1)
+    )
+    return ExplainOptions(score=score, baseline=baseline, black=black, white=white)
 
 
 def _brought_back(

@@ -155,12 +155,21 @@ class ExplainConfig(Settings):
         targets: explain the ``true`` class, the ``predicted`` one, or ``both``.
         split: parts whose cases are explained.
         limit: highest number of cases per part; None explains all.
+        score: what integrated gradients, SmoothGrad and occlusion explain: the class's ``logit``, or its
+            probability by ``softmax`` or ``sigmoid``.
+        baseline: the image that says nothing, for integrated gradients and occlusion: ``zero`` (after
+            normalization), ``mean`` (each channel's own), ``blur``, ``black``, or ``random`` (ten of them).
+        weigh_views: with several views, also ask how much each counts (Shapley values), which takes a
+            prediction for every set of views: 255 with eight of them.
     """
 
     method: str = "gradcam"
     targets: Literal["both", "true", "predicted"] = "both"
     split: tuple[Literal["train", "val", "test"], ...] = ("val", "test")
     limit: Count | None = None
+    score: Literal["logit", "softmax", "sigmoid"] = "logit"
+    baseline: Literal["zero", "mean", "blur", "black", "random"] = "zero"
+    weigh_views: bool = True
 
 
 class LocalizeConfig(Settings):
