@@ -33,7 +33,9 @@ model's card (`foveate models NAME`) and page; they come from other data and sta
 A figure is the mean over seeds; in brackets is its 95 % interval over patients, from a bootstrap. Differences
 are paired by patient and seed against the variant named in the heading; • marks intervals that leave out 0.
 Nothing is corrected for the number of comparisons. Seconds are the median of all epochs, measured while other
-work ran on the machine: they compare variants only roughly.
+work ran on the machine: they compare variants only roughly. The grids of the phantoms hold further variants
+that were not trained for these tables; DATA is a folder of reduced public sets that is not part of this
+project.
 """
 
 
@@ -59,14 +61,8 @@ PHANTOMS = (
     Section("dadrn_phantom", "CT slices: DADRN", _phantom("phantom", "--patients 160", "dadrn_phantom")),
     Section(
         "lca_db_phantom",
-        "Eight-phase liver MR: LCA-DB",
-        _phantom(
-            "phantom-liver-mri",
-            "--kind liver-mri --patients 120 --classes hemangioma,FNH,HCC --carriers contrast "
-            "--difficulty 0.3",
-            "lca_db_phantom",
-        ),
-        "Three classes that only the contrast phases tell apart.",
+        "Eight-phase liver MR, seven classes: LCA-DB",
+        _phantom("phantom-liver-mri", "--kind liver-mri --patients 120", "lca_db_phantom"),
     ),
     Section(
         "agf_phantom",
@@ -93,7 +89,13 @@ REAL = (
         _real("sipakmed-authors"),
         "Cells of one slide image lie in several parts, which is why these figures are not to be believed.",
     ),
-    Section("busi", "BUSI: the rows of the DADRN paper, with localization", _real("busi")),
+    Section(
+        "busi",
+        "BUSI: the rows of the DADRN paper, with localization",
+        _real("busi"),
+        "Random maps point into a lesion in 0.093 of the 118 marked cases, a map that is highest in the "
+        "middle in 0.246; their boxes have an IoU of 0.131 and 0.210.",
+    ),
     Section("nih", "ChestX-ray14, 757 radiographs: the CAN grid", _real("nih")),
     Section("milk10k", "MILK10k pairs: the AGF-style grid", _real("milk10k")),
     Section("acdc", "ACDC, two phases of the heart: the LCA-DB grid", _real("acdc")),
