@@ -11,6 +11,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -335,6 +336,17 @@ def test_tensorboard_is_an_extra_behind_one_door(tmp_path: Path, monkeypatch: py
     assert written == expected
 
 
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    """Python's own handlers, whatever the shell made the tests inherit (background jobs ignore SIGINT)."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    inherited = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, former in inherited.items():
+        signal.signal(number, former)
+
+
+@pytest.mark.usefixtures("own_signals")
 def test_a_second_signal_ends_at_once() -> None:
     with StopRequest() as stop:
         assert stop.exit_code is None

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
 import foveate
-from foveate import errors
+from foveate import cli, errors
 from foveate.cli import app
 from foveate.compare.grid import GridConfig
 from foveate.train.study import Study
@@ -103,6 +103,11 @@ def test_every_exit_code_is_documented() -> None:
 def test_shipped_studies_are_short_and_valid(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 40
     assert Study.load(path).name == path.stem
+
+
+def test_the_study_of_the_demo_is_one_of_the_shipped_ones() -> None:
+    assert cli._DEMO_STUDY.is_file()
+    assert cli._DEMO_STUDY.name in {path.name for path in (ROOT / "studies").glob("*.yaml")}
 
 
 def test_studies_in_the_documents_are_valid(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from foveate.errors import FoveateError, Partial
 if TYPE_CHECKING:
     from foveate.run import Run
 
-_DEMO_STUDY = Path(__file__).parent / "studies" / "ct_phantom_dadrn.yaml"
+_DEMO_STUDY = Path(__file__).parents[1] / "studies" / "ct_phantom_dadrn.yaml"
 
 app = typer.Typer(
     name="foveate",
