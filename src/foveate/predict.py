@@ -132,17 +132,45 @@ def explain_prepared(
     """
     wanted = sorted({bundle_index(bundle, name) for names in targets for name in names})
     maps = explain_batch(bundle.model, as_batch(bundle, cases), wanted, explainer, seed=seed)
-    found: list[list[Heatmap]] = []
+    found = []
     for row, (item, names) in enumerate(zip(cases, targets, strict=True)):
-        found.append([])
-        for view, values in maps.items():
-            if view not in item.views:
-                continue
-            for name in names:
-                seen = values[row, wanted.index(bundle_index(bundle, name))].cpu().numpy()
-                original = bundle.preprocess.undo(seen, item.views[view].trace)
-                found[-1].append(Heatmap(original, name, explainer, view, item.case.case_id))
+        columns = {name: wanted.index(bundle_index(bundle, name)) for name in names}
+        own = {view: values[row] for view, values in maps.items()}
+        found.append(bring_back(bundle, item, own, columns, explainer))
     return found
+
+
+def bring_back(
+    bundle: Bundle,
+    item: PreparedCase,
+    maps: Mapping[str, Tensor],
+    columns: Mapping[str, int],
+    explainer: str,
+) -> list[Heatmap]:
+    """Bring the maps of one case back to the pixels of its images.
+
+    Args:
+        bundle: whose preprocessing is undone.
+        item: the case; a view that it lacks has no map.
+        maps: by view ``(T, *space)``, as the explainer gave them.
+        columns: by class name, which of the T maps is its.
+        explainer: that made them.
+
+    Returns:
+        One heat map per view that the case has and class.
+    """
+    return [
+        Heatmap(
+            bundle.preprocess.undo(values[column].cpu().numpy(), item.views[view].trace),
+            name,
+            explainer,
+            view,
+            item.case.case_id,
+        )
+        for view, values in maps.items()
+        if view in item.views
+        for name, column in columns.items()
+    ]
 
 
 def as_batch(bundle: Bundle, cases: Sequence[PreparedCase]) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from foveate.explain import ExplainOptions, completeness_gap, explain_batch
 from foveate.explain.options import Baseline, Score
 from foveate.explain.shares import ShareOptions, map_shares, view_shares
 from foveate.heatmaps import Share
-from foveate.predict import PreparedCase, as_batch, bundle_index
+from foveate.predict import PreparedCase, as_batch, bring_back, bundle_index
 from foveate.types import Heatmap
 
 _OPTIONS = ShareOptions(batch_size=16)
@@ -71,10 +71,10 @@ def explain_cases(
     found = []
     for row, (item, names) in enumerate(zip(cases, targets, strict=True)):
         columns = {name: wanted.index(bundle_index(bundle, name)) for name in names}
-        own = {view: values[row].cpu().numpy() for view, values in maps.items() if view in item.views}
+        own = {view: values[row] for view, values in maps.items()}
         found.append(
             Explained(
-                maps=tuple(_brought_back(bundle, item, own, columns, explainer)),
+                maps=tuple(bring_back(bundle, item, own, columns, explainer)),
                 gaps={} if gaps is None else {name: float(gaps[row, t]) for name, t in columns.items()},
                 shares=() if shares is None else tuple(_rows(bundle, item, columns, shares[:, row])),
             )
@@ -99,27 +99,6 @@ def explain_options(bundle: Bundle, score: Score, baseline: Baseline) -> Explain
         for value in (0, 1)
     )
     return ExplainOptions(score=score, baseline=baseline, black=black, white=white)
-
-
-def _brought_back(
-    bundle: Bundle,
-    item: PreparedCase,
-    maps: Mapping[str, NDArray[np.float32]],
-    columns: Mapping[str, int],
-    explainer: str,
-) -> list[Heatmap]:
-    """Maps ``(T, *space)`` of each view of one case, in original pixels."""
-    return [
-        Heatmap(
-            bundle.preprocess.undo(values[column], item.views[view].trace),
-            name,
-            explainer,
-            view,
-            item.case.case_id,
-        )
-        for view, values in maps.items()
-        for name, column in columns.items()
-    ]
 
 
 def _shares(

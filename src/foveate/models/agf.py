@@ -286,74 +286,9 @@ def agf(
     )
 
 
-def agf_resnet18(
-    num_classes: int,
-    spec: InputSpec,
-    *,
-    pretrained: bool | str = False,
-    local: Local = "both",
-    global_gate: bool = True,
-    reconstruction: bool = True,
-    masking: Masking = "attended",
-    rho: Rho = 0.3,
-    lambda_r: NonNegativeFloat = 1.0,
-    lambda_c: NonNegativeFloat = 0.5,
-    ramp: Share = 0.1,
-    missing: Missing = "allow",
-) -> AgfClassifier:
-    """``agf`` on two ResNet-18, for small machines.
-
-    Args:
-        num_classes, spec, pretrained, local, global_gate, reconstruction: as for ``agf``.
-        masking, rho, lambda_r, lambda_c, ramp, missing: as for ``agf``.
-    """
-    plan = ReconstructionPlan(masking, rho, lambda_r, lambda_c, ramp) if reconstruction else None
-    return AgfClassifier(
-        "agf_resnet18",
-        num_classes,
-        spec,
-        encoder="resnet18",
-        pretrained=pretrained,
-        local=local,
-        global_gate=global_gate,
-        reconstruction=plan,
-        missing=missing,
-    )
-
-
-def agf_resnet50(
-    num_classes: int,
-    spec: InputSpec,
-    *,
-    pretrained: bool | str = False,
-    local: Local = "both",
-    global_gate: bool = True,
-    reconstruction: bool = True,
-    masking: Masking = "attended",
-    rho: Rho = 0.3,
-    lambda_r: NonNegativeFloat = 1.0,
-    lambda_c: NonNegativeFloat = 0.5,
-    ramp: Share = 0.1,
-    missing: Missing = "allow",
-) -> AgfClassifier:
-    """``agf`` on two ResNet-50: the design's full size.
-
-    Args:
-        num_classes, spec, pretrained, local, global_gate, reconstruction: as for ``agf``.
-        masking, rho, lambda_r, lambda_c, ramp, missing: as for ``agf``.
-    """
-    plan = ReconstructionPlan(masking, rho, lambda_r, lambda_c, ramp) if reconstruction else None
-    return AgfClassifier(
-        "agf_resnet50",
-        num_classes,
-        spec,
-        encoder="resnet50",
-        pretrained=pretrained,
-        local=local,
-        global_gate=global_gate,
-        reconstruction=plan,
-        missing=missing,
-    )
+# The two sizes of the design; the same options.
+agf_resnet18 = partial(agf, encoder="resnet18")
+agf_resnet50 = partial(agf, encoder="resnet50")
 
 
 def _averages(maps: Sequence[Float[Tensor, "B C h w"]]) -> list[Float[Tensor, "B C"]]:

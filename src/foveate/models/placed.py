@@ -227,25 +227,25 @@ class _Changing(Placed):
         super().__init__()
         self.block = block
 
-    def forward(self, grid: Tensor, picture: Tensor) -> Attended:
+    def forward(self, grid: Float[Tensor, "B C h w"], picture: Float[Tensor, "B c H W"]) -> Attended:
         y, attention = self.block(grid)
         return Attended(y, (attention,))
 
 
 class _ReadingItself(_Changing):
-    def forward(self, grid: Tensor, picture: Tensor) -> Attended:
+    def forward(self, grid: Float[Tensor, "B C h w"], picture: Float[Tensor, "B c H W"]) -> Attended:
         y, attention = self.block(grid, grid)
         return Attended(y, (attention,))
 
 
 class _Dual(_Changing):
-    def forward(self, grid: Tensor, picture: Tensor) -> Attended:
+    def forward(self, grid: Float[Tensor, "B C h w"], picture: Float[Tensor, "B c H W"]) -> Attended:
         y, _, attention = self.block(grid)
         return Attended(y, tuple(attention))
 
 
 class _Gated(_Changing):
-    def forward(self, grid: Tensor, picture: Tensor) -> Attended:
+    def forward(self, grid: Float[Tensor, "B C h w"], picture: Float[Tensor, "B c H W"]) -> Attended:
         y, gates = self.block(grid)
         return Attended(y, (AttentionMap("squeeze_excitation", gates),))
 
@@ -259,7 +259,7 @@ class _Masked(Placed):
         self.cross = cross
         self.plus = plus
 
-    def forward(self, grid: Tensor, picture: Tensor) -> Attended:
+    def forward(self, grid: Float[Tensor, "B C h w"], picture: Float[Tensor, "B c H W"]) -> Attended:
         a, b, product = self.cross(grid, self.partner(picture))
         magnitude = b.float().abs().sum(dim=1)
         weights = magnitude / magnitude.amax(dim=(1, 2), keepdim=True).clamp(min=1e-6)
@@ -275,7 +275,7 @@ class _Pooling(Placed):
         self.name = name
         self.instance_weight = instance_weight
 
-    def forward(self, grid: Tensor, picture: Tensor) -> Attended:
+    def forward(self, grid: Float[Tensor, "B C h w"], picture: Float[Tensor, "B c H W"]) -> Attended:
         pooling: InstancePooling = self.block(grid.flatten(2).mT)
         weights = pooling.weights.view(len(grid), *grid.shape[2:])
         scale = (weights * weights[0].numel()).to(grid.dtype)[:, None]

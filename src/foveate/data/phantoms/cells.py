@@ -153,6 +153,7 @@ class _Stain:
 
     @classmethod
     def none(cls, size: int) -> _Stain:
+        """Nothing stained."""
         return cls(np.zeros((size, size), dtype=np.float32), np.zeros((size, size), dtype=np.float32))
 
 

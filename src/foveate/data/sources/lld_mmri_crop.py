@@ -88,10 +88,12 @@ class _Reach:
 
     @property
     def inside(self) -> slice:
+        """The indices that exist."""
         return slice(max(self.start, 0), max(min(self.stop, self.size), 0))
 
     @property
     def padding(self) -> tuple[int, int]:
+        """How many lie before the first and after the last."""
         return max(-self.start, 0), max(self.stop - self.size, 0)
 
 
