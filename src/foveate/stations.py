@@ -22,6 +22,7 @@ from foveate.data.rows import read_table
 from foveate.data.splits import Splits, read_splits, split_cohort
 from foveate.errors import AuditStopped, InputRefused, Partial, UsageError
 from foveate.evaluate import choose_operating_thresholds, evaluate_predictions
+from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
 from foveate.files import write_json
 from foveate.io import read_image, read_mask
@@ -303,10 +304,26 @@ def evaluate(run: Run, part: str = "test", track: Track = quiet) -> dict[str, ob
             n_boot=settings.bootstrap,
             level=settings.level,
             seed=run.study.seed,
+            options=_options(run),
             track=track,
         )
         write_json(run.folder / "metrics.json", metrics)
     return metrics
+
+
+def _options(run: Run) -> EvaluateOptions:
+    """What the study wants to be told, with the metadata of the manifest."""
+    settings, abstain = run.study.evaluate, run.study.abstain
+    return EvaluateOptions(
+        interval=settings.interval,
+        prevalence=settings.prevalence,
+        metadata={case.case_id: case.metadata for case in run.cohort().cases},
+        subgroups=None if settings.subgroups is None else tuple(settings.subgroups),
+        min_group=settings.min_group,
+        per_patient=settings.per_patient,
+        coverage=abstain.coverage,
+        set_score=abstain.score,
+    )
 
 
 def evaluate_file(predictions: Path, part: str = "test", track: Track = quiet) -> dict[str, object]:

@@ -14,6 +14,7 @@ from foveate.errors import UsageError
 from foveate.evaluate.calibration import Calibration
 from foveate.evaluate.discrimination import Bools, Discrimination
 from foveate.evaluate.intervals import Bootstrap, Floats, mean_of_defined
+from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.table import DEFAULT_THRESHOLD, PredictionTable
 from foveate.types import Track, quiet
 
@@ -40,6 +41,7 @@ def evaluate_predictions(
     n_boot: int = 1000,
     level: float = 0.95,
     seed: int = 0,
+    options: EvaluateOptions | None = None,
     track: Track = quiet,
 ) -> dict[str, Any]:
     """Evaluate the predictions of one part.
@@ -51,6 +53,7 @@ def evaluate_predictions(
         n_boot: bootstrap replicates; 0 for no intervals.
         level: of the intervals.
         seed: of the bootstrap.
+        options: what else is told; None takes the defaults.
         track: shows progress.
 
     Returns:

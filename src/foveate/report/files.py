@@ -35,6 +35,8 @@ MADE_BY = {
     "heatmaps/index.csv": "explain",
     "boxes.csv": "localize",
     "localization.json": "localize",
+    "trust.json": "trust",
+    "probes.json": "probe",
 }
 
 
@@ -44,7 +46,8 @@ class RunFiles:
 
     Attributes:
         folder: the run folder.
-        study, run, audit, splits, metrics, localization: the file's content, or None if absent.
+        study, run, audit, splits, metrics, localization, trust, probes: the file's content, or None if
+            absent.
         training: columns of ``training.csv`` by name, NaN where a cell is empty, or None if absent.
         predictions: the table of ``predictions.csv``, or None if absent.
         heatmaps: rows of ``heatmaps/index.csv``, or None if absent.
@@ -64,6 +67,8 @@ class RunFiles:
     heatmaps: tuple[Entry, ...] | None
     boxes: Mapping[tuple[str, str, str], tuple[Box, ...]] | None
     shares: tuple[Share, ...] = ()
+    trust: Json | None = None
+    probes: Json | None = None
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -105,6 +110,8 @@ class RunFiles:
             heatmaps=_read_index(folder / "heatmaps" / "index.csv"),
             boxes=_read_boxes(folder / "boxes.csv"),
             shares=_read_shares(folder / "heatmaps" / "shares.csv"),
+            trust=_read_json(folder / "trust.json"),
+            probes=_read_json(folder / "probes.json"),
         )
 
 

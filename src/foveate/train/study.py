@@ -19,6 +19,15 @@ from pydantic import (
 
 from foveate.files import write_atomic
 from foveate.settings import AugmentConfig, PreprocessConfig, Settings, SplitConfig
+from foveate.train.evidence_settings import (
+    AbstainConfig,
+    CalibrateConfig,
+    EvaluateConfig,
+    ExplainConfig,
+    LocalizeConfig,
+    ProbeConfig,
+    TrustConfig,
+)
 from foveate.train.yaml_file import dump_yaml, read_yaml, validated
 from foveate.types import Cohort
 
@@ -147,53 +156,6 @@ class TrainConfig(Settings):
         return self
 
 
-class ExplainConfig(Settings):
-    """Which heat maps are drawn.
-
-    Attributes:
-        method: a name in the ``EXPLAINERS`` table.
-        targets: explain the ``true`` class, the ``predicted`` one, or ``both``.
-        split: parts whose cases are explained.
-        limit: highest number of cases per part; None explains all.
-        score: what integrated gradients, SmoothGrad and occlusion explain: the class's ``logit``, or its
-            probability by ``softmax`` or ``sigmoid``.
-        baseline: the image that says nothing, for integrated gradients and occlusion: ``zero`` (after
-            normalization), ``mean`` (each channel's own), ``blur``, ``black``, or ``random`` (ten of them).
-        weigh_views: with several views, also ask how much each counts (Shapley values), which takes a
-            prediction for every set of views: 255 with eight of them.
-    """
-
-    method: str = "gradcam"
-    targets: Literal["both", "true", "predicted"] = "both"
-    split: tuple[Literal["train", "val", "test"], ...] = ("val", "test")
-    limit: Count | None = None
-    score: Literal["logit", "softmax", "sigmoid"] = "logit"
-    baseline: Literal["zero", "mean", "blur", "black", "random"] = "zero"
-    weigh_views: bool = True
-
-
-class LocalizeConfig(Settings):
-    """How heat maps become boxes.
-
-    Attributes:
-        thresholds: candidates, as shares of a map's maximum; the validation cases choose.
-    """
-
-    thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-
-
-class EvaluateConfig(Settings):
-    """How sure the numbers are.
-
-    Attributes:
-        bootstrap: resamples of patients.
-        level: of the intervals.
-    """
-
-    bootstrap: Annotated[int, Field(ge=100)] = 1000
-    level: Annotated[float, Field(gt=0, lt=1)] = 0.95
-
-
 class Study(Settings):
     """Every choice of one experiment; sections that are left out take their defaults."""
 
@@ -207,7 +169,11 @@ class Study(Settings):
     train: TrainConfig = TrainConfig()
     explain: ExplainConfig = ExplainConfig()
     localize: LocalizeConfig = LocalizeConfig()
+    calibrate: CalibrateConfig = CalibrateConfig()
+    abstain: AbstainConfig = AbstainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    trust: TrustConfig = TrustConfig()
+    probe: ProbeConfig = ProbeConfig()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     @model_validator(mode="after")

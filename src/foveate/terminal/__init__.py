@@ -93,7 +93,7 @@ def show_training(result: FitResult) -> None:
 def show_metrics(metrics: Mapping[str, Any]) -> None:
     """Print the cohort's metrics with their intervals."""
     say(f"{metrics['split']}: {metrics['n']} cases of {metrics['patients']} patients")
-    table = _table(
+    table = new_table(
         "metric", "value", "95 % interval" if metrics["bootstrap"]["level"] == 0.95 else "interval"
     )
     for name, value in metrics["metrics"].items():
@@ -105,7 +105,7 @@ def show_metrics(metrics: Mapping[str, Any]) -> None:
 
 def _show_by_views(found: Mapping[str, Any]) -> None:
     """Print the main metrics for each set of views that cases had."""
-    table = _table("views", "cases", "accuracy", "balanced accuracy", "macro AUROC")
+    table = new_table("views", "cases", "accuracy", "balanced accuracy", "macro AUROC")
     for names, figures in found.items():
         values = (number(value) for value in figures["metrics"].values())
         table.add_row(escape(names), str(figures["n"]), *values)
@@ -118,7 +118,7 @@ def show_localization(found: Mapping[str, Any]) -> None:
     if not methods:
         say(f"localization: {found.get('reason', 'no case has a true mask or box')}")
         return
-    table = _table("localization", "heat map", "interval", "random map", "centred prior")
+    table = new_table("localization", "heat map", "interval", "random map", "centred prior")
     for name in ("pointing_game", "iou", "energy_inside"):
         own, random, centre = (methods[method][name] for method in ("heatmap", "random", "centre"))
         table.add_row(name.replace("_", " "), number(own), interval(own), number(random), number(centre))
@@ -128,7 +128,7 @@ def show_localization(found: Mapping[str, Any]) -> None:
 def show_comparison(result: Mapping[str, Any]) -> None:
     """Print the main figures of every variant, and how they differ from the reference."""
     reference = result["reference"]
-    table = _table("variant", "macro AUROC", "balanced acc.", "AUROC, paired", "interval")
+    table = new_table("variant", "macro AUROC", "balanced acc.", "AUROC, paired", "interval")
     table.columns[0].no_wrap = True
     say(f"paired with: {reference}")
     for label, found in result["figures"].items():
@@ -142,7 +142,7 @@ def show_comparison(result: Mapping[str, Any]) -> None:
 
 def show_predictions(classes: Sequence[str], predictions: Sequence[Prediction]) -> None:
     """Print the probabilities of single images."""
-    table = _table("image", *classes)
+    table = new_table("image", *classes)
     for prediction in predictions:
         table.add_row(escape(prediction.case_id), *(f"{value:.3f}" for value in prediction.probabilities))
     console.print(table)
@@ -227,7 +227,8 @@ def interval(value: Mapping[str, Any]) -> str:
     return f"{value['low']:.3f} – {value['high']:.3f}"
 
 
-def _table(*columns: str) -> Table:
+def new_table(*columns: str) -> Table:
+    """An empty table; the first column holds names, the others figures."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 2))
     for position, column in enumerate(columns):
         table.add_column(column, justify="left" if position == 0 else "right", no_wrap=position > 0)

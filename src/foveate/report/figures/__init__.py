@@ -83,7 +83,7 @@ def lines_figure(
         series: one ``(N,)`` line per name, NaN where an epoch has no value.
         best: position of the best epoch, or None.
     """
-    figure, axes = _figure(3.4, 2.3)
+    figure, axes = new_figure(3.4, 2.3)
     for (name, values), (colour, marker, dash) in zip(series.items(), _LINES, strict=False):
         known = np.isfinite(values)
         mark = marker if known.sum() <= 20 else ""
@@ -105,7 +105,7 @@ def lines_figure(
 @_styled
 def roc_figure(curve: Mapping[str, Any]) -> Figure:
     """Receiver operating characteristic of one class; the dotted diagonal is chance."""
-    figure, axes = _unit_figure()
+    figure, axes = unit_figure()
     axes.plot([0, 1], [0, 1], ":", color=MUTED, linewidth=1, label="chance")
     axes.plot(curve["fpr"], curve["tpr"], color=BLUE, label="model")
     axes.set(xlabel="1 − specificity", ylabel="sensitivity")
@@ -115,7 +115,7 @@ def roc_figure(curve: Mapping[str, Any]) -> Figure:
 @_styled
 def pr_figure(curve: Mapping[str, Any], prevalence: float | None) -> Figure:
     """Precision over recall of one class; the dotted line is the share of positives, which is chance."""
-    figure, axes = _unit_figure()
+    figure, axes = unit_figure()
     if prevalence is not None:
         axes.axhline(prevalence, linestyle=":", color=MUTED, linewidth=1, label="chance")
     axes.plot(curve["recall"], curve["precision"], color=BLUE, drawstyle="steps-post", label="model")
@@ -137,7 +137,7 @@ def confusion_figure(labels: Sequence[str], counts: Sequence[Sequence[int]], *, 
     shares = np.divide(cases, totals, out=np.zeros_like(cases), where=totals > 0)
     cell = 0.5 if len(labels) <= 8 else 0.36
     margin = 0.5 + 0.075 * max(len(shorten(label)) for label in labels)
-    figure, axes = _figure(max(cell * len(labels), 1.6) + margin, max(cell * len(labels), 1.2) + margin)
+    figure, axes = new_figure(max(cell * len(labels), 1.6) + margin, max(cell * len(labels), 1.2) + margin)
     for (row, column), part in np.ndenumerate(shares):
         axes.add_patch(
             Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=BLUE, alpha=float(part), edgecolor="none")
@@ -185,7 +185,7 @@ def overlap_figure(methods: Mapping[str, Mapping[str, Value]]) -> Figure:
     Args:
         methods: at most three; for each, the localization accuracy by IoU threshold (``"0.1"``, …).
     """
-    figure, axes = _figure(4.6, 3.0)
+    figure, axes = new_figure(4.6, 3.0)
     for (name, accuracy), (colour, marker, dash) in zip(methods.items(), _LINES, strict=False):
         points = [(float(at), found) for at, found in accuracy.items() if found.value is not None]
         axes.plot(
@@ -213,7 +213,7 @@ def variants_figure(variants: Mapping[str, Mapping[str, Any]], what: str) -> Fig
             at the top.
         what: name of the figure, for the axis.
     """
-    figure, axes = _figure(6.4, 0.9 + 0.34 * len(variants))
+    figure, axes = new_figure(6.4, 0.9 + 0.34 * len(variants))
     for row, found in enumerate(variants.values()):
         seeds = [value for value in found["seeds"].values() if value is not None]
         if found["low"] is not None:
@@ -234,7 +234,7 @@ def shares_figure(views: Mapping[str, Mapping[str, Value]]) -> Figure:
     Args:
         views: for each view ``attribution`` and ``evidence``, both in [0, 1], with intervals.
     """
-    figure, axes = _figure(3.4, 0.75 + 0.3 * len(views))
+    figure, axes = new_figure(3.4, 0.75 + 0.3 * len(views))
     names = list(views)
     for place, name in enumerate(names):
         bar, map_ = views[name]["attribution"], views[name]["evidence"]
@@ -279,14 +279,15 @@ def shorten(label: str, most: int = 18) -> str:
     return label if len(label) <= most else label[: most - 1] + "…"
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty chart, in inches, in the style that surrounds it."""
     figure = Figure(figsize=(width, height))
     return figure, figure.subplots()
 
 
-def _unit_figure() -> tuple[Figure, Axes]:
+def unit_figure() -> tuple[Figure, Axes]:
     """Square axes from 0 to 1 on both sides."""
-    figure, axes = _figure(2.2, 2.2)
+    figure, axes = new_figure(2.2, 2.2)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), aspect="equal")
     return figure, axes
 
