@@ -1,0 +1,96 @@
+"""Tests of "these two do not differ", and what is left of their p-values when many are done at once.
+
+* McNemar (1947, Psychometrika 12:153): of the cases that one model decides right and the other wrong, half
+  should fall on either side. ``p`` is the exact binomial one; ``p_mid`` counts the observed split half, which
+  is less conservative (Fagerland, Lydersen and Laake 2013, BMC Med. Res. Methodol. 13:91). Both take cases to
+  be independent.
+* Bootstrap: the level at which the percentile interval of a difference would just reach 0 (Efron and
+  Tibshirani 1993, section 15.4; with one added above and below, as in Davison and Hinkley 1997, section 4.4).
+  It holds for any figure and any patients, and agrees with the interval beside it. It cannot be smaller than
+  ``2 / (n + 1)`` with n replicates.
+* Holm (1979, Scand. J. Stat. 6:65): the chance of even one false finding among all stays below the level,
+  however the tests depend on each other.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binom
+from statsmodels.stats import contingency_tables, multitest
+
+from foveate.evaluate.intervals import MAX_UNDEFINED, Floats
+
+_ZERO = 1e-12  # differences of equal figures may leave rounding errors
+
+
+@dataclass(frozen=True, slots=True)
+class McNemar:
+    """Two models' decisions about the same cases.
+
+    Attributes:
+        n: number of cases.
+        both, only_first, only_second, neither: how many of them were decided right by whom.
+        p: exact, two-sided.
+        p_mid: the mid-p value, two-sided.
+    """
+
+    n: int
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+    p: float
+    p_mid: float
+
+
+def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
+    """Compare two models by the cases that only one of them decides right.
+
+    Args:
+        first: ``(N,)`` whether the first model is right.
+        second: ``(N,)`` the same of the second.
+    """
+    one, other = int((first & ~second).sum()), int((second & ~first).sum())
+    both, neither = int((first & second).sum()), int((~first & ~second).sum())
+    p = float(contingency_tables.mcnemar([[both, one], [other, neither]], exact=True).pvalue)
+    fewer, all_ = min(one, other), one + other
+    p_mid = float(2 * binom.cdf(fewer, all_, 0.5) - binom.pmf(fewer, all_, 0.5))
+    return McNemar(len(first), both, one, other, neither, p, p_mid)
+
+
+def bootstrap_p(replicates: Floats) -> float:
+    """Two-sided p-value of "the difference is 0" from its bootstrap replicates.
+
+    Args:
+        replicates: ``(n,)`` of the difference, NaN where undefined.
+
+    Returns:
+        NaN where there is no interval either: no replicate, too many of them undefined, or all equal and not
+        0.
+    """
+    defined = replicates[~np.isnan(replicates)]
+    if not len(defined) or len(replicates) - len(defined) > MAX_UNDEFINED * len(replicates):
+        return math.nan
+    low, high = defined.min(), defined.max()
+    if high - low < _ZERO < abs(low):
+        return math.nan
+    fewer = min((defined <= _ZERO).sum(), (defined >= -_ZERO).sum())
+    return float(min(1.0, 2 * (1 + fewer) / (1 + len(defined))))
+
+
+def replicates_needed(tests: int, level: float) -> int:
+    """Bootstrap replicates from which Holm over so many tests can still tell a difference at a level."""
+    return math.ceil(2 * tests / (1 - level))
+
+
+def holm(p: Floats) -> Floats:
+    """Corrected p-values, ``(M,)``; NaN, an undefined test, stays so and does not count as one."""
+    corrected = np.full(len(p), np.nan)
+    tested = ~np.isnan(p)
+    if tested.any():
+        corrected[tested] = multitest.multipletests(p[tested], method="holm")[1]
+    return corrected
