@@ -222,14 +222,24 @@ def localize(target: Target, run: RunOption = None) -> None:
 
 
 @app.command()
-def report(target: Target, run: RunOption = None) -> None:
+def report(
+    target: Target,
+    run: RunOption = None,
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="Print it as PDF too, with the browser that is here.")
+    ] = False,
+) -> None:
     """Write the report of a run: one HTML page that needs no network.
 
-    Example: foveate report runs/study
+    Example: foveate report runs/study --pdf
     """
     from foveate import stations, terminal
+    from foveate.report.pdf import print_pdf
 
-    terminal.say(f"report: {stations.report(_open(target, run))}")
+    page = stations.report(_open(target, run))
+    terminal.say(f"report: {page}")
+    if pdf:
+        terminal.say(f"print: {print_pdf(page, page.with_suffix('.pdf'))}")
 
 
 @app.command(name="run")

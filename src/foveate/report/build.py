@@ -16,6 +16,7 @@ from foveate.files import write_atomic
 from foveate.report.files import RunFiles
 from foveate.report.sections.cohort import data, splits, training
 from foveate.report.sections.evidence import cases, localization
+from foveate.report.sections.guidelines import guidelines, model_card
 from foveate.report.sections.provenance import provenance
 from foveate.report.sections.results import calibration, confusion, curves, performance
 from foveate.report.sections.section import Section
@@ -35,6 +36,8 @@ SECTIONS: tuple[Callable[[RunFiles], Section | None], ...] = (
     views,
     localization,
     cases,
+    model_card,
+    guidelines,
     provenance,
 )
 

@@ -7,7 +7,7 @@ import json
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -53,6 +53,7 @@ class RunFiles:
         heatmaps: rows of ``heatmaps/index.csv``, or None if absent.
         boxes: found boxes by ``(case_id, view, target)``, or None if ``boxes.csv`` is absent.
         shares: rows of ``heatmaps/shares.csv``; none where the model has one view.
+        answers: what people wrote in ``answers.yaml``, by name of the item; none where the file is absent.
     """
 
     folder: Path
@@ -69,6 +70,7 @@ class RunFiles:
     shares: tuple[Share, ...] = ()
     trust: Json | None = None
     probes: Json | None = None
+    answers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -112,6 +114,7 @@ class RunFiles:
             shares=_read_shares(folder / "heatmaps" / "shares.csv"),
             trust=_read_json(folder / "trust.json"),
             probes=_read_json(folder / "probes.json"),
+            answers=_read_answers(folder / "answers.yaml"),
         )
 
 
@@ -166,6 +169,23 @@ def _read_yaml(path: Path) -> Json | None:
         return cast(Json, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
     except (yaml.YAMLError, ValueError) as error:
         raise _damaged(path, "run", error) from error
+
+
+def _read_answers(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        if not isinstance(content, dict):
+            raise ValueError("it holds no pairs of item and text")
+        return {str(name): str(text).strip() for name, text in content.items() if text}
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputRefused(
+            f"these answers cannot be read: {error}",
+            where=str(path),
+            fix="write one line for each item, such as  CLAIM 2024 5: retrospective",
+            code="bad-answers",
+        ) from error
 
 
 def _read_rows(path: Path, columns: Sequence[str], command: str) -> list[dict[str, str]] | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from foveate.evaluate.intervals import Value
 from foveate.report.files import Json, RunFiles, value_of
+from foveate.report.sections.one_minute import one_minute
 from foveate.report.sections.provenance import date_in_words
 from foveate.report.sections.results import chances, class_values, sample
 from foveate.report.sections.section import reasons, within
@@ -42,7 +43,8 @@ def summary(files: RunFiles) -> dict[str, object]:
         "facts": list(_facts(files)),
         "sample": sample(metrics) if metrics else None,
         "tiles": list(_tiles(files)),
-        "cautions": list(_cautions(files)),
+        "questions": one_minute(files),
+        "cautions": list(cautions_of(files)),
     }
 
 
@@ -86,7 +88,7 @@ def _pointing_tile(localization: Json | None) -> Tile:
     return Tile("Pointing game", values.get("heatmap", nothing), chance, ", ".join(beside), "localize")
 
 
-def _cautions(files: RunFiles) -> Iterator[str]:
+def cautions_of(files: RunFiles) -> Iterator[str]:
     """What a reader must know before quoting a figure, in whole sentences."""
     for finding in within(files.audit, "findings") or ():
         if finding["severity"] == "stop":

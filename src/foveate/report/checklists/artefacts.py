@@ -1,0 +1,362 @@
+"""What the files of a run say to the items of a guideline; each answer names its file and section."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from foveate.report.checklists.item import Answer
+from foveate.report.files import Json, RunFiles, value_of
+from foveate.report.sections.cohort import count_parts
+from foveate.report.sections.section import within
+from foveate.report.sections.summary import cautions_of
+
+
+def kind_of_model(files: RunFiles) -> Answer:
+    """Deep learning, and which network."""
+    name = within(files.study, "model", "name")
+    return Answer(f"Deep learning: {name}." if name else "", "provenance", "study.yaml")
+
+
+def network(files: RunFiles) -> Answer:
+    """The network with its options; its card has the layers."""
+    name, options = within(files.study, "model", "name"), within(files.study, "model", "options")
+    extra = f" with {_listed(options)}" if options else ""
+    text = f"{name}{extra}, input {_size(files)}; `foveate models {name}` prints its card." if name else ""
+    return Answer(text, "provenance", "study.yaml")
+
+
+def inputs(files: RunFiles) -> Answer:
+    """The views are the predictors."""
+    views = files.views or ("the image",)
+    text = f"The pixels of {', '.join(views)}; no clinical variable is a predictor." if files.study else ""
+    return Answer(text, "data", "study.yaml")
+
+
+def manifest(files: RunFiles) -> Answer:
+    """Which table listed the cases."""
+    if files.audit is None:
+        return Answer("", "data", "audit.json")
+    counts = f"{files.audit['cases']} cases of {files.audit['patients']} patients"
+    digest = str(within(files.audit, "manifest_sha256") or "")[:12]
+    return Answer(f"A manifest lists {counts} (SHA-256 {digest}…).", "data", "audit.json")
+
+
+def refused(files: RunFiles) -> Answer:
+    """How many cases could not be used."""
+    if files.audit is None:
+        return Answer("", "data", "audit.json")
+    bad = next((f for f in files.audit["findings"] if f["code"] == "refused-image"), None)
+    lost = len(bad["case_ids"]) if bad else 0
+    return Answer(
+        f"{lost} of {files.audit['cases']} cases of the manifest were refused.", "data", "audit.json"
+    )
+
+
+def audited(files: RunFiles) -> Answer:
+    """What the audit found."""
+    if files.audit is None:
+        return Answer("", "data", "audit.json")
+    codes = [f["code"] for f in files.audit["findings"]]
+    return Answer(f"Audited; findings: {', '.join(codes) or 'none'}.", "data", "audit.json")
+
+
+def preprocessing(files: RunFiles) -> Answer:
+    """How an image becomes what the network sees."""
+    settings = within(files.study, "preprocess")
+    if not settings:
+        return Answer("", "provenance", "study.yaml")
+    shown = {key: value for key, value in settings.items() if key not in ("views", "mean", "std")}
+    return Answer(f"{_listed(shown).capitalize()}.", "provenance", "study.yaml")
+
+
+def crops(files: RunFiles) -> Answer:
+    """Whether the model sees a part of the image only."""
+    settings = within(files.study, "preprocess")
+    if not settings:
+        return Answer("", "provenance", "study.yaml")
+    text = (
+        f"Images are cropped to the organ mask with a margin of {settings.get('organ_margin')} pixels."
+        if settings.get("organ_crop")
+        else "Whole images are used."
+    )
+    return Answer(text, "provenance", "study.yaml")
+
+
+def missing(files: RunFiles) -> Answer:
+    """Unknown labels and missing views."""
+    patterns = within(files.metrics, "by_views")
+    unknown = within(files.metrics, "without_truth")
+    if unknown is None:
+        return Answer("", "performance", "metrics.json")
+    text = f"{unknown} tested cases without known truth were left out"
+    if patterns and len(patterns) > 1:
+        text += f"; cases lacked views in {len(patterns) - 1} ways, each with figures of its own"
+    return Answer(f"{text}. Unknown findings are left out one by one.", "performance", "metrics.json")
+
+
+def classes(files: RunFiles) -> Answer:
+    """What is predicted."""
+    names = within(files.metrics, "classes")
+    kinds = {"multiclass": "One of", "multilabel": "Any of"}
+    text = f"{kinds[within(files.metrics, 'task')]}: {', '.join(names)}." if names else ""
+    return Answer(text, "performance", "metrics.json")
+
+
+def partition(files: RunFiles) -> Answer:
+    """How cases were divided, with counts."""
+    if files.splits is None:
+        return Answer("", "splits", "splits.json")
+    number = int(within(files.splits, "config", "fold") or 0)
+    parts = count_parts(files, files.splits["folds"][number])
+    told = ", ".join(f"{name} {part.cases} cases of {part.patients} patients" for name, part in parts.items())
+    return Answer(f"{told}; drawn by patient, classes spread evenly.", "splits", "splits.json")
+
+
+def disjoint(files: RunFiles) -> Answer:
+    """No patient in two parts, unless somebody allowed it."""
+    if files.splits is None:
+        return Answer("", "splits", "splits.json")
+    allowed = within(files.audit, "allowed") or ()
+    if "patient-in-two-splits" in allowed:
+        return Answer("Not disjoint by patient: accepted by whoever ran the study.", "data", "audit.json")
+    twins = within(files.splits, "config", "keep_twins_together")
+    also = ", and near-duplicate images stay together" if twins else ""
+    return Answer(
+        f"Disjoint by patient{also}; a test on training patients is refused.", "splits", "splits.json"
+    )
+
+
+def test_size(files: RunFiles) -> Answer:
+    """How many were tested."""
+    found = files.metrics
+    text = f"{found['n']} cases of {found['patients']} patients were tested." if found else ""
+    return Answer(text, "performance", "metrics.json")
+
+
+def software(files: RunFiles) -> Answer:
+    """Versions."""
+    versions: Mapping[str, str] = within(files.run, "versions") or {}
+    main = [f"{name} {versions[name]}" for name in ("foveate", "python", "torch", "timm") if name in versions]
+    text = f"{', '.join(main)}, and {max(0, len(versions) - len(main))} more." if main else ""
+    return Answer(text, "provenance", "run.json")
+
+
+def initialization(files: RunFiles) -> Answer:
+    """Where the weights began."""
+    source = within(files.study, "model", "pretrained")
+    if source is None:
+        return Answer("", "provenance", "study.yaml")
+    text = (
+        "published weights" if source is True else f"the weights in {source}" if source else "random weights"
+    )
+    return Answer(f"From {text}, seed {within(files.study, 'seed')}.", "provenance", "study.yaml")
+
+
+def training(files: RunFiles) -> Answer:
+    """Optimizer, schedule, augmentation."""
+    settings, varied = within(files.study, "train"), within(files.study, "augment")
+    if not settings:
+        return Answer("", "training", "study.yaml")
+    keys = ("epochs", "batch_size", "optimizer", "lr", "weight_decay", "schedule", "balance", "precision")
+    told = _listed({key: settings[key] for key in keys if key in settings})
+    return Answer(f"{told}; augmentation: {_listed(varied or {})}.", "training", "study.yaml")
+
+
+def imbalance(files: RunFiles) -> Answer:
+    """What was done about rare classes."""
+    how = within(files.study, "train", "balance")
+    words = {
+        "none": "Nothing was done about rare classes",
+        "weights": "Rare classes weigh more in the loss",
+        "sampler": "Rare classes are drawn more often",
+        "focal": "The focal loss turns to hard cases",
+    }
+    text = f"{words[how]}; probabilities are calibrated on validation cases afterwards." if how else ""
+    return Answer(text, "training", "study.yaml")
+
+
+def selection(files: RunFiles) -> Answer:
+    """Which epoch was kept."""
+    monitor = within(files.study, "train", "monitor")
+    text = f"The epoch with the best {str(monitor).replace('_', ' ')} on validation cases." if monitor else ""
+    return Answer(text, "training", "study.yaml")
+
+
+def ensemble(files: RunFiles) -> Answer:
+    """One network, unless the model is several by design."""
+    name = within(files.study, "model", "name")
+    return Answer(f"None: one trained {name} predicts." if name else "", "provenance", "study.yaml")
+
+
+def measures(files: RunFiles) -> Answer:
+    """Which figures."""
+    names = list(within(files.metrics, "metrics") or ())
+    text = f"{', '.join(name.replace('_', ' ') for name in names)}, each per class as well." if names else ""
+    return Answer(text, "performance", "metrics.json")
+
+
+def uncertainty(files: RunFiles) -> Answer:
+    """How intervals were made."""
+    found = within(files.metrics, "bootstrap")
+    if not found:
+        return Answer("", "performance", "metrics.json")
+    kind = found.get("interval", "percentile")
+    text = f"{100 * found['level']:g} % {kind} intervals, {found['n']} resamples of patients."
+    return Answer(text, "performance", "metrics.json")
+
+
+def performance(files: RunFiles) -> Answer:
+    """The main figures."""
+    found = within(files.metrics, "metrics") or {}
+    told = [_figure(name, found[key]) for key, name in _MAIN.items() if key in found]
+    return Answer(f"{', '.join(told)}." if told else "", "performance", "metrics.json")
+
+
+def per_class(files: RunFiles) -> Answer:
+    """Where figures of single classes stand."""
+    names = within(files.metrics, "classes") or ()
+    text = f"Sensitivity, specificity and predictive values of {len(names)} classes." if names else ""
+    return Answer(text, "performance", "metrics.json")
+
+
+def calibration(files: RunFiles) -> Answer:
+    """How far probabilities can be taken at their word."""
+    found = within(files.metrics, "calibration", "ece")
+    return Answer(f"{_figure('ECE', found)}." if found else "", "calibration", "metrics.json")
+
+
+def recalibrated(files: RunFiles) -> Answer:
+    """What was changed after training."""
+    how = within(files.study, "calibrate", "method")
+    if not how:
+        return Answer("", "calibration", "study.yaml")
+    text = (
+        "Probabilities are not changed after training."
+        if how == "none"
+        else f"Probabilities are recalibrated by {how} on validation cases; raw ones are shown beside."
+    )
+    return Answer(text, "calibration", "study.yaml")
+
+
+def thresholds(files: RunFiles) -> Answer:
+    """How a probability becomes a decision."""
+    found = files.metrics
+    if not found:
+        return Answer("", "performance", "metrics.json")
+    text = (
+        "A probability for each finding, and a decision at a threshold chosen on validation cases."
+        if found["task"] == "multilabel"
+        else "A probability for each class; the decision is the most probable one."
+    )
+    return Answer(text, "performance", "metrics.json")
+
+
+def subgroups(files: RunFiles) -> Answer:
+    """Which groups have figures of their own."""
+    found = within(files.metrics, "subgroups")
+    if found is None:
+        return Answer("", "subgroups", "metrics.json")
+    names = list(within(found, "columns") or ())
+    text = (
+        f"Figures by {', '.join(names)}, with the gap between groups."
+        if names
+        else ("The manifest has no column of age, sex, site or scanner to tell figures apart by.")
+    )
+    return Answer(text, "subgroups", "metrics.json")
+
+
+def shortcuts(files: RunFiles) -> Answer:
+    """What the probes found."""
+    if files.probes is None:
+        return Answer("", "shortcuts", "probes.json")
+    found = files.probes.get("shortcuts") or ()
+    told = " ".join(str(item["sentence"]) for item in found) or "No shortcut was found."
+    return Answer(told, "shortcuts", "probes.json")
+
+
+def maps(files: RunFiles) -> Answer:
+    """Which heat maps."""
+    method = within(files.study, "explain", "method")
+    return Answer(f"Heat maps by {method}." if method else "", "cases", "study.yaml")
+
+
+def trust(files: RunFiles) -> Answer:
+    """What the trust card says of them."""
+    if files.trust is None:
+        return Answer("", "trust", "trust.json")
+    methods: Mapping[str, Json] = files.trust.get("methods") or {}
+    told = [
+        f"{name}: {found['verdict']['sentence']}" for name, found in methods.items() if "verdict" in found
+    ]
+    return Answer(" ".join(told) or "Tested.", "trust", "trust.json")
+
+
+def failures(files: RunFiles) -> Answer:
+    """Where wrong answers are shown."""
+    there = files.metrics is not None and files.heatmaps is not None
+    text = "Confusion, and pictures of the surest wrong answers of each class." if there else ""
+    return Answer(text, "cases", "metrics.json")
+
+
+def cautions(files: RunFiles) -> Answer:
+    """What the page itself warns of."""
+    if files.metrics is None:
+        return Answer("", "top", "metrics.json")
+    found = list(cautions_of(files))
+    return Answer(" ".join(found) or "The run itself gives no reason for caution.", "top", "metrics.json")
+
+
+def protocol(files: RunFiles) -> Answer:
+    """Everything needed to repeat the run."""
+    text = "The study with every default, seeds, hashes and versions." if files.study and files.run else ""
+    return Answer(text, "provenance", "run.json")
+
+
+def bundle(files: RunFiles) -> Answer:
+    """Weights and all that is needed to use them."""
+    digest = within(files.run, "hashes", "weights")
+    text = (
+        f"The folder bundle/: weights (SHA-256 {digest[:12]}…), labels, preprocessing, thresholds."
+        if digest
+        else ""
+    )
+    return Answer(text, "provenance", "run.json")
+
+
+def unusable(files: RunFiles) -> Answer:
+    """What happens to input that cannot be used."""
+    found = within(files.metrics, "abstention")
+    text = "Unreadable images are refused with a reason."
+    if found:
+        text += " Unfamiliar images are flagged by a novelty score, uncertain ones by larger prediction sets."
+    return Answer(text if files.metrics else "", "abstention", "metrics.json")
+
+
+_MAIN = {"auroc_macro": "macro AUROC", "balanced_accuracy": "balanced accuracy", "f1_macro": "macro F1"}
+
+
+def _figure(name: str, raw: Json) -> str:
+    found = value_of(raw)
+    if found.value is None:
+        return f"{name} undefined ({found.reason})"
+    bounds = "" if found.low is None or found.high is None else f" [{found.low:.3f}, {found.high:.3f}]"
+    return f"{name} {found.value:.3f}{bounds}"
+
+
+def _size(files: RunFiles) -> str:
+    return " × ".join(str(side) for side in within(files.study, "preprocess", "size") or ())
+
+
+def _listed(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in settings.items())
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return " to ".join(str(part) for part in value) if value else "none"
+    return (
+        {None: "none", True: "yes", False: "no"}.get(value, str(value))
+        if isinstance(value, bool | None)
+        else str(value)
+    )

@@ -1,0 +1,118 @@
+"""Five answers for a reader with one minute: what, for whom, how good, where it fails, which pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from foveate.evaluate.intervals import Value
+from foveate.report.files import Json, RunFiles, value_of
+from foveate.report.sections.results import chances
+from foveate.report.sections.section import within
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question and what the run says to it.
+
+    Attributes:
+        text: the question.
+        sentences: the answer, shortest first.
+        anchor: the section that has more.
+    """
+
+    text: str
+    sentences: tuple[str, ...]
+    anchor: str
+
+
+def one_minute(files: RunFiles) -> list[Question]:
+    """The five questions; none where nothing has been evaluated yet."""
+    if files.metrics is None:
+        return []
+    return [
+        Question("What does it do?", tuple(_what(files, files.metrics)), "model-card"),
+        Question("For whom was it tested?", tuple(_whom(files, files.metrics)), "data"),
+        Question("How good is it?", tuple(_how_good(files.metrics)), "performance"),
+        Question("Where does it fail?", tuple(_where(files, files.metrics)), "confusion"),
+        Question("Can the pictures be trusted?", tuple(_pictures(files)), "trust"),
+    ]
+
+
+def _what(files: RunFiles, metrics: Json) -> Iterator[str]:
+    names, views = metrics["classes"], files.views
+    source = f"{len(views)} views ({', '.join(views)})" if len(views) > 1 else "one image"
+    if metrics["task"] == "multilabel":
+        yield f"It looks for {len(names)} findings in {source}: {', '.join(names)}."
+    else:
+        yield f"It tells {', '.join(names)} apart from {source}."
+
+
+def _whom(files: RunFiles, metrics: Json) -> Iterator[str]:
+    part = (
+        "who took no part in training" if metrics["split"] == "test" else f"of the part “{metrics['split']}”"
+    )
+    yield f"{metrics['n']} cases of {metrics['patients']} patients {part}, of the same source."
+    groups = within(metrics, "subgroups", "columns") or {}
+    if groups:
+        yield f"Figures are told apart by {', '.join(groups)}."
+    use = files.answers.get("Intended use")
+    yield f"Intended use: {use}" if use else "For whom it is meant is for people to say: no file knows it."
+
+
+def _how_good(metrics: Json) -> Iterator[str]:
+    for key, name in (("balanced_accuracy", "Balanced accuracy"), ("auroc_macro", "Macro AUROC")):
+        found, chance = value_of(metrics["metrics"].get(key)), chances(metrics)[key]
+        yield f"{name}: {_told(found)}; guessing gives {chance:.2f}."
+    error = value_of(within(metrics, "calibration", "ece"))
+    if error.value is not None:
+        yield f"Its probabilities are off by {100 * error.value:.0f} points on average (ECE)."
+
+
+def _where(files: RunFiles, metrics: Json) -> Iterator[str]:
+    recalls = {name: value_of(found.get("recall")) for name, found in metrics["per_class"].items()}
+    known = {name: found.value for name, found in recalls.items() if found.value is not None}
+    if known:
+        worst = min(known, key=lambda name: known[name])
+        yield f"It misses {worst} most: sensitivity {_told(recalls[worst])}."
+    if swap := _most_frequent_error(metrics):
+        yield swap
+    for finding in within(files.audit, "findings") or ():
+        if finding["severity"] == "stop":
+            yield f"The data have a fault that was accepted: {finding['code']}."
+
+
+def _most_frequent_error(metrics: Json) -> str:
+    """The pair of classes that is taken for each other most often (multi-class)."""
+    if metrics["task"] == "multilabel":
+        return ""
+    labels, counts = metrics["confusion"]["labels"], metrics["confusion"]["counts"]
+    errors = [
+        (count, labels[true], labels[said])
+        for true, row in enumerate(counts)
+        for said, count in enumerate(row)
+        if true != said and count
+    ]
+    if not errors:
+        return "No case of this test was decided wrong."
+    count, true, said = max(errors, key=lambda error: error[0])
+    total = sum(number for number, _, _ in errors)
+    return f"The most frequent error, {count} of {total}: {true} is called {said}."
+
+
+def _pictures(files: RunFiles) -> Iterator[str]:
+    for found in within(files.probes, "shortcuts") or ():
+        yield f"Beware: {found['sentence']}"
+    if files.trust is None:
+        yield "Not tested yet: run `foveate trust`."
+        return
+    for name, found in (files.trust.get("methods") or {}).items():
+        if "verdict" in found:
+            yield f"{name}: {found['verdict']['sentence']}"
+
+
+def _told(found: Value) -> str:
+    if found.value is None:
+        return f"undefined ({found.reason})"
+    bounds = "" if found.low is None or found.high is None else f" [{found.low:.2f}, {found.high:.2f}]"
+    return f"{found.value:.2f}{bounds}"
