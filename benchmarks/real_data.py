@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from foveate.data.sources.chestxray14 import FINDINGS
 from foveate.data.sources.sipakmed import authors_split
@@ -89,12 +90,39 @@ def busi(data: Path, work: Path) -> Path:
     return _write(folder, rows, patient="near_dup_group", image="image", keep=("label", "mask"))
 
 
+def idrid(data: Path, work: Path) -> Path:
+    """Fundus: is the retinopathy referable (grade 2 and up)? The set's two parts together, which overlap.
+
+    Images of the segmentation part all show lesions and count as referable; their mask holds haemorrhages,
+    microaneurysms and both kinds of exudates.
+    """
+    folder = _copied(data / "idrid", work)
+    rows = [
+        {"case_id": Path(row["path"]).stem, "image": row["path"], "mask": ""}
+        | {"label": "referable" if int(row["dr_grade"]) >= 2 else "not referable"}
+        for row in _read(folder / "grading_labels.csv")
+    ]
+    for row in _read(folder / "seg_labels.csv"):
+        name = Path(row["image"]).stem
+        lesions = [folder / "seg_masks" / f"{name}_{kind}.png" for kind in ("MA", "HE", "EX", "SE")]
+        marked = np.any([np.asarray(Image.open(path)) > 0 for path in lesions if path.is_file()], axis=0)
+        mask = folder / "masks" / f"{name}.png"
+        mask.parent.mkdir(exist_ok=True)
+        Image.fromarray(marked.astype(np.uint8) * 255).save(mask)
+        case = {"case_id": f"seg_{name}", "image": row["image"], "mask": f"masks/{mask.name}"}
+        rows.append(case | {"label": "referable"})
+    for row in rows:
+        row["patient"] = row["case_id"]  # the set has no patient ids
+    return _write(folder, rows, patient="patient", image="image", keep=("label", "mask"))
+
+
 SETS: Mapping[str, Callable[[Path, Path], Path]] = {
     "sipakmed": sipakmed,
     "nih": nih,
     "milk10k": milk10k,
     "acdc": acdc,
     "busi": busi,
+    "idrid": idrid,
 }
 
 
