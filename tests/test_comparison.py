@@ -10,9 +10,10 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
 from foveate.errors import InputRefused, UsageError
-from foveate.evaluate.comparison import FIGURES, Entry, check_same_cases, compare
+from foveate.evaluate.comparison import check_same_cases, compare
 from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.localization import CaseScore
+from foveate.evaluate.paired import FIGURES, Entry
 from foveate.evaluate.scores import read_scores, write_scores
 from foveate.evaluate.table import PredictionTable
 
@@ -150,7 +151,8 @@ def test_a_lost_run_is_left_out_of_its_pair_only() -> None:
     del variants["b"][1]
     found = compare(variants, "a", Bootstrap(100))
     assert list(found["differences"]["b"]["accuracy"]["seeds"]) == ["0", "2"]
-    assert found["differences"]["c"] == whole["differences"]["c"]
+    for figure, value in found["differences"]["c"].items():  # all but the correction, which counts the tests
+        assert {**value, "p_holm": 0} == {**whole["differences"]["c"][figure], "p_holm": 0}
     mean = np.mean([whole["differences"]["b"]["accuracy"]["seeds"][seed] for seed in ("0", "2")])
     assert found["differences"]["b"]["accuracy"]["value"] == pytest.approx(mean)
     variants["b"] = {}
@@ -186,7 +188,13 @@ def test_what_is_unlike_is_refused_all_of_it_at_once() -> None:
         check_same_cases({"base": {0: Entry(base)}, **other})
     told = {"truth": "true classes", "patients": "patients", "classes": "classes", "cases": "test cases"}
     for label, what in told.items():
-        assert f"seed 0: {label} and base differ in their {what}" in str(caught.value)
+        assert f"- {label} and base differ in their {what}" in str(caught.value)
+    assert "test cases (1 case: a3 only in base)" in str(caught.value)
+    several = {"x": {0: Entry(base), 1: Entry(base)}, "y": {1: Entry(replace(base, truth=1 - base.truth))}}
+    with pytest.raises(
+        UsageError, match=r"seed 1: y and x differ in their true classes \(of 4 cases: a0, a1"
+    ):
+        check_same_cases(several)
     with pytest.raises(UsageError, match="no run of the reference 'x'"):
         compare({"x": {}, "base": {0: Entry(base)}}, "x")
 

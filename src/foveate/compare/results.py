@@ -16,8 +16,9 @@ from foveate.compare.grid import Plan
 from foveate.compare.runs import Planned, Trained, planned_runs, without_file
 from foveate.errors import RunFailed
 from foveate.evaluate import choose_operating_thresholds
-from foveate.evaluate.comparison import Entry, compare, only_shared_cases
+from foveate.evaluate.comparison import compare, enough_replicates, only_shared_cases
 from foveate.evaluate.intervals import Bootstrap
+from foveate.evaluate.paired import Entry
 from foveate.evaluate.scores import read_scores
 from foveate.evaluate.table import PredictionTable, read_predictions
 from foveate.files import sha256_of, write_json
@@ -57,7 +58,8 @@ def write_results(plan: Plan, out: Path, trained: Trained, track: Track = quiet)
         listing = "\n".join(f"  - {row.label}, seed {row.seed}: {row.message}" for row in trained.failures)
         raise RunFailed(f"no run has a result to compare\n{listing}", where=str(out))
     settings = plan.base.evaluate
-    bootstrap = Bootstrap(settings.bootstrap, settings.level, plan.base.seed)
+    replicates = max(settings.bootstrap, enough_replicates(entries, settings.level))
+    bootstrap = Bootstrap(replicates, settings.level, plan.base.seed)
     result = {
         "name": plan.name,
         "foveate": __version__,

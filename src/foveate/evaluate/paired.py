@@ -1,0 +1,156 @@
+"""Figures of several models on the cohort and on every replicate, drawn so that they can be subtracted.
+
+All entries of a comparison are computed on the same replicates: a *sample* of a figure is an array whose
+first row is the figure on the cohort itself and whose other rows are its bootstrap replicates, so that a
+difference of models, or a mean over seeds, is the difference or mean of their samples, row by row.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.evaluate.calibration import Calibration
+from foveate.evaluate.discrimination import Bools, Discrimination
+from foveate.evaluate.intervals import Bootstrap, Floats, Statistic, mean_of_defined, ratio
+from foveate.evaluate.localization import CaseScore
+from foveate.evaluate.summary import OVERALL
+from foveate.evaluate.table import PredictionTable
+
+#: Figures that localization gives, by their names in ``CaseScore``.
+LOCALIZED = ("pointing_game", "iou", "energy_inside")
+CALIBRATED = ("ece", "brier")
+CLASSIFIED = (*OVERALL, *CALIBRATED)
+FIGURES = (*CLASSIFIED, *LOCALIZED)
+PER_CLASS = ("auroc", "ap", "recall", "specificity", "f1")
+LOWER_IS_BETTER = frozenset(CALIBRATED)
+
+#: By figure, ``(1 + n, ...)``: the cohort itself, then n replicates. ``class:<metric>`` is ``(1 + n, K)``.
+Samples = Mapping[str, Floats]
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one run left to be compared: its cases with known truth, in the order of their names.
+
+    Attributes:
+        table: its predictions of the test part.
+        thresholds: of the findings (multi-label), chosen on its validation cases.
+        scores: of its heat maps; empty where nothing was marked or explained.
+    """
+
+    table: PredictionTable
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    scores: Sequence[CaseScore] = ()
+
+    def __post_init__(self) -> None:
+        known = np.asarray(~np.isnan(self.table.truth).all(axis=1))
+        order = np.argsort(np.asarray(self.table.case_ids, dtype=object)[known], kind="stable")
+        object.__setattr__(self, "table", _ordered(self.table.only(known), order))
+
+    def only(self, cases: Set[str]) -> Entry:
+        """The same on these cases."""
+        keep = np.array([case in cases for case in self.table.case_ids], dtype=bool)
+        rows = [row for row in self.scores if row.case_id in cases]
+        return Entry(self.table.only(keep), self.thresholds, rows)
+
+    @property
+    def right(self) -> Bools:
+        """``(N, K)`` whether the decision about each class is right; False where the truth is unknown."""
+        decided = self.table.decisions(self.thresholds)
+        return np.asarray(np.where(decided, self.table.truth == 1, self.table.truth == 0))
+
+    @property
+    def marked(self) -> frozenset[Key]:
+        """The pairs of case and class that its heat maps were scored on."""
+        return frozenset((row.case_id, row.label) for row in self.scores)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The test cases of all seeds, one behind the other, as the bootstrap draws them.
+
+    Attributes:
+        patient_ids: of every case of every seed, N in all.
+        places: of each seed, the place of each of its cases among the N.
+        bootstrap: of the intervals.
+    """
+
+    patient_ids: list[str]
+    places: Mapping[int, Mapping[str, int]]
+    bootstrap: Bootstrap
+
+    @classmethod
+    def of(cls, tables: Mapping[int, PredictionTable], bootstrap: Bootstrap) -> Drawing:
+        """Line up the cases of every seed, given by the table of any of its entries."""
+        patients: list[str] = []
+        places = {}
+        for seed, table in tables.items():
+            places[seed] = {case: len(patients) + number for number, case in enumerate(table.case_ids)}
+            patients += table.patient_ids
+        return cls(patients, places, bootstrap)
+
+    def classified(self, entry: Entry, seed: int) -> Samples:
+        """Every figure of one entry that its predictions give."""
+        own = np.array([self.places[seed][case] for case in entry.table.case_ids], dtype=np.intp)
+        discrimination = Discrimination(entry.table, entry.table.decisions(entry.thresholds))
+        calibration = Calibration(entry.table)
+
+        def statistic(weights: Floats) -> dict[str, Floats]:
+            mine = weights[:, own]
+            by_class, calibrated = discrimination(mine), calibration(mine)
+            return {
+                **{name: mean_of_defined(by_class[source]) for name, source in OVERALL.items()},
+                **{name: calibrated[name] for name in CALIBRATED},
+                **{f"class:{metric}": by_class[metric] for metric in PER_CLASS},
+            }
+
+        return self._sampled(statistic)
+
+    def localized(self, entry: Entry, seed: int, keys: Set[Key]) -> Samples:
+        """Every figure of one entry that its heat maps give, over these pairs of case and class."""
+        rows = [row for row in entry.scores if (row.case_id, row.label) in keys]
+        where = np.array([self.places[seed][row.case_id] for row in rows], dtype=np.intp)
+        times = Counter((row.case_id, row.label) for row in rows)
+        shares = np.array([1 / times[row.case_id, row.label] for row in rows])  # views count once together
+        scores = np.array([[getattr(row, name) for name in LOCALIZED] for row in rows])
+
+        def statistic(weights: Floats) -> dict[str, Floats]:
+            counted = weights[:, where] * shares
+            sums = counted @ scores.reshape(-1, len(LOCALIZED))
+            means = ratio(sums, counted.sum(axis=1, keepdims=True))
+            return {name: means[:, place] for place, name in enumerate(LOCALIZED)}
+
+        return self._sampled(statistic)
+
+    def _sampled(self, statistic: Statistic) -> Samples:
+        point = statistic(np.ones((1, len(self.patient_ids))))
+        drawn = self.bootstrap.replicates(statistic, self.patient_ids)
+        return {
+            name: np.concatenate([values, drawn[name]]) if name in drawn else values
+            for name, values in point.items()
+        }
+
+
+def minus(one: Samples, other: Samples) -> Samples:
+    """The paired difference of the figures that both have."""
+    return {name: one[name] - other[name] for name in one if name in other}
+
+
+def over_seeds(parts: Sequence[Samples]) -> Samples:
+    """The mean over seeds of what is defined."""
+    return {name: mean_of_defined(np.stack([part[name] for part in parts], axis=-1)) for name in parts[0]}
+
+
+def _ordered(table: PredictionTable, order: NDArray[np.intp]) -> PredictionTable:
+    """The same cases in another order."""
+    columns = {item.name: getattr(table, item.name) for item in fields(table)}
+    for name in set(columns) - {"task", "classes"}:
+        values = columns[name]
+        columns[name] = values[order] if isinstance(values, np.ndarray) else tuple(values[i] for i in order)
+    return PredictionTable(**columns)

@@ -1,0 +1,175 @@
+"""What is told of one variant, or of two that are paired: values with intervals, and tests of the pair."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from foveate.evaluate.hypothesis import bootstrap_p, holm, mcnemar
+from foveate.evaluate.intervals import Bootstrap, Floats
+from foveate.evaluate.paired import FIGURES, LOCALIZED, PER_CLASS, Entry, Samples, over_seeds
+
+_CLUSTERED = "some patients have several cases, and this test takes cases to be independent"
+
+
+@dataclass(frozen=True)
+class Told:
+    """Figures of one variant, or differences of two, over seeds.
+
+    Attributes:
+        entries: by seed, the entry of the variant, or those of the first and the second.
+        samples: by seed, of every figure or difference.
+        bootstrap: of the intervals.
+    """
+
+    entries: Mapping[int, tuple[Entry, ...]]
+    samples: Mapping[int, Samples]
+    bootstrap: Bootstrap
+
+    def figures(self) -> dict[str, dict[str, Any]]:
+        """Mean over seeds, interval and spread of every figure."""
+        mean = over_seeds(list(self.samples.values()))
+        classified, located = self._classified(), self._located()
+        found = {}
+        for name in FIGURES:
+            named = located if name in LOCALIZED else classified
+            reason = "" if named else "nothing was explained that has a true mask or box"
+            value = self._value(mean[name], named, reason)
+            found[name] = value | _spread({seed: part[name][0] for seed, part in self.samples.items()})
+        return found
+
+    def of_class(self, k: int) -> dict[str, dict[str, Any]]:
+        """The same of every figure of one class."""
+        mean = over_seeds(list(self.samples.values()))
+        known = self._classified(k)
+        return {
+            metric: self._value(mean[f"class:{metric}"][:, k], known, "")
+            | _spread({seed: part[f"class:{metric}"][0, k] for seed, part in self.samples.items()})
+            for metric in PER_CLASS
+        }
+
+    def _value(self, sample: Floats, named: set[tuple[object, str]], reason: str) -> dict[str, Any]:
+        """The interval of a sample, and, where it is a difference, its p-value."""
+        replicates = sample[1:]
+        value = self.bootstrap.value(
+            float(sample[0]),
+            replicates if len(replicates) else None,
+            n=len({case for case, _ in named}),
+            patients=len({patient for _, patient in named}),
+            reason=reason,
+        ).to_json()
+        if all(len(group) == 1 for group in self.entries.values()):
+            return dict(value)
+        return {**value, "p": _p_value(sample), "p_holm": None}
+
+    def _classified(self, k: int | None = None) -> set[tuple[object, str]]:
+        """Cases with their patients, over all seeds; with a class, only those whose truth is known."""
+        found: set[tuple[object, str]] = set()
+        for group in self.entries.values():
+            table = group[0].table
+            known = np.ones(len(table.case_ids), dtype=bool) if k is None else ~np.isnan(table.truth[:, k])
+            pairs = zip(table.case_ids, table.patient_ids, strict=True)
+            found |= {pair for pair, kept in zip(pairs, known, strict=True) if kept}
+        return found
+
+    def _located(self) -> set[tuple[object, str]]:
+        """Pairs of case and class that every entry of a group was scored on, with their patients."""
+        found: set[tuple[object, str]] = set()
+        for group in self.entries.values():
+            shared = frozenset.intersection(*(entry.marked for entry in group))
+            rows = ((row.case_id, row.label, row.patient_id) for row in group[0].scores)
+            found |= {((case, label), patient) for case, label, patient in rows if (case, label) in shared}
+        return found
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two variants on the same cases.
+
+    Attributes:
+        first, second: their labels; a difference is that of the first less that of the second.
+        told: their differences.
+    """
+
+    first: str
+    second: str
+    told: Told
+
+    def test(self, figure: str) -> dict[str, Any]:
+        """The p-value of one figure's difference, not corrected yet."""
+        sample = over_seeds(list(self.told.samples.values()))[figure]
+        return {"first": self.first, "second": self.second, "p": _p_value(sample), "p_holm": None}
+
+    def to_json(self) -> dict[str, Any]:
+        """Every figure and class; DeLong's and McNemar's tests where there is one seed.
+
+        p-values are not corrected yet: each ``p_holm`` is None.
+        """
+        entries = list(self.told.entries.values())
+        one, two = entries[0][:2]
+        classes = one.table.classes
+        single = len(entries) == 1
+        whole = single and one.table.task == "multiclass"
+        return {
+            "first": self.first,
+            "second": self.second,
+            "seeds": list(self.told.entries),
+            "differences": self.told.figures(),
+            "decisions": _decisions(one, two, None) if whole else None,
+            "per_class": {
+                name: {
+                    "differences": self.told.of_class(k),
+                    "delong": None,
+                    "decisions": _decisions(one, two, k) if single else None,
+                }
+                for k, name in enumerate(classes)
+            },
+        }
+
+
+def correct(cells: Sequence[dict[str, Any]]) -> int:
+    """Write Holm's corrected p-value into each test of a family; the number of tests that are defined."""
+    p = np.array([math.nan if cell["p"] is None else cell["p"] for cell in cells], dtype=np.float64)
+    for cell, corrected in zip(cells, holm(p), strict=True):
+        cell["p_holm"] = _number(corrected)
+    return int((~np.isnan(p)).sum())
+
+
+def _decisions(one: Entry, two: Entry, k: int | None) -> dict[str, Any]:
+    """McNemar's test of the decisions about all classes together, or about one of them."""
+    table = one.table
+    known = np.ones(len(table.case_ids), dtype=bool) if k is None else ~np.isnan(table.truth[:, k])
+    first, second = (entry.right.all(axis=1) if k is None else entry.right[:, k] for entry in (one, two))
+    found = asdict(mcnemar(first[known], second[known]))
+    if not _independent(one, known):
+        return {**found, "p": None, "p_mid": None, "p_holm": None, "reason": _CLUSTERED}
+    return {**found, "p_holm": None, "reason": None}
+
+
+def _independent(entry: Entry, keep: Any) -> bool:
+    """Whether no patient has two of the cases that are kept."""
+    kept = [name for name, known in zip(entry.table.patient_ids, keep, strict=True) if known]
+    return len(set(kept)) == len(kept)
+
+
+def _p_value(sample: Floats) -> float | None:
+    """The bootstrap p-value of a difference; None where the difference or its interval is undefined."""
+    return None if math.isnan(sample[0]) else _number(bootstrap_p(sample[1:]))
+
+
+def _spread(values: Mapping[int, float]) -> dict[str, Any]:
+    """The value of each seed, and their standard deviation."""
+    defined = [value for value in values.values() if not np.isnan(value)]
+    return {
+        "sd": float(np.std(defined, ddof=1)) if len(defined) > 1 else None,
+        "seeds": {str(seed): _number(value) for seed, value in values.items()},
+    }
+
+
+def _number(value: float) -> float | None:
+    """A number for JSON; None where it is undefined."""
+    return None if math.isnan(value) else float(value)
