@@ -1,0 +1,101 @@
+"""The stations of a cohort, meeting through the files of a run folder; the command line only calls these.
+
+    study.yaml → audit.json → splits.json → bundle/ → predictions.csv → metrics.json
+                                                  ↘ heatmaps/ → boxes.csv, localization.json → report.html
+
+Each station reads what an earlier one left, so each can be run again alone. The second line of the drawing
+is in ``evidence/``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foveate.data.audit import Audit, audit_cohort, read_audit
+from foveate.data.splits import Splits, read_splits, split_cohort
+from foveate.files import write_json
+from foveate.run import Run
+from foveate.stations.batches import BATCH, VOLUMES, cases_of, prepared_batches, raise_if_partial
+from foveate.stations.evaluating import evaluate, evaluate_file
+from foveate.stations.predicting import (
+    predict,
+    predict_cases,
+    predict_elsewhere,
+    predict_images,
+    predict_views,
+    predict_without,
+    refuse_known_patients,
+    withhold,
+)
+from foveate.types import Track, quiet
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from foveate.train.fit import FitResult
+
+__all__ = [
+    "BATCH",
+    "VOLUMES",
+    "audit",
+    "cases_of",
+    "evaluate",
+    "evaluate_file",
+    "predict",
+    "predict_cases",
+    "predict_elsewhere",
+    "predict_images",
+    "predict_views",
+    "predict_without",
+    "prepared_batches",
+    "raise_if_partial",
+    "refuse_known_patients",
+    "report",
+    "split",
+    "train",
+    "withhold",
+]
+
+
+def audit(run: Run, track: Track = quiet) -> Audit:
+    """Look for leakage and contradictions; writes ``audit.json``.
+
+    The later stations refuse to start while the audit stops the run; ``raise_if_stopped`` says so at once.
+    """
+    with run.station("audit"):
+        cohort, config = run.cohort(), run.study.split
+        may_leak = config.column is not None or not config.keep_twins_together
+        splits = split_cohort(cohort, config) if may_leak else None
+        result = audit_cohort(cohort, splits=splits, allow=run.study.audit.allow, track=track)
+        write_json(run.folder / "audit.json", result.to_json())
+    return result
+
+
+def split(run: Run) -> Splits:
+    """Divide the cohort by patient; writes ``splits.json``. Near-duplicates stay with their twins."""
+    with run.station("split"):
+        found = read_audit(run.path("audit.json", made_by="audit"))
+        found.raise_if_stopped()
+        twins = found.groups
+        splits = split_cohort(
+            run.cohort(), run.study.split, twins=twins if run.study.split.keep_twins_together else ()
+        )
+        splits.write(run.folder / "splits.json")
+    return splits
+
+
+def train(run: Run, console: Console | None = None) -> FitResult:
+    """Train or go on training; writes ``checkpoints/``, ``training.csv`` and ``bundle/``."""
+    from foveate.train.fit import fit
+
+    with run.station("train"):
+        splits = read_splits(run.path("splits.json", made_by="split"))
+        return fit(run.study, run.cohort(), splits, run.folder, fold=run.study.split.fold, console=console)
+
+
+def report(run: Run) -> Path:
+    """Write ``report.html`` from whatever files the run has."""
+    from foveate.report import write_report
+
+    return write_report(run.folder)

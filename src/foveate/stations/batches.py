@@ -1,0 +1,66 @@
+"""Which cases a station takes, read and prepared a batch ahead of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from foveate.data.splits import read_splits
+from foveate.errors import InputRefused, Partial
+from foveate.io import read_image, read_mask
+from foveate.run import Run
+from foveate.types import Case, Cohort, Track
+
+if TYPE_CHECKING:
+    from foveate.bundle import Bundle
+    from foveate.predict import PreparedCase
+
+BATCH, VOLUME_BATCH = 32, 2  # cases at once; a volume has as many pixels as a hundred pictures
+VOLUMES = 3  # files remembered while the slices of a volume are gone through
+
+
+def cases_of(run: Run, cohort: Cohort, parts: Sequence[str]) -> list[Case]:
+    """The cases of the named parts, each carrying the name of its part, in the manifest's order."""
+    where = read_splits(run.path("splits.json", made_by="split")).folds[run.study.split.fold]
+    return [
+        replace(case, split=where[case.case_id]) for case in cohort.cases if where.get(case.case_id) in parts
+    ]
+
+
+def prepared_batches(
+    bundle: Bundle, cases: Sequence[Case], refused: list[InputRefused], track: Track, what: str
+) -> Iterator[list[PreparedCase]]:
+    """Read and prepare cases a batch ahead of the model; refused cases are collected, not raised."""
+    from foveate.predict import read_and_prepare
+
+    images, masks = lru_cache(VOLUMES)(read_image), lru_cache(VOLUMES)(read_mask)
+
+    def attempt(case: Case) -> PreparedCase | InputRefused:
+        try:
+            return read_and_prepare(bundle, case, image_reader=images, mask_reader=masks)
+        except InputRefused as error:
+            return error
+
+    size = VOLUME_BATCH if bundle.preprocess.config.volumes else BATCH
+    batches = [cases[start : start + size] for start in range(0, len(cases), size)]
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        ahead = [pool.submit(attempt, case) for case in (batches[0] if batches else [])]
+        for number, _ in enumerate(track(batches, what)):
+            ready = [future.result() for future in ahead]
+            following = batches[number + 1] if number + 1 < len(batches) else []
+            ahead = [pool.submit(attempt, case) for case in following]
+            refused += [item for item in ready if isinstance(item, InputRefused)]
+            if good := [item for item in ready if not isinstance(item, InputRefused)]:
+                yield good
+
+
+def raise_if_partial(refused: Sequence[InputRefused], done: str) -> None:
+    """Say which cases were refused, after everything else was done and written."""
+    if refused:
+        listing = "\n".join(f"  - [{error.code}] {error.where}: {error.what}" for error in refused)
+        raise Partial(
+            f"{done}; {len(refused)} refused:\n{listing}", fix="correct these files and run the command again"
+        )

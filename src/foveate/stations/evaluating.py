@@ -1,0 +1,54 @@
+"""The evaluate station: numbers with intervals, of a run or of any file of predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from foveate.evaluate import choose_operating_thresholds, evaluate_predictions
+from foveate.evaluate.options import EvaluateOptions
+from foveate.evaluate.table import read_predictions
+from foveate.files import write_json
+from foveate.run import Run
+from foveate.types import Track, quiet
+
+
+def evaluate(run: Run, part: str = "test", track: Track = quiet) -> dict[str, object]:
+    """Numbers with intervals for one part; writes ``metrics.json``."""
+    with run.station("evaluate"):
+        table = read_predictions(run.path("predictions.csv", made_by="predict"))
+        thresholds = choose_operating_thresholds(table, split="val") if table.task == "multilabel" else None
+        settings = run.study.evaluate
+        metrics = evaluate_predictions(
+            table,
+            split=part,
+            thresholds=thresholds,
+            n_boot=settings.bootstrap,
+            level=settings.level,
+            seed=run.study.seed,
+            options=_options(run),
+            track=track,
+        )
+        write_json(run.folder / "metrics.json", metrics)
+    return metrics
+
+
+def evaluate_file(predictions: Path, part: str = "test", track: Track = quiet) -> dict[str, object]:
+    """Numbers with intervals for any ``predictions.csv``; writes ``<name>.metrics.json`` beside it."""
+    metrics = evaluate_predictions(read_predictions(predictions), split=part, track=track)
+    write_json(predictions.with_suffix(".metrics.json"), metrics)
+    return metrics
+
+
+def _options(run: Run) -> EvaluateOptions:
+    """What the study wants to be told, with the metadata of the manifest."""
+    settings, abstain = run.study.evaluate, run.study.abstain
+    return EvaluateOptions(
+        interval=settings.interval,
+        prevalence=settings.prevalence,
+        metadata={case.case_id: case.metadata for case in run.cohort().cases},
+        subgroups=None if settings.subgroups is None else tuple(settings.subgroups),
+        min_group=settings.min_group,
+        per_patient=settings.per_patient,
+        coverage=abstain.coverage,
+        set_score=abstain.score,
+    )

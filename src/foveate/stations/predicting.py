@@ -1,0 +1,228 @@
+"""The predict station: validation and test cases, other cohorts, and single images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foveate.data.manifest import load_manifest
+from foveate.data.rows import read_table
+from foveate.errors import AuditStopped, InputRefused, UsageError
+from foveate.evaluate import choose_operating_thresholds
+from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
+from foveate.run import Run
+from foveate.stations.batches import cases_of, prepared_batches, raise_if_partial
+from foveate.types import Case, Prediction, Track, quiet
+
+if TYPE_CHECKING:
+    from foveate.bundle import Bundle
+
+
+def predict(run: Run, parts: Sequence[str] = ("val", "test"), track: Track = quiet) -> PredictionTable:
+    """Classify the cases of the named parts; writes ``predictions.csv``.
+
+    The operating point of each finding (multi-label) is chosen on the validation cases and joins the bundle.
+
+    Raises:
+        AuditStopped: the model learned from patients of the test part.
+        Partial: some cases were refused; the others are in the file.
+    """
+    from foveate.bundle import load_bundle, save_thresholds
+
+    with run.station("predict"):
+        cohort, bundle = run.cohort(), load_bundle(run.path("bundle", made_by="train"))
+        cases = cases_of(run, cohort, parts)
+        if "patient-in-two-splits" not in run.study.audit.allow:
+            refuse_known_patients(bundle, [case for case in cases if case.split == "test"])
+        predictions, refused = predict_cases(bundle, cases, track)
+        path = run.folder / "predictions.csv"
+        write_predictions(path, bundle.task, bundle.classes, predictions, thresholds=bundle.thresholds)
+        if bundle.task == "multilabel" and "val" in parts:
+            thresholds = choose_operating_thresholds(read_predictions(path), split="val")
+            save_thresholds(run.folder / "bundle", thresholds)
+            write_predictions(path, bundle.task, bundle.classes, predictions, thresholds=thresholds)
+    raise_if_partial(refused, f"predicted {len(predictions)} cases")
+    return read_predictions(path)
+
+
+def predict_without(
+    run: Run, withheld: Sequence[str], out: Path, parts: Sequence[str] = ("val", "test"), track: Track = quiet
+) -> PredictionTable:
+    """Classify the cases of the named parts once more, with some of their views withheld.
+
+    The run's own ``predictions.csv`` and the operating points in its bundle stay as they are.
+
+    Args:
+        run: with a bundle whose model tolerates missing views.
+        withheld: names of views.
+        out: CSV to write.
+        parts: train, val or test.
+        track: shows progress.
+
+    Raises:
+        UsageError: the model has no such view, or cannot do without any.
+        AuditStopped: the model learned from patients of the test part.
+        Partial: some cases were refused, such as those that have no other view.
+    """
+    from foveate.bundle import load_bundle
+
+    with run.station("predict-without"):
+        bundle = load_bundle(run.path("bundle", made_by="train"))
+        cases = cases_of(run, run.cohort(), parts)
+        if "patient-in-two-splits" not in run.study.audit.allow:
+            refuse_known_patients(bundle, [case for case in cases if case.split == "test"])
+        predictions, refused = predict_cases(bundle, withhold(bundle, cases, withheld), track)
+        write_predictions(out, bundle.task, bundle.classes, predictions, thresholds=bundle.thresholds)
+    raise_if_partial(refused, f"predicted {len(predictions)} cases")
+    return read_predictions(out)
+
+
+def predict_elsewhere(
+    run: Run, manifest: Path, out: Path, *, without: Sequence[str] = (), track: Track = quiet
+) -> PredictionTable:
+    """Classify another cohort with the model of a run, all of it as test cases.
+
+    Args:
+        run: with a bundle; the manifest's columns are called as in its study.
+        manifest: CSV of the other cohort.
+        out: CSV to write.
+        without: views to withhold.
+        track: shows progress.
+
+    Raises:
+        UsageError: a view cannot be withheld.
+        AuditStopped: the model learned from some of these patients.
+        Partial: some cases were refused; the others are in the file.
+    """
+    from foveate.bundle import load_bundle
+
+    bundle, data = load_bundle(run.path("bundle", made_by="train")), run.study.data
+    single = bundle.task == "multiclass"
+    views = data.views
+    if views and bundle.model.tolerates_missing:  # whole columns may be missing
+        there = read_table(manifest).columns
+        views = [name for name in views if name in there] or views
+    cohort = load_manifest(
+        manifest,
+        label=data.label,
+        findings=None if single else bundle.classes,
+        classes=bundle.classes if single else None,
+        views=views,
+        patient=data.patient,
+        case=data.case,
+        track=track,
+    )
+    cases = [replace(case, split="test") for case in cohort.cases]
+    refuse_known_patients(bundle, cases)
+    predictions, refused = predict_cases(bundle, withhold(bundle, cases, without), track)
+    write_predictions(out, bundle.task, bundle.classes, predictions, thresholds=bundle.thresholds)
+    raise_if_partial(refused, f"predicted {len(predictions)} cases")
+    return read_predictions(out)
+
+
+def predict_images(folder: Path, images: Sequence[Path]) -> tuple[tuple[str, ...], list[Prediction]]:
+    """Classify single image files with a one-view bundle.
+
+    Args:
+        folder: a bundle, or a run that holds one.
+        images: one file each.
+
+    Returns:
+        Class names, and one prediction per image.
+    """
+    from foveate.bundle import load_bundle
+    from foveate.predict import predict_case
+
+    bundle = load_bundle(folder)
+    if len(bundle.views) != 1:
+        raise UsageError(
+            f"this model has {len(bundle.views)} views: {', '.join(bundle.views)}",
+            fix=f"give one case as --view {bundle.views[0]}=PATH --view …, or a manifest",
+        )
+    view = bundle.views[0]
+    cases = [Case(case_id=path.name, patient_id=path.name, views={view: path}) for path in images]
+    return bundle.classes, [predict_case(bundle, case) for case in cases]
+
+
+def predict_views(folder: Path, views: Sequence[str]) -> tuple[tuple[str, ...], list[Prediction]]:
+    """Classify one case that is given by its views.
+
+    Args:
+        folder: a bundle, or a run that holds one.
+        views: each ``name=path``.
+
+    Returns:
+        Class names, and the prediction.
+
+    Raises:
+        UsageError: a view is not written so, is unknown to the model, or stands twice.
+        InputRefused: a view is missing that the model needs, or its file cannot be used.
+    """
+    from foveate.bundle import load_bundle
+    from foveate.predict import predict_case
+
+    bundle = load_bundle(folder)
+    given: dict[str, Path] = {}
+    for text in views:
+        name, sign, path = text.partition("=")
+        if not (sign and path) or name not in bundle.views or name in given:
+            raise UsageError(
+                f"'{text}' does not name one more of the model's views",
+                where="--view",
+                fix=f"write NAME=PATH once for each of: {', '.join(bundle.views)}",
+            )
+        given[name] = Path(path)
+    case = Case(case_id=" + ".join(given), patient_id="", views=given)
+    return bundle.classes, [predict_case(bundle, case)]
+
+
+def predict_cases(
+    bundle: Bundle, cases: Sequence[Case], track: Track
+) -> tuple[list[Prediction], list[InputRefused]]:
+    """Classify cases, and collect what was said of those that were refused."""
+    from foveate.predict import predict_prepared
+
+    refused: list[InputRefused] = []
+    batches = prepared_batches(bundle, cases, refused, track, "Predicting")
+    return [prediction for batch in batches for prediction in predict_prepared(bundle, batch)], refused
+
+
+def withhold(bundle: Bundle, cases: Sequence[Case], views: Sequence[str]) -> list[Case]:
+    """The cases as if they lacked some views.
+
+    Raises:
+        UsageError: the model has no such view, cannot do without any, or would be left with none.
+    """
+    if unknown := [view for view in views if view not in bundle.views]:
+        raise UsageError(
+            f"the model has no view {', '.join(map(repr, unknown))}",
+            where="--without",
+            fix=f"its views are: {', '.join(bundle.views)}",
+        )
+    if views and not (bundle.model.tolerates_missing and set(bundle.views) - set(views)):
+        raise UsageError(
+            f"{bundle.model_name} of the views {', '.join(bundle.views)} cannot do without "
+            f"{', '.join(views)}",
+            where="--without",
+            fix="train a model that tolerates missing views, and leave it at least one",
+        )
+    gone = set(views)
+    return [
+        replace(case, views={name: path for name, path in case.views.items() if name not in gone})
+        for case in cases
+    ]
+
+
+def refuse_known_patients(bundle: Bundle, cases: Sequence[Case]) -> None:
+    """Stop a test on patients that the model learned from: its figures would be too good."""
+    known = sorted({case.patient_id for case in cases if case.patient_id in bundle.patients})
+    if known:
+        raise AuditStopped(
+            f"the model learned from {len(known)} of these patients: {', '.join(known[:5])}"
+            + ("; …" if len(known) > 5 else ""),
+            where="test cases",
+            fix="test on other patients, or train again with these splits in a new run folder",
+            code="training-patients",
+        )
