@@ -69,10 +69,11 @@ _STYLE: dict[Any, Any] = {
     "legend.labelcolor": INK,
     "figure.constrained_layout.use": True,
 }
-_styled = mpl.rc_context(_STYLE)
+#: Decorates every function that draws a figure.
+styled = mpl.rc_context(_STYLE)
 
 
-@_styled
+@styled
 def lines_figure(
     epochs: NDArray[np.float64], series: Mapping[str, NDArray[np.float64]], best: int | None
 ) -> Figure:
@@ -102,7 +103,7 @@ def lines_figure(
     return figure
 
 
-@_styled
+@styled
 def roc_figure(curve: Mapping[str, Any]) -> Figure:
     """Receiver operating characteristic of one class; the dotted diagonal is chance."""
     figure, axes = unit_figure()
@@ -112,7 +113,7 @@ def roc_figure(curve: Mapping[str, Any]) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def pr_figure(curve: Mapping[str, Any], prevalence: float | None) -> Figure:
     """Precision over recall of one class; the dotted line is the share of positives, which is chance."""
     figure, axes = unit_figure()
@@ -123,7 +124,7 @@ def pr_figure(curve: Mapping[str, Any], prevalence: float | None) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def confusion_figure(labels: Sequence[str], counts: Sequence[Sequence[int]], *, share: bool) -> Figure:
     """Confusion matrix, one row per true class.
 
@@ -150,7 +151,7 @@ def confusion_figure(labels: Sequence[str], counts: Sequence[Sequence[int]], *, 
     return figure
 
 
-@_styled
+@styled
 def calibration_figure(bins: Sequence[Mapping[str, Any]]) -> Figure:
     """Observed share of correct answers over stated confidence, above the number of answers per bin."""
     figure = Figure(figsize=(3.8, 3.7))
@@ -178,7 +179,7 @@ def calibration_figure(bins: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def overlap_figure(methods: Mapping[str, Mapping[str, Value]]) -> Figure:
     """Share of cases whose box overlaps the truth at least so much, over the overlap asked for.
 
@@ -204,30 +205,7 @@ def overlap_figure(methods: Mapping[str, Mapping[str, Value]]) -> Figure:
     return figure
 
 
-@_styled
-def variants_figure(variants: Mapping[str, Mapping[str, Any]], what: str) -> Figure:
-    """One figure of several variants, each with the value of every seed, their mean and its interval.
-
-    Args:
-        variants: by label, ``value``, ``low``, ``high`` and ``seeds`` as in ``comparison.json``; the first is
-            at the top.
-        what: name of the figure, for the axis.
-    """
-    figure, axes = new_figure(6.4, 0.9 + 0.34 * len(variants))
-    for row, found in enumerate(variants.values()):
-        seeds = [value for value in found["seeds"].values() if value is not None]
-        if found["low"] is not None:
-            axes.plot([found["low"], found["high"]], [row, row], color=BLUE, alpha=0.4, linewidth=4)
-        axes.plot(seeds, [row] * len(seeds), "o", color=ORANGE, markersize=4)
-        if found["value"] is not None:
-            axes.plot(found["value"], row, "D", color=BLUE, markersize=5)
-    axes.set_yticks(range(len(variants)), [shorten(label, 28) for label in variants])
-    axes.set(xlabel=what, ylim=(len(variants) - 0.5, -0.5))
-    axes.grid(False, axis="y")
-    return figure
-
-
-@_styled
+@styled
 def shares_figure(views: Mapping[str, Mapping[str, Value]]) -> Figure:
     """Share of each view in the attribution of one class (bars), and in its heat maps (diamonds).
 
