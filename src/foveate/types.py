@@ -185,6 +185,12 @@ class Prediction:
         probabilities: ``(K,)``, softmax over classes (multi-class) or sigmoids (multi-label).
         truth: ``(K,)`` 1, 0, or NaN where unknown.
         views: names of the views it was said from.
+        calibrated: ``(K,)`` probabilities after calibration, NaN for findings without; None where the bundle
+            has none.
+        novelty: how unlike the training images it is, higher for stranger; NaN where that is not known.
+        answer_set: names of the answers that the true one is among with a stated probability; None where the
+            bundle has no rule for such sets.
+        abstain: why one should rather not rely on the answer: ``novel``, ``set-empty``, ``set-large``.
     """
 
     case_id: str
@@ -194,6 +200,10 @@ class Prediction:
     probabilities: NDArray[np.float64]
     truth: NDArray[np.float64]
     views: tuple[str, ...] = ()
+    calibrated: NDArray[np.float64] | None = None
+    novelty: float = float("nan")
+    answer_set: tuple[str, ...] | None = None
+    abstain: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ Statistics run without torch, from files alone.
 
 from __future__ import annotations
 
-from foveate.evaluate.discrimination import choose_operating_thresholds
 from foveate.evaluate.summary import evaluate_predictions
+from foveate.evaluate.thresholds import choose_operating_thresholds
 
 __all__ = ["choose_operating_thresholds", "evaluate_predictions"]

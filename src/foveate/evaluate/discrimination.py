@@ -25,7 +25,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.errors import UsageError
 from foveate.evaluate.intervals import Floats, ratio
 from foveate.evaluate.table import PredictionTable
 from foveate.types import Task
@@ -153,54 +152,3 @@ class Discrimination:
             next((f"no {need} case" for need in ("known", *needs) if counts[need][k] == 0), "")
             for k in range(len(positive))
         ]
-
-
-def choose_operating_thresholds(
-    table: PredictionTable, *, split: str = "val", rule: str = "youden"
-) -> dict[str, float]:
-    """Choose, on validation cases only, from which probability a finding counts as present.
-
-    ``youden`` takes the highest recall + specificity - 1 (Youden 1950, Cancer 3:32), ``f1`` the highest F1.
-    Candidates are the probabilities that occur; of equals the highest is taken.
-
-    Args:
-        table: predictions that hold the validation cases.
-        split: the part to choose on.
-        rule: ``youden`` or ``f1``.
-
-    Returns:
-        Threshold of each finding. A finding without both present and absent cases is not in it and keeps 0.5.
-        Multi-class cohorts need none: empty.
-
-    Raises:
-        UsageError: the part is ``test``, or the table has no case of it.
-    """
-    if table.task == "multiclass":
-        return {}
-    if rule not in ("youden", "f1"):
-        raise UsageError(f"unknown rule '{rule}'", fix="choose from: youden, f1")
-    if split == "test":
-        raise UsageError("thresholds chosen on test cases would flatter the test", fix="choose them on val")
-    part = table.part(split)
-    if not part.case_ids:
-        raise UsageError(f"no prediction is of the part '{split}'", fix="predict its cases first")
-    chosen = {
-        name: _best_threshold(part.probabilities[:, k], part.truth[:, k], rule)
-        for k, name in enumerate(part.classes)
-    }
-    return {name: value for name, value in chosen.items() if value is not None}
-
-
-def _best_threshold(scores: Floats, truth: Floats, rule: str) -> float | None:
-    """The candidate with the highest gain, the highest of equals; None with only one kind of case."""
-    ranking = Ranking.of(scores, truth)
-    positives, negatives = int(ranking.positive.sum()), int((~ranking.positive).sum())
-    if positives == 0 or negatives == 0:
-        return None
-    last = np.append(ranking.starts[1:], len(ranking.order)) - 1  # the last case of each group of equals
-    hits, alarms = np.cumsum(ranking.positive)[last], np.cumsum(~ranking.positive)[last]
-    if rule == "youden":  # times positives * negatives, so that equals are equal
-        gain = hits * negatives - alarms * positives
-    else:
-        gain = 2 * hits / (positives + hits + alarms)
-    return float(scores[ranking.order[last[int(gain.argmax())]]])

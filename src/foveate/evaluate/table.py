@@ -2,9 +2,13 @@
 
 One row a case, one file a run: ``task, case_id, patient_id, split, predicted``, then ``true:<class>``,
 ``prob:<class>`` and ``logit:<class>`` for each class, then ``views``. Numbers are written so that reading
-them back gives the same double; a blank truth is unknown. ``predicted`` is for the reader's eye and is not
-read back. ``views`` names the views that the model was given, joined by ``+``; files without it are read as
-well.
+them back gives the same double; a blank truth is unknown. ``views`` names the views that the model was given,
+joined by ``+``.
+
+Where the bundle can tell more, further columns follow: ``calibrated:<class>`` for each class (blank where
+nothing was fitted), ``novelty``, ``set`` (the prediction set, names joined by ``;``) and ``abstain`` (why one
+should rather not rely on the answer, reasons joined by ``;``). ``predicted``, ``set`` and ``abstain`` are for
+the reader's eye and are not read back. Files without ``views`` and what follows it are read as well.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self, cast, get_args
 
@@ -27,7 +31,11 @@ Floats = NDArray[np.float64]
 DEFAULT_THRESHOLD = 0.5
 _FIXED = ("task", "case_id", "patient_id", "split", "predicted")
 _BLOCKS = ("true", "prob", "logit")
-_VIEWS = "views"
+_VIEWS, _CALIBRATED, _NOVELTY, _SET, _ABSTAIN = "views", "calibrated", "novelty", "set", "abstain"
+
+
+def _nothing() -> Floats:
+    return np.empty(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,8 @@ class PredictionTable:
         truth: ``(N, K)`` 1, 0, or NaN where unknown.
         views: of each case, the views that it was classified from, joined by ``+``; blank where that is
             not known, as it is for all cases if nothing is given.
+        calibrated: ``(N, K)`` in [0, 1] after calibration, NaN where there is none.
+        novelty: ``(N,)``, higher for cases that are less like the training cases, NaN where it is not known.
     """
 
     task: Task
@@ -54,10 +64,16 @@ class PredictionTable:
     probabilities: Floats
     truth: Floats
     views: tuple[str, ...] = ()
+    calibrated: Floats = field(default_factory=_nothing)
+    novelty: Floats = field(default_factory=_nothing)
 
     def __post_init__(self) -> None:
         if not self.views:
             object.__setattr__(self, "views", ("",) * len(self.case_ids))
+        if not self.calibrated.size:
+            object.__setattr__(self, "calibrated", np.full(self.probabilities.shape, np.nan))
+        if not self.novelty.size:
+            object.__setattr__(self, "novelty", np.full(len(self.case_ids), np.nan))
 
     @classmethod
     def of(cls, task: Task, classes: Sequence[str], predictions: Sequence[Prediction]) -> Self:
@@ -76,6 +92,8 @@ class PredictionTable:
             stacked([item.probabilities for item in predictions]),
             stacked([item.truth for item in predictions]),
             tuple("+".join(item.views) for item in predictions),
+            stacked([_calibrated(item) for item in predictions]),
+            np.array([item.novelty for item in predictions], dtype=np.float64),
         )
 
     def only(self, keep: NDArray[np.bool_]) -> PredictionTable:
@@ -94,6 +112,8 @@ class PredictionTable:
             self.probabilities[keep],
             self.truth[keep],
             chosen(self.views),
+            self.calibrated[keep],
+            self.novelty[keep],
         )
 
     def part(self, split: str) -> PredictionTable:
@@ -134,14 +154,38 @@ def write_predictions(
     table = PredictionTable.of(task, classes, predictions)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*_header(classes), _VIEWS])
+    further = _further(table, predictions)
+    writer.writerow([*_header(classes), _VIEWS, *further])
     for row, decided in enumerate(table.decisions(thresholds)):
         predicted = ";".join(name for name, yes in zip(classes, decided, strict=True) if yes)
         truth = ("" if np.isnan(value) else int(value) for value in table.truth[row])
         numbers = (*truth, *table.probabilities[row].tolist(), *table.logits[row].tolist())
         names = (task, table.case_ids[row], table.patient_ids[row], table.splits[row], predicted)
-        writer.writerow([*names, *numbers, table.views[row]])
+        writer.writerow([*names, *numbers, table.views[row], *(column[row] for column in further.values())])
     write_atomic(path, stream.getvalue())
+
+
+def _further(table: PredictionTable, predictions: Sequence[Prediction]) -> dict[str, list[object]]:
+    """Columns of what the bundle could tell beyond probabilities; what nothing is known of is absent."""
+    columns: dict[str, list[object]] = {}
+    if not np.isnan(table.calibrated).all():
+        by_class = zip(table.classes, table.calibrated.T, strict=True)
+        columns |= {f"{_CALIBRATED}:{name}": _cells(values) for name, values in by_class}
+    if not np.isnan(table.novelty).all():
+        columns[_NOVELTY] = _cells(table.novelty)
+    if any(item.answer_set is not None for item in predictions):
+        columns[_SET] = [";".join(item.answer_set or ()) for item in predictions]
+    if _SET in columns or _NOVELTY in columns:
+        columns[_ABSTAIN] = [";".join(item.abstain) for item in predictions]
+    return columns
+
+
+def _cells(values: Floats) -> list[object]:
+    return ["" if np.isnan(value) else value for value in values.tolist()]
+
+
+def _calibrated(item: Prediction) -> Floats:
+    return np.full(item.probabilities.shape, np.nan) if item.calibrated is None else item.calibrated
 
 
 def read_predictions(path: Path) -> PredictionTable:
@@ -164,8 +208,29 @@ def read_predictions(path: Path) -> PredictionTable:
         if len(row) != len(header):
             raise _refused(path, f"row {line} has {len(row)} fields, the header {len(header)}", "bad-row")
     ordered = [(line, [row[place] for place in places]) for line, row in rows]
+    table = _table(path, classes, ordered)
     views = tuple(row[header.index(_VIEWS)] for _, row in rows) if _VIEWS in header else ()
-    return replace(_table(path, classes, ordered), views=views)
+    calibrated = _optional(path, header, rows, [f"{_CALIBRATED}:{name}" for name in classes])
+    if (calibrated < 0).any() or (calibrated > 1).any():
+        raise _refused(path, "a calibrated probability lies outside [0, 1]", "bad-probability")
+    novelty = _optional(path, header, rows, [_NOVELTY])[:, 0]
+    return replace(table, views=views, calibrated=calibrated, novelty=novelty)
+
+
+def _optional(
+    path: Path, header: Sequence[str], rows: Sequence[tuple[int, list[str]]], names: Sequence[str]
+) -> Floats:
+    """Numbers of columns that a file need not have, ``(N, M)``; NaN where it does not, and for blanks."""
+    if not set(names) <= set(header):
+        return np.full((len(rows), len(names)), np.nan)
+    places = [header.index(name) for name in names]
+    found = np.full((len(rows), len(names)), np.nan)
+    for number, (line, row) in enumerate(rows):
+        try:
+            found[number] = [float(row[place] or "nan") for place in places]
+        except ValueError as error:
+            raise _refused(path, f"row {line}: {error}", "not-a-number") from error
+    return found
 
 
 def _header(classes: Sequence[str]) -> list[str]:

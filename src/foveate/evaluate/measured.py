@@ -1,0 +1,61 @@
+"""One function of case weights, computed on the cohort and on every replicate, ready to be told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+
+from foveate.evaluate.intervals import Bootstrap, Floats, Statistic
+from foveate.evaluate.table import PredictionTable
+from foveate.types import Track, quiet
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Figures of a table of predictions.
+
+    Attributes:
+        bootstrap: of the intervals.
+        n: number of cases.
+        patients: number of patients.
+        point: by name, the values on the cohort, without the axis of replicates.
+        replicates: by name, the values on every replicate; none where there is no interval.
+    """
+
+    bootstrap: Bootstrap
+    n: int
+    patients: int
+    point: Mapping[str, Floats] = field(default_factory=dict)
+    replicates: Mapping[str, Floats] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, statistic: Statistic, table: PredictionTable, bootstrap: Bootstrap, track: Track = quiet
+    ) -> Self:
+        """Compute a statistic on the cases of a table and on every replicate of them."""
+        cases = len(table.case_ids)
+        point = {name: values[0] for name, values in statistic(np.ones((1, cases))).items()}
+        replicates = bootstrap.replicates(statistic, table.patient_ids, track)
+        return cls(bootstrap, cases, len(set(table.patient_ids)), point, replicates)
+
+    def tell(self, name: str, at: int | None = None, *, n: int | None = None, reason: str = "") -> dict[str, Any]:
+        """One figure with its interval, as plain JSON.
+
+        Args:
+            name: of the figure.
+            at: place of the value, for figures of several.
+            n: number of cases it rests on; all of them unless given.
+            reason: what limits it.
+        """
+        point, found = self.point[name], self.replicates.get(name)
+        value = self.bootstrap.value(
+            float(point if at is None else point[at]),
+            found if found is None or at is None else found[:, at],
+            n=self.n if n is None else n,
+            patients=self.patients,
+            reason=reason,
+        )
+        return value.to_json()
