@@ -1,0 +1,267 @@
+"""What a region tells the model: its content exchanged between cases, taken out, and put in.
+
+For each case two donors of other patients are drawn: one of the same truth, one of another. The content of a
+region (a tile, the frame, …) is exchanged for that of the donor at the same place. Both exchanges disturb the
+picture alike; only with the donor of another truth does what the region tells about the class change. So
+
+    effect = AUROC (content from the same truth) - AUROC (content from another truth)
+
+is 0 where the region holds nothing of the class that the model uses, however badly it bears the disturbance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foveate.evaluate.discrimination import Ranking
+from foveate.evaluate.intervals import Bootstrap, Floats, Value, mean_of_defined, ratio
+from foveate.evidence.probing.material import Material
+from foveate.evidence.probing.regions import Tiles, filled, over_channels
+from foveate.types import Task, Track
+
+FARTHEST = (
+    0.25  # share of the cases of other patients, those whose findings differ most, that donors come from
+)
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A part of one view that is asked about.
+
+    Attributes:
+        name: ``tile``, ``border``, ``outside-organ``, ``strokes``, or what the user called it.
+        view: which view.
+        mask: ``(H, W)`` for all cases, or ``(N, *space)`` for each.
+        box: where, as shares of the field (top, left, bottom, right), if it is the same for all cases.
+        take: exchange where the region of the case is (``own``), where those of case and donor both are
+            (``both``), or where ``either`` is.
+    """
+
+    name: str
+    view: str
+    mask: Tensor
+    box: tuple[float, ...] | None = None
+    take: Literal["own", "both", "either"] = "own"
+
+    def between(self, donors: Indices) -> Tensor:
+        """Where content is exchanged with these donors."""
+        if self.mask.ndim == 2 or self.take == "own":
+            return self.mask
+        given = self.mask[torch.from_numpy(donors)]
+        return self.mask & given if self.take == "both" else self.mask | given
+
+
+@dataclass(frozen=True, slots=True)
+class Donors:
+    """For each case the position of a case of another patient; its own where there is none.
+
+    Attributes:
+        same: ``(N,)`` of the same truth (multi-label: of those nearest to it).
+        other: ``(N,)`` of another class (multi-label: of the quarter of cases that differ in most findings).
+    """
+
+    same: Indices
+    other: Indices
+
+
+def choose_donors(truth: Floats, patients: Sequence[str], *, seed: int = 0) -> Donors:
+    """Draw donors.
+
+    Args:
+        truth: ``(N, K)`` 1, 0, or NaN where unknown.
+        patients: of each case.
+        seed: of the draws.
+    """
+    chance = np.random.default_rng(seed)
+    known = np.nan_to_num(truth)
+    away = np.abs(known[:, None] - known[None]).sum(axis=2)
+    strange = np.asarray(patients, dtype=object)[:, None] != np.asarray(patients, dtype=object)[None]
+    same, other = np.arange(len(truth)), np.arange(len(truth))
+    one_class = bool((known.sum(axis=1) == 1).all())
+    for row in range(len(truth)):
+        candidates = np.flatnonzero(strange[row])
+        distance = away[row, candidates]
+        near = candidates[distance == (0 if one_class else distance.min(initial=np.inf))]
+        far = candidates[(distance > 0) & (distance >= _quantile(distance, 1 - FARTHEST))]
+        same[row] = chance.choice(near) if len(near) else row
+        other[row] = chance.choice(far) if len(far) else row
+    return Donors(same, other)
+
+
+def exchanged(images: Tensor, region: Region, donors: Indices) -> Tensor:
+    """Put the content of the donors' region into the cases: ``(N, C, *space)``."""
+    given = images[torch.from_numpy(donors)]
+    return torch.where(over_channels(region.between(donors), images), given, images)
+
+
+def log_odds(logits: Floats, task: Task) -> Floats:
+    """``(N, K)`` log-odds of each class: they rank as probabilities do, and do not saturate."""
+    if task == "multilabel":
+        return logits
+    others = np.where(np.eye(logits.shape[1], dtype=bool), -np.inf, logits[:, None, :])
+    return np.asarray(logits - np.logaddexp.reduce(others, axis=2))
+
+
+def screen(
+    material: Material, view: str, tiles: Tiles, original: Floats, donors: Donors, track: Track
+) -> Floats:
+    """By how much each tile moves the model's answers, when exchanged with a case of another truth.
+
+    Args:
+        material: N cases that all have the view.
+        view: whose tiles.
+        tiles: the grid.
+        original: ``(N, K)`` log-odds as they are.
+        donors: only ``other`` is used.
+        track: shows progress.
+
+    Returns:
+        ``(rows, columns, K)``: fall of the log-odds of a class in cases that have it, plus their rise in
+        cases that lack it and get the content of one that has it; means over cases, in standard deviations
+        of the log-odds of the class over cases. 0 where a class has no such case.
+    """
+    truth, task = material.truth, material.bundle.task
+    spread = np.maximum(original.std(axis=0), 1e-6)
+    has, gets = truth == 1, (truth == 0) & (truth[donors.other] == 1)
+    found = np.zeros((*tiles.shape, truth.shape[1]))
+    for place in track(tiles.places, f"Exchanging tiles ({view})"):
+        region = Region("tile", view, tiles.mask(place))
+        changed = material.logits({view: exchanged(material.views[view], region, donors.other)})
+        shift = (log_odds(changed, task) - original) / spread
+        fall = ratio((-shift * has).sum(axis=0), has.sum(axis=0))
+        rise = ratio((shift * gets).sum(axis=0), gets.sum(axis=0))
+        found[place] = np.nan_to_num(fall) + np.nan_to_num(rise)
+    return found
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What the exchange of a region does.
+
+    Attributes:
+        region: which.
+        values: by name, one value for all classes together and one for each class (``by_class``):
+            ``original``, ``same``, ``other`` and, if asked for, ``removed``: AUROC; ``effect`` is ``same -
+            other``, ``removal`` is ``original - removed``; ``lost`` and ``gained``: mean change of a class's
+            probability in cases that have it when the region is taken out, and in cases that lack it when
+            they get the content of one that has it.
+        p: of ``effect``, for all classes (under ``""``) and for each: one-sided, the share of bootstrap
+            replicates in which it is not above 0.
+    """
+
+    region: Region
+    values: Mapping[str, Value]
+    by_class: Mapping[str, Mapping[str, Value]]
+    p: Mapping[str, float]
+
+
+def measure(
+    material: Material,
+    region: Region,
+    original: Floats,
+    donors: Donors,
+    bootstrap: Bootstrap,
+    *,
+    remove: bool = False,
+) -> Effect:
+    """Exchange a region, and take it out, and see what becomes of the answers.
+
+    Args:
+        material: N cases that all have the region's view.
+        region: what is exchanged.
+        original: ``(N, K)`` logits as they are.
+        donors: of the exchange.
+        bootstrap: of the intervals, over patients.
+        remove: whether the region is also taken out (filled from its surroundings).
+    """
+    images = material.views[region.view]
+    logits = {"original": original}
+    for name, rows in (("same", donors.same), ("other", donors.other)):
+        logits[name] = material.logits({region.view: exchanged(images, region, rows)})
+    if remove:
+        logits["removed"] = material.logits({region.view: filled(images, region.mask)})
+    statistic = _statistic(material, logits, donors)
+    return _effect(material, region, statistic, bootstrap)
+
+
+def _statistic(
+    material: Material, logits: Mapping[str, Floats], donors: Donors
+) -> Callable[[Floats], dict[str, Floats]]:
+    """Everything that ``Effect`` holds, as a function of case weights; each ``(B, K)``."""
+    truth, task = material.truth, material.bundle.task
+    rankings = {
+        name: [Ranking.of(odds[:, k], truth[:, k]) for k in range(truth.shape[1])]
+        for name, odds in ((name, log_odds(values, task)) for name, values in logits.items())
+    }
+    said = {
+        name: material.bundle.probabilities(torch.from_numpy(values)).numpy()
+        for name, values in logits.items()
+    }
+    gets = ((truth == 0) & (truth[donors.other] == 1)).astype(float)
+    has = (truth == 1).astype(float)
+    gained = said["other"] - said["original"]
+
+    def statistic(weights: Floats) -> dict[str, Floats]:
+        found = {
+            name: np.stack([ranking(weights)[0] for ranking in own], axis=1) for name, own in rankings.items()
+        }
+        found["effect"] = found["same"] - found["other"]
+        found["gained"] = ratio(weights @ (gained * gets), weights @ gets)
+        if "removed" in said:
+            found["removal"] = found["original"] - found["removed"]
+            found["lost"] = ratio(weights @ ((said["removed"] - said["original"]) * has), weights @ has)
+        return found
+
+    return statistic
+
+
+def _effect(
+    material: Material,
+    region: Region,
+    statistic: Callable[[Floats], dict[str, Floats]],
+    bootstrap: Bootstrap,
+) -> Effect:
+    patients, classes = material.patients, material.bundle.classes
+    point = statistic(np.ones((1, len(patients))))
+    drawn = bootstrap.replicates(statistic, patients)
+    counts = {"n": len(patients), "patients": len(set(patients))}
+
+    def value(name: str, column: int | None) -> Value:
+        one, many = (
+            None if own is None else mean_of_defined(own) if column is None else own[:, column]
+            for own in (point[name], drawn.get(name))
+        )
+        assert one is not None  # the point is always there
+        reason = "no case tells it" if np.isnan(one[0]) else ""
+        return bootstrap.value(float(one[0]), many, **counts, reason=reason)
+
+    def chance(column: int | None) -> float:
+        if "effect" not in drawn:
+            return float("nan")
+        own = mean_of_defined(drawn["effect"]) if column is None else drawn["effect"][:, column]
+        own = own[~np.isnan(own)]
+        return float((1 + (own <= 0).sum()) / (1 + len(own)))
+
+    by_class = {
+        label: {name: value(name, k) for name in point}
+        for k, label in enumerate(classes)
+        if not np.isnan(point["original"][0, k])
+    }
+    return Effect(
+        region,
+        {name: value(name, None) for name in point},
+        by_class,
+        {"": chance(None), **{label: chance(classes.index(label)) for label in by_class}},
+    )
+
+
+def _quantile(values: Floats, share: float) -> float:
+    return float(np.quantile(values, share)) if len(values) else np.inf
