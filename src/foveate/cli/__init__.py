@@ -14,7 +14,7 @@ from foveate.cli import compare as cli_compare
 from foveate.cli import models as cli_models
 from foveate.cli import phantom as cli_phantom
 from foveate.cli import sources as cli_sources
-from foveate.errors import FoveateError, Partial
+from foveate.errors import FoveateError, Partial, UsageError
 
 if TYPE_CHECKING:
     from foveate.run import Run
@@ -223,20 +223,33 @@ def localize(target: Target, run: RunOption = None) -> None:
 
 @app.command()
 def report(
-    target: Target,
+    targets: Annotated[
+        list[Path], typer.Argument(metavar="STUDY|RUN…", help="A study (.yaml), or the folder of a run.")
+    ],
     run: RunOption = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="One page for several runs, side by side.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for --compare [default: comparisons/<names>].")
+    ] = None,
     pdf: Annotated[
         bool, typer.Option("--pdf", help="Print it as PDF too, with the browser that is here.")
     ] = False,
 ) -> None:
-    """Write the report of a run: one HTML page that needs no network.
+    """Write the report of a run, or of several: one HTML page that needs no network.
 
     Example: foveate report runs/study --pdf
     """
     from foveate import stations, terminal
     from foveate.report.pdf import print_pdf
 
-    page = stations.report(_open(target, run))
+    if compare:
+        page = cli_compare.side_by_side(targets, out)
+    elif len(targets) > 1 or out:
+        raise UsageError("several runs, or --out, are for one page with --compare", where="foveate report")
+    else:
+        page = stations.report(_open(targets[0], run))
     terminal.say(f"report: {page}")
     if pdf:
         terminal.say(f"print: {print_pdf(page, page.with_suffix('.pdf'))}")

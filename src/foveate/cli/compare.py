@@ -1,7 +1,8 @@
-"""The command that compares; the package registers it."""
+"""The commands that compare; the package registers them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,9 +15,12 @@ if TYPE_CHECKING:
 
 
 def compare(
-    studies: Annotated[
+    targets: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="STUDY…", help="Studies (.yaml) of one manifest and one split."),
+        typer.Argument(
+            metavar="RUN…|STUDY…",
+            help="Folders of runs tested on the same cases, or studies (.yaml) to train and compare.",
+        ),
     ] = None,
     *,
     grid: Annotated[
@@ -35,6 +39,9 @@ def compare(
     resplit: Annotated[
         bool, typer.Option(help="Draw a split for each seed, the same for all variants.")
     ] = False,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="Runs: compare the cases that all of them were tested on.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder to write [default: comparisons/<name>].")
     ] = None,
@@ -42,24 +49,63 @@ def compare(
         list[str] | None, typer.Option("--allow", help="Audit finding to accept, by its code; repeatable.")
     ] = None,
 ) -> None:
-    """Train several studies under one protocol with several seeds, and compare them, paired by patient.
+    """Compare runs, or train several studies under one protocol and compare them, paired by patient.
 
     What is finished is not trained again: give the same command after an interruption.
 
-    Example: foveate compare ours.yaml plain.yaml --seeds 3
+    Example: foveate compare runs/ours runs/plain
     """
+    given = targets or []
+    if given and all(target.is_dir() for target in given) and grid is None:
+        if seeds or without or resplit or allow:
+            raise UsageError(
+                "--seeds, --without, --resplit and --allow are for studies that are trained, not for runs",
+                where="foveate compare",
+            )
+        _compare_runs(given, reference, shared, out)
+        return
+    if shared:
+        raise UsageError("--shared is for runs; studies are tested on the same cases", where="--shared")
+    plan = _plan(given, grid, seeds, reference)
+    plan = plan.changed(without=tuple(without or plan.without), resplit=resplit or plan.resplit)
+    _compare_plan(plan.allowing(allow) if allow else plan, out)
+
+
+def side_by_side(targets: list[Path], out: Path | None) -> Path:
+    """One page for several runs, as each of them tells; for ``foveate report --compare``."""
+    from foveate.compare.folders import folder_of, labelled
+    from foveate.report.side_by_side import write_side_by_side
+
+    runs = labelled(targets)
+    return write_side_by_side(runs, (out or folder_of(runs)) / "report.html")
+
+
+def _compare_runs(targets: list[Path], reference: str | None, shared: bool, out: Path | None) -> None:
+    """Compare what is there already."""
+    from foveate import terminal
+    from foveate.compare.folders import compare_folders, folder_of, labelled
+    from foveate.terminal.comparison import show_comparison
+
+    runs = labelled(targets)
+    _check_reference(reference, runs)
+    folder = out or folder_of(runs)
+    terminal.heading("Compare", f"{len(runs)} runs")
+    result = compare_folders(runs, folder, reference=reference, shared=shared, track=terminal.track)
+    show_comparison(result)
+    terminal.say(f"comparison: {folder / 'comparison.html'}")
+
+
+def _compare_plan(plan: Plan, out: Path | None) -> None:
+    """Train what is not there yet, and compare."""
     from foveate import terminal
     from foveate.compare.results import write_results
     from foveate.compare.runs import Shown, train_plan
+    from foveate.terminal.comparison import show_comparison
 
-    plan = _plan(studies or [], grid, seeds, reference)
-    plan = plan.changed(without=tuple(without or plan.without), resplit=resplit or plan.resplit)
-    plan = plan.allowing(allow) if allow else plan
     folder = out or Path("comparisons") / plan.name
     terminal.heading("Compare", f"{len(plan.variants)} variants, {len(plan.seeds)} seeds")
     trained = train_plan(plan, folder, Shown(terminal.say, terminal.track, terminal.console))
-    result = write_results(plan, folder, trained, terminal.track)
-    terminal.show_comparison(result)
+    show_comparison(write_results(plan, folder, trained, terminal.track))
     terminal.say(f"comparison: {folder / 'comparison.html'}")
     if trained.failures or trained.notes:
         listing = [f"{row.label}, seed {row.seed}, {row.station}: {row.message}" for row in trained.failures]
@@ -75,19 +121,22 @@ def _plan(studies: list[Path], grid: Path | None, seeds: int | None, reference: 
     """The plan that the arguments ask for."""
     from foveate.compare.grid import Plan
 
-    if bool(studies) == bool(grid):
+    if bool(studies) == bool(grid) or any(study.is_dir() for study in studies):
         raise UsageError(
-            "give either studies or a grid",
+            "give either runs, or studies, or a grid",
             where="foveate compare",
-            fix="foveate compare A.yaml B.yaml, or foveate compare --grid GRID.yaml",
+            fix="foveate compare RUN RUN, foveate compare A.yaml B.yaml, or foveate compare --grid GRID.yaml",
         )
     plan = Plan.of_grid(grid) if grid else Plan.of_studies(studies)
-    if reference is not None and reference not in plan.variants:
-        raise UsageError(
-            f"there is no variant '{reference}'",
-            where="--reference",
-            fix=f"choose from: {', '.join(plan.variants)}",
-        )
+    _check_reference(reference, plan.variants)
     return plan.changed(
         reference=reference or plan.reference, seeds=tuple(range(seeds)) if seeds else plan.seeds
     )
+
+
+def _check_reference(reference: str | None, labels: Iterable[str]) -> None:
+    """Refuse a reference that is none of the labels."""
+    if reference is not None and reference not in labels:
+        raise UsageError(
+            f"there is no variant '{reference}'", where="--reference", fix=f"choose from: {', '.join(labels)}"
+        )

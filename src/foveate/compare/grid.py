@@ -152,7 +152,7 @@ class Plan:
         problems = [
             f"{label} differs from {self.reference} in {line}"
             for label, study in self.variants.items()
-            for line in _differences(study, self.base)
+            for line in differences(study, self.base)
             if line.partition(".")[0] in ("data", *_SHARED) and not line.startswith("data.views:")
         ]
         if self.resplit and self.base.split.column:
@@ -193,7 +193,7 @@ class Plan:
 
     def changes(self, label: str) -> list[str]:
         """What a variant changes besides the model, a line each: ``train.lr: 0.001 → 0.0001``."""
-        lines = _differences(self.variants[label], self.base)
+        lines = differences(self.variants[label], self.base)
         return [line for line in lines if line.partition(".")[0] != "model"]
 
     def split_seed(self, seed: int) -> int:
@@ -225,7 +225,7 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return found
 
 
-def _differences(study: Study, base: Study) -> list[str]:
+def differences(study: Study, base: Study) -> list[str]:
     """Keys whose values differ, with both values; names and seeds aside."""
     one, other = (_flat(item.model_dump(mode="json", exclude={"name", "seed"})) for item in (base, study))
     return [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import inspect
+import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,11 +15,11 @@ import numpy as np
 
 from foveate import __version__
 from foveate.compare.grid import Plan
-from foveate.compare.runs import Planned, Trained, planned_runs, without_file
+from foveate.compare.runs import Trained, planned_runs, without_file
 from foveate.errors import RunFailed
-from foveate.evaluate import choose_operating_thresholds
 from foveate.evaluate.comparison import compare, enough_replicates, only_shared_cases
 from foveate.evaluate.intervals import Bootstrap
+from foveate.evaluate.localization import CaseScore
 from foveate.evaluate.paired import Entry
 from foveate.evaluate.scores import read_scores
 from foveate.evaluate.table import PredictionTable, read_predictions
@@ -64,7 +66,10 @@ def write_results(plan: Plan, out: Path, trained: Trained, track: Track = quiet)
         "name": plan.name,
         "foveate": __version__,
         "protocol": _protocol(plan, out),
-        "variants": {label: _describe(plan, label, out) for label in plan.variants},
+        "variants": {
+            label: describe(study, plan.changes(label), _folders(plan, label, out), out)
+            for label, study in plan.variants.items()
+        },
         **compare(entries, reference, bootstrap, track),
         "without": {view: _without(plan, out, view, entries, bootstrap) for view in plan.without},
         "published": published_rows(plan),
@@ -80,28 +85,36 @@ def read_entries(plan: Plan, out: Path) -> Entries:
     """The test predictions and scores of every run that has them."""
     entries: Entries = {label: {} for label in plan.variants}
     for planned in planned_runs(plan, out):
-        path = planned.folder / "predictions.csv"
-        if not (path.is_file() and (planned.folder / "metrics.json").is_file()):
-            continue
-        table = read_predictions(path)
-        thresholds = choose_operating_thresholds(table) if table.task == "multilabel" else {}
-        entries[planned.label][planned.seed] = Entry(table.part("test"), thresholds, _scores(planned.folder))
+        if all((planned.folder / name).is_file() for name in ("predictions.csv", "metrics.json")):
+            entries[planned.label][planned.seed] = read_entry(planned.folder)
     return entries
 
 
-def _scores(folder: Path) -> list[Any]:
+def read_entry(folder: Path) -> Entry:
+    """The test predictions of a run, its thresholds, and the scores of its heat maps where it has any."""
+    table = read_predictions(folder / "predictions.csv")
+    found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["per_class"]
+    multilabel = table.task == "multilabel"
+    thresholds = {name: value["threshold"] for name, value in found.items()} if multilabel else {}
+    return Entry(table.part("test"), thresholds, _scores(folder))
+
+
+def _scores(folder: Path) -> list[CaseScore]:
     path = folder / "localization.csv"
     rows = read_scores(path) if path.is_file() else []
     return [row for row in rows if row.method == "heatmap"]
+
+
+def _folders(plan: Plan, label: str, out: Path) -> dict[int, Path]:
+    """The folder of each seed's run of a variant."""
+    return {run.seed: run.folder for run in planned_runs(plan, out) if run.label == label}
 
 
 def _without(plan: Plan, out: Path, view: str, entries: Entries, bootstrap: Bootstrap) -> dict[str, Any]:
     """Each variant with a view withheld, and what that costs it, paired with itself."""
     found: dict[str, Any] = {}
     for label, runs in entries.items():
-        folders = {
-            planned.seed: planned.folder for planned in planned_runs(plan, out) if planned.label == label
-        }
+        folders = _folders(plan, label, out)
         tables = {seed: _withheld(folders[seed] / without_file(view)) for seed in runs}
         lacking = {seed: Entry(table, runs[seed].thresholds) for seed, table in tables.items() if table}
         if not lacking:
@@ -137,19 +150,26 @@ def _protocol(plan: Plan, out: Path) -> dict[str, Any]:
     }
 
 
-def _describe(plan: Plan, label: str, out: Path) -> dict[str, Any]:
-    """What a variant is, and what it costs."""
-    study = plan.variants[label]
-    runs = [planned for planned in planned_runs(plan, out) if planned.label == label]
-    seconds = [value for planned in runs for value in _epoch_seconds(planned.folder / "training.csv")]
+def describe(study: Study, changes: list[str], folders: Mapping[int, Path], out: Path) -> dict[str, Any]:
+    """What a variant is, and what it costs.
+
+    Args:
+        study: of any of its runs.
+        changes: what it changes in the reference besides the model.
+        folders: of its runs, by seed.
+        out: folder of the comparison, from which those of the runs are told.
+    """
+    seconds = [value for folder in folders.values() for value in _epoch_seconds(folder / "training.csv")]
     return {
         "model": study.model.name,
         "options": dict(study.model.options),
         "pretrained": study.model.pretrained is not False,
-        "changes": plan.changes(label),
-        "parameters": next((count for planned in runs if (count := _parameters(planned))), None),
+        "changes": changes,
+        "parameters": next((count for folder in folders.values() if (count := _parameters(folder))), None),
         "seconds_per_epoch": float(np.median(seconds)) if seconds else None,
-        "runs": {str(planned.seed): planned.folder.relative_to(out).as_posix() for planned in runs},
+        "runs": {
+            str(seed): Path(os.path.relpath(folder, out)).as_posix() for seed, folder in folders.items()
+        },
     }
 
 
@@ -160,13 +180,13 @@ def _epoch_seconds(path: Path) -> list[float]:
         return [float(row["seconds"]) for row in csv.DictReader(stream) if row.get("seconds")]
 
 
-def _parameters(planned: Planned) -> int | None:
+def _parameters(folder: Path) -> int | None:
     """Learned numbers of a trained model, if it is still there."""
     from foveate.bundle import load_bundle
 
-    if not (planned.folder / "bundle" / "bundle.json").is_file():
+    if not (folder / "bundle" / "bundle.json").is_file():
         return None
-    return sum(weight.numel() for weight in load_bundle(planned.folder).model.parameters())
+    return sum(weight.numel() for weight in load_bundle(folder).model.parameters())
 
 
 def published_rows(plan: Plan) -> dict[str, dict[str, Any]]:

@@ -46,6 +46,7 @@ from foveate.evaluate.paired import (
 from foveate.evaluate.pairs import Pair, Told, correct
 from foveate.evaluate.ranking import indistinguishable, ranked
 from foveate.evaluate.table import PredictionTable
+from foveate.evaluate.wording import sentence
 from foveate.types import Track, quiet
 
 #: The figure that a comparison is about, said before any is looked at.
@@ -76,7 +77,7 @@ def compare(
         Plain JSON: ``figures`` by variant and figure, each with ``value`` (the mean over seeds), ``low, high,
         n, patients, reason``, ``sd`` (None with one seed) and ``seeds`` (the value of each); ``differences``
         likewise, for every variant but the reference, with ``p`` and ``p_holm``; ``pairs``, the same for each
-        reported pair with its single classes and decisions; ``ranks``.
+        reported pair with its single classes, decisions and a plain ``sentence``; ``ranks``.
 
     Raises:
         UsageError: the reference has no entry, or entries of one seed were tested on different cases.
@@ -90,6 +91,9 @@ def compare(
     ranks = whole.ranks(pairs)
     reported = [pair.to_json() for pair in pairs if every_pair or pair.second == reference]
     families = _correct(reported, ranks["pairs"])
+    figures = {label: whole.told(label).figures() for label, found in variants.items() if found}
+    for pair in reported:
+        pair["sentence"] = sentence(pair, figures, MAIN, drawn.level)
     return {
         "reference": reference,
         "bootstrap": {"n": drawn.n, "level": drawn.level, "unit": "patient", "seed": drawn.seed},
@@ -97,7 +101,7 @@ def compare(
         "seeds": list(whole.drawing.places),
         "cases": {str(seed): len(places) for seed, places in whole.drawing.places.items()},
         "patients": len(set(whole.drawing.patient_ids)),
-        "figures": {label: whole.told(label).figures() for label, found in variants.items() if found},
+        "figures": figures,
         "differences": {
             pair["first"]: pair["differences"] for pair in reported if pair["second"] == reference
         },

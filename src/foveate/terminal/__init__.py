@@ -125,21 +125,6 @@ def show_localization(found: Mapping[str, Any]) -> None:
     console.print(table)
 
 
-def show_comparison(result: Mapping[str, Any]) -> None:
-    """Print the main figures of every variant, and how they differ from the reference."""
-    reference = result["reference"]
-    table = new_table("variant", "macro AUROC", "balanced acc.", "AUROC, paired", "interval")
-    table.columns[0].no_wrap = True
-    say(f"paired with: {reference}")
-    for label, found in result["figures"].items():
-        paired = result["differences"].get(label, {}).get("auroc_macro")
-        beside = ("", "") if paired is None else (number(paired), interval(paired))
-        table.add_row(
-            escape(label), *(_spread(found[name]) for name in ("auroc_macro", "balanced_accuracy")), *beside
-        )
-    console.print(table)
-
-
 def show_predictions(classes: Sequence[str], predictions: Sequence[Prediction]) -> None:
     """Print the probabilities of single images."""
     table = new_table("image", *classes)
@@ -213,11 +198,6 @@ def show_doctor(sections: Mapping[str, Mapping[str, str]]) -> None:
 def number(value: Mapping[str, Any]) -> str:
     """A metric's value, or why it has none."""
     return "undefined" if value["value"] is None else f"{value['value']:.3f}"
-
-
-def _spread(value: Mapping[str, Any]) -> str:
-    """A mean over seeds with its standard deviation."""
-    return number(value) + ("" if value["sd"] is None else f" ± {value['sd']:.3f}")
 
 
 def interval(value: Mapping[str, Any]) -> str:

@@ -71,7 +71,7 @@ def rank_figure(ranks: Json) -> Figure:
 
 @styled
 def forest_figure(rows: Sequence[tuple[str, Json]], level: float) -> Figure:
-    """Paired differences of one figure with their intervals; filled where the corrected test tells them apart.
+    """Paired differences of one figure with their intervals; filled where a corrected test tells them apart.
 
     Args:
         rows: for each pair its name, and ``value``, ``low``, ``high`` and ``p_holm`` of its difference.

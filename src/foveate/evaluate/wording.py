@@ -1,0 +1,79 @@
+"""What a paired comparison found, in plain sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Json = Mapping[str, Any]
+
+
+def sentence(pair: Json, figures: Mapping[str, Json], main: str, level: float) -> str:
+    """Say of two models who decides more cases right, and who tells the classes apart better.
+
+    Args:
+        pair: one of ``pairs`` of ``comparison.json``, its p-values corrected.
+        figures: of every variant.
+        main: the figure that the comparison is about.
+        level: of confidence, such as 0.95.
+
+    Returns:
+        A sentence on decisions (multi-class cohorts) and one on the main figure.
+    """
+    first, second = pair["first"], pair["second"]
+    told = [_decided(pair, level)] if pair["decisions"] else []
+    paired = pair["differences"][main]
+    name = "macro AUROC" if main == "auroc_macro" else main
+    if paired["value"] is None:
+        return " ".join([*told, f"The {name} cannot be compared: {paired['reason']}."])
+    one, two = (figures[label][main]["value"] for label in (first, second))
+    interval = "" if paired["low"] is None else f" [{_signed(paired['low'])}, {_signed(paired['high'])}]"
+    seeds = len(pair["seeds"])
+    over = f", the mean over {seeds} seeds" if seeds > 1 else ""
+    verdict = _verdict(paired["p_holm"], paired["value"], pair, level)
+    told.append(
+        f"{first} has a {name} of {one:.3f}, {second} of {two:.3f}{over}: "
+        f"difference {_signed(paired['value'])}{interval}; {verdict}."
+    )
+    return " ".join(told)
+
+
+def shown_p(p: float | None) -> str:
+    """A p-value with two significant digits: ``p = 0.79``, ``p < 0.001``."""
+    if p is None:
+        return "p undefined"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.995 else "p = 1"
+
+
+def _decided(pair: Json, level: float) -> str:
+    found = pair["decisions"]
+    first, second = pair["first"], pair["second"]
+    one, two = found["both"] + found["only_first"], found["both"] + found["only_second"]
+    more, n = one - two, found["n"]
+    p, test = (
+        (found["p_holm"], "McNemar")
+        if found["p"] is not None
+        else (pair["differences"]["accuracy"]["p_holm"], "bootstrap over patients")
+    )
+    count = f"{abs(more)} case{'' if abs(more) == 1 else 's'} of {n}"
+    start = f"{first} decides {one} of {n} cases right, {second} {two}"
+    if more == 0:
+        return f"{start}: as many, {found['only_first']} of them only {first} and as many only {second}."
+    side = "more" if more > 0 else "fewer"
+    alone = f"right in {first} alone {found['only_first']}, in {second} alone {found['only_second']}"
+    return f"{start}: {count} {side} ({alone}); {_verdict(p, more, pair, level, test)}."
+
+
+def _verdict(p: float | None, difference: float, pair: Json, level: float, test: str = "") -> str:
+    """Who is better, or that nobody can say."""
+    tested = f"{test}, " if test else ""
+    if p is None:
+        return "there is no test of it"
+    if p >= 1 - level:
+        return f"not distinguishable ({tested}{shown_p(p)})"
+    better = pair["first"] if difference > 0 else pair["second"]
+    return f"{better} is better ({tested}{shown_p(p)})"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")

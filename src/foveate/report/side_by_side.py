@@ -1,0 +1,164 @@
+"""Several runs side by side on one page, from what each of them has found out already.
+
+Nothing is computed and nothing is refused: runs of other cases may stand here, and the page says so. Whether
+two runs differ is for ``foveate compare`` to say, which pairs them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from foveate import __version__
+from foveate.evaluate.intervals import Value
+from foveate.files import write_atomic
+from foveate.report.build import environment
+from foveate.report.comparison_tables import COLUMNS
+from foveate.report.figures import svg
+from foveate.report.figures.comparison import variants_figure
+from foveate.report.files import Json, RunFiles, value_of
+from foveate.report.sections.section import Chart, within
+from foveate.report.tables import Table, figure
+
+_CALIBRATION = {"ece": "ECE", "brier": "Brier score", "log_loss": "Log loss"}
+_LOCALIZATION = {
+    "pointing_game": "Pointing game",
+    "iou": "Box IoU",
+    "iobb": "Box IoBB",
+    "energy_inside": "Energy inside",
+}
+_MAIN = "auroc_macro"
+Runs = Mapping[str, RunFiles]
+
+
+def write_side_by_side(folders: Mapping[str, Path], out: Path) -> Path:
+    """Write one page on several runs.
+
+    Args:
+        folders: of the runs, by the names that they shall have.
+        out: the page to write.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        UsageError: a folder holds no file of a run.
+        InputRefused: a file of a run is damaged.
+    """
+    runs = {label: RunFiles.read(folder) for label, folder in folders.items()}
+    page = environment().get_template("comparison.html.j2")
+    write_atomic(
+        out,
+        page.render(
+            version=__version__,
+            name=" · ".join(runs),
+            lead=f"{len(runs)} runs side by side, each as its own files tell. Whether they differ is for a "
+            "paired comparison to say: foveate compare, with the same folders.",
+            sentences=[],
+            cautions=_cautions(runs),
+            charts=list(_charts(runs)),
+            forests=[],
+            tables=[table for table in (*_figures(runs), *evidence_tables(runs)) if table.rows],
+            facts=[(label, _beside(run.folder / "report.html", out), "") for label, run in runs.items()],
+        ),
+    )
+    return out
+
+
+def evidence_tables(runs: Runs) -> list[Table]:
+    """What the runs' heat maps are worth, and which shortcuts their models take; without a row if unknown."""
+    return [_trust(runs), _shortcuts(runs)]
+
+
+def _figures(runs: Runs) -> Iterator[Table]:
+    """Main figures, calibration and localization of every run."""
+    note = "Of the test part of each run, with the interval that it states, over patients."
+    yield _values("Figures", note, runs, {name: COLUMNS[name] for name in COLUMNS}, ("metrics", "metrics"))
+    note = "Whether probabilities mean what they say: lower is better."
+    yield _values("Calibration", note, runs, _CALIBRATION, ("metrics", "calibration"))
+    note = "Heat maps against true masks or boxes. Its controls stand in each run's own report."
+    yield _values(
+        "Localization", note, runs, _LOCALIZATION, ("localization", "overall", "methods", "heatmap")
+    )
+
+
+def _values(title: str, note: str, runs: Runs, names: Mapping[str, str], keys: Sequence[str]) -> Table:
+    """One row a run, one column a figure that any of them has."""
+    found = {label: within(getattr(run, keys[0]), *keys[1:]) or {} for label, run in runs.items()}
+    shown = [
+        name
+        for name in names
+        if any(value_of(values.get(name)).value is not None for values in found.values())
+    ]
+    rows = [(label, *(_cell(values.get(name)) for name in shown)) for label, values in found.items()]
+    return Table(title, note, ("Run", *(names[name] for name in shown)), tuple(rows) if shown else ())
+
+
+def _cell(raw: Json | None) -> str:
+    return "–" if raw is None else figure(value_of(raw).to_json())
+
+
+def _trust(runs: Runs) -> Table:
+    """The verdict on every method of every run."""
+    verdicts = {label: _verdicts(run.trust or {}) for label, run in runs.items()}
+    methods = list(dict.fromkeys(method for found in verdicts.values() for method in found))
+    rows = [
+        (label, *(found.get(method, "not tested") for method in methods))
+        for label, found in verdicts.items()
+        if found
+    ]
+    note = "What each method's heat maps are usable for, by the rule of the trust card."
+    return Table("Trust in heat maps", note, ("Run", *methods), tuple(rows))
+
+
+def _verdicts(trust: Json) -> dict[str, str]:
+    """By method, the verdict's sentence."""
+    methods = trust.get("methods") or {}
+    return {name: str(found["verdict"]) for name, found in methods.items() if found.get("verdict")}
+
+
+def _shortcuts(runs: Runs) -> Table:
+    """What the probes named in every run that was probed."""
+    rows = []
+    for label, run in runs.items():
+        if run.probes is not None:
+            named = [str(found["sentence"]) for found in run.probes.get("shortcuts") or ()]
+            rows.append((label, "; ".join(named) or "none found"))
+    note = "What foveate probe found that decides although it should not. None found is not none there."
+    return Table("Shortcuts", note, ("Run", "Found"), tuple(rows))
+
+
+def _charts(runs: Runs) -> Iterator[Chart]:
+    """The main figure of every run that has it, with its interval."""
+    found = {label: value_of(within(run.metrics, "metrics", _MAIN)) for label, run in runs.items()}
+    dots = {label: _dot(value) for label, value in found.items() if value.value is not None}
+    if dots:
+        text = f"{COLUMNS[_MAIN]} of every run"
+        yield Chart(
+            svg(variants_figure(dots, COLUMNS[_MAIN]), text), f"{text}, with its interval over patients."
+        )
+
+
+def _dot(value: Value) -> Json:
+    return {**value.to_json(), "seeds": {}}
+
+
+def _cautions(runs: Runs) -> list[str]:
+    """Whether the figures are of the same cases, and which runs lack some."""
+    texts = []
+    tested = {
+        label: frozenset(run.predictions.part("test").case_ids)
+        for label, run in runs.items()
+        if run.predictions is not None
+    }
+    if len(set(tested.values())) > 1:
+        counts = ", ".join(f"{label} {len(cases)}" for label, cases in tested.items())
+        texts.append(f"these runs were not tested on the same cases ({counts}): figures are not comparable")
+    texts += [f"{label} has not been evaluated" for label, run in runs.items() if run.metrics is None]
+    return texts
+
+
+def _beside(page: Path, out: Path) -> str:
+    """Where the run's own report is, seen from this page."""
+    return Path(os.path.relpath(page, out.parent)).as_posix() if page.is_file() else "no report yet"

@@ -1,0 +1,39 @@
+"""What the command line prints of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.markup import escape
+
+from foveate.evaluate.wording import shown_p
+from foveate.terminal import console, interval, new_table, number, say
+
+_MOST_SENTENCES = 10
+
+
+def show_comparison(result: Mapping[str, Any]) -> None:
+    """Print the main figures of every variant, how they differ from the reference, and that in words."""
+    reference, main = result["reference"], result["tests"]["main"]
+    table = new_table("variant", "macro AUROC", "balanced acc.", "AUROC, paired", "interval", "corrected")
+    table.columns[0].no_wrap = True
+    say(f"paired with: {reference}")
+    for label, found in result["figures"].items():
+        paired = result["differences"].get(label, {}).get(main)
+        beside = ("", "", "") if paired is None else (number(paired), interval(paired), _corrected(paired))
+        table.add_row(escape(label), _spread(found[main]), _spread(found["balanced_accuracy"]), *beside)
+    console.print(table)
+    for pair in result["pairs"][:_MOST_SENTENCES]:
+        say(pair["sentence"])
+    if (more := len(result["pairs"]) - _MOST_SENTENCES) > 0:
+        say(f"and {more} more pairs: see the page")
+
+
+def _corrected(value: Mapping[str, Any]) -> str:
+    return "" if value["p_holm"] is None else shown_p(value["p_holm"])
+
+
+def _spread(value: Mapping[str, Any]) -> str:
+    """A mean over seeds with its standard deviation."""
+    return number(value) + ("" if value["sd"] is None else f" ± {value['sd']:.3f}")
