@@ -33,7 +33,7 @@ from foveate.evaluate.conformal import conformal_quantile
 from foveate.files import replacing
 
 Floats = NDArray[np.float64]
-DIMENSIONS = 64  # principal components that are kept at most
+DIMENSIONS = 64  # principal components that are kept at most, and half of them at most
 _ARRAYS = ("centre", "directions", "means", "whitening")
 
 
@@ -46,7 +46,7 @@ class NoveltyScore:
         directions: ``(D, C)`` principal directions, orthonormal.
         means: ``(M, D)`` mean of each class, along them.
         whitening: ``(D, D)``; Euclidean distances of ``x @ whitening`` are Mahalanobis distances of ``x``.
-        outside: variance per dimension outside the directions; 0 where training cases fill the space.
+        outside: variance per dimension outside the directions; 0 where training cases have none.
         cases: number of training cases.
         threshold: above it a case counts as novel; infinite until it is set, and where too few cases were
             there to set it.
@@ -192,6 +192,8 @@ def _principal(centred: Floats) -> tuple[Floats, float]:
         )
     _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
     rank = int((lengths > lengths[0] * 1e-9).sum())
-    kept = min(rank, DIMENSIONS)
+    kept = min(
+        (rank + 1) // 2, DIMENSIONS
+    )  # few cases fill few directions, and leave nothing to measure outside
     outside = float((lengths[kept:rank] ** 2).sum() / (cases - 1) / max(width - kept, 1))
     return directions[:kept], outside

@@ -41,7 +41,9 @@ class Measured:
         replicates = bootstrap.replicates(statistic, table.patient_ids, track)
         return cls(bootstrap, cases, len(set(table.patient_ids)), point, replicates)
 
-    def tell(self, name: str, at: int | None = None, *, n: int | None = None, reason: str = "") -> dict[str, Any]:
+    def tell(
+        self, name: str, at: int | None = None, *, n: int | None = None, reason: str = ""
+    ) -> dict[str, Any]:
         """One figure with its interval, as plain JSON.
 
         Args:

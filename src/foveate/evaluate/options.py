@@ -20,6 +20,9 @@ class EvaluateOptions:
         per_patient: how the cases of a patient are put together, or ``none``.
         coverage: share of cases whose prediction set shall hold the truth.
         set_score: score of conformity of the prediction sets.
+        familiar: share of cases that shall not be flagged as novel.
+        threshold: rule by which the operating point of each class is chosen on validation cases.
+        target: the sensitivity or specificity that the rule aims at.
     """
 
     interval: Literal["percentile", "bca"] = "percentile"
@@ -30,3 +33,6 @@ class EvaluateOptions:
     per_patient: Literal["mean", "max", "none"] = "mean"
     coverage: float = 0.9
     set_score: Literal["lac", "aps"] = "lac"
+    familiar: float = 0.95
+    threshold: Literal["youden", "f1", "sensitivity", "specificity"] = "youden"
+    target: float = 0.9

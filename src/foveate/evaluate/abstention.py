@@ -1,0 +1,220 @@
+"""What is gained when the model may say that it does not know: sets, leaving out, novelty; with intervals.
+
+Whatever is fitted (the limits of the sets, the threshold of novelty) is fitted on the validation part, as
+the bundle has it, and measured on the part that is evaluated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.evaluate.conformal import SetRule, conformal_quantile
+from foveate.evaluate.intervals import Bootstrap, Floats, Statistic, mean_of_defined, ratio
+from foveate.evaluate.measured import Measured
+from foveate.evaluate.options import EvaluateOptions
+from foveate.evaluate.selective import FIGURES, GRID, Selective, answers
+from foveate.evaluate.table import PredictionTable
+from foveate.types import Track, quiet
+
+Bools = NDArray[np.bool_]
+SETS = ("coverage", "patient_coverage", "size", "one", "none", "one_right")
+FLAGS = ("flagged", "accuracy_novel", "accuracy_familiar")
+_NO_VALIDATION = "no validation cases besides the evaluated ones, which it would have to be fitted on"
+_NO_NOVELTY = "the predictions do not tell the novelty of every case"
+_TOO_FEW = "too few validation patients for the share asked for"
+
+
+def abstention(
+    table: PredictionTable,
+    split: str,
+    *,
+    options: EvaluateOptions,
+    bootstrap: Bootstrap,
+    thresholds: Mapping[str, float] | None = None,
+    track: Track = quiet,
+) -> dict[str, Any]:
+    """The block ``abstention`` of ``metrics.json``.
+
+    Args:
+        table: predictions of the evaluated part and of the validation part.
+        split: the part to evaluate; cases without any known truth are left out.
+        options: the coverage and the score of the sets, and the share of familiar cases.
+        bootstrap: of the intervals.
+        thresholds: of the findings (multi-label).
+        track: shows progress.
+
+    Returns:
+        Plain JSON: ``sets`` (rule, metrics, per class), ``novelty`` (threshold, metrics) and ``selective``
+        (by ``confidence`` and by ``novelty``); what could not be made holds nothing but a ``reason``.
+    """
+    part = table.part(split)
+    part = part.only(np.asarray(~np.isnan(part.truth).all(axis=1)))
+    validation = (
+        table.part("val") if split != "val" else table.only(np.zeros(len(table.case_ids), dtype=bool))
+    )
+    sureness, right = answers(part, part.decisions(thresholds), thresholds)
+    told = _Told(part, bootstrap, track)
+    return {
+        "sets": told.sets(validation, options),
+        "novelty": told.novelty(validation, right, options),
+        "selective": {
+            "confidence": told.selective(sureness, right),
+            "novelty": told.selective(-part.novelty, right),
+        },
+    }
+
+
+class SetFigures:
+    """How often prediction sets hold the truth and how large they are, as one function of case weights.
+
+    A set answers one question: which class a case is of (multi-class), or whether a finding is present
+    (multi-label, all findings pooled).
+
+    Args:
+        rule: fitted on other cases.
+        table: N cases over K classes.
+    """
+
+    def __init__(self, rule: SetRule, table: PredictionTable) -> None:
+        here, gone, truth = rule.sets(table.probabilities), rule.absences(table.probabilities), table.truth
+        known = ~np.isnan(truth)
+        if table.task == "multiclass":
+            size, held = here.sum(axis=1, keepdims=True), (here & (truth == 1)).any(axis=1, keepdims=True)
+            asked, of_class = known.any(axis=1, keepdims=True), truth == 1
+        else:
+            size, held = here.astype(int) + gone, np.where(truth == 1, here, gone)
+            asked, of_class = known, known
+        single = asked & (size == 1)
+        pooled = (asked, asked & held, asked * size, single, asked & (size == 0), single & held)
+        self._sums = np.stack([part.sum(axis=1) for part in pooled], axis=1).astype(np.float64)
+        _, index, counts = np.unique(
+            np.asarray(table.patient_ids, dtype=object), return_inverse=True, return_counts=True
+        )
+        self._shares = self._sums[:, :2] / np.maximum(counts[index], 1)[:, None]
+        self._class = np.concatenate([of_class, of_class & held, of_class * size], axis=1).astype(np.float64)
+
+    def __call__(self, weights: Floats) -> dict[str, Floats]:
+        """Figures for ``(B, N)`` case weights.
+
+        Returns:
+            ``coverage``, ``patient_coverage`` (each patient counts the same), ``size`` (answers in a set),
+            ``one`` and ``none`` (share of sets with one answer and with none), ``one_right`` (share of sets
+            with one answer that hold the truth), each ``(B,)``; ``class_coverage`` and ``class_size``
+            ``(B, K)``: of the cases of each class, or of all cases for each finding.
+        """
+        asked, held, size, single, empty, right = (weights @ self._sums).T
+        by_patient, held_by_patient = (weights @ self._shares).T
+        count, covered, filled = np.split(weights @ self._class, 3, axis=1)
+        return {
+            "coverage": ratio(held, asked),
+            "patient_coverage": ratio(held_by_patient, by_patient),
+            "size": ratio(size, asked),
+            "one": ratio(single, asked),
+            "none": ratio(empty, asked),
+            "one_right": ratio(right, single),
+            "class_coverage": ratio(covered, count),
+            "class_size": ratio(filled, count),
+        }
+
+
+class NoveltyFigures:
+    """How many cases are flagged as novel, and how the others fare, as one function of case weights.
+
+    Args:
+        novel: ``(N,)`` whether a case is flagged.
+        right: ``(N, M)`` 1 where an answer is right, 0 where it is wrong, NaN where unknown.
+    """
+
+    def __init__(self, novel: Bools, right: Floats) -> None:
+        self._novel = novel.astype(np.float64)
+        self._groups = [
+            (np.where(kept[:, None], ~np.isnan(right), 0.0), np.where(kept[:, None], right == 1, 0.0))
+            for kept in (novel, ~novel)
+        ]
+
+    def __call__(self, weights: Floats) -> dict[str, Floats]:
+        """Each of ``FLAGS`` ``(B,)`` for ``(B, N)`` case weights; accuracies as ``selective`` has them."""
+        novel, familiar = (
+            mean_of_defined(ratio(weights @ right, weights @ known)) for known, right in self._groups
+        )
+        return {
+            "flagged": ratio(weights @ self._novel, weights.sum(axis=1)),
+            "accuracy_novel": novel,
+            "accuracy_familiar": familiar,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """The evaluated part, ready to be measured; ``validation`` is empty where nothing may be fitted."""
+
+    part: PredictionTable
+    bootstrap: Bootstrap
+    track: Track
+
+    def sets(self, validation: PredictionTable, options: EvaluateOptions) -> dict[str, Any]:
+        if not validation.case_ids:
+            return {"reason": _NO_VALIDATION}
+        rule = SetRule.fit(
+            validation.probabilities,
+            validation.truth,
+            validation.patient_ids,
+            task=validation.task,
+            coverage=options.coverage,
+            score=options.set_score,
+        )
+        measured = self._measured(SetFigures(rule, self.part))
+        truth = self.part.truth
+        counts = ((truth == 1) if rule.task == "multiclass" else ~np.isnan(truth)).sum(axis=0)
+        return {
+            **rule.to_json(),
+            "reason": _limited(rule, self.part.classes),
+            "metrics": {name: measured.tell(name) for name in SETS},
+            "per_class": {
+                name: {
+                    figure: measured.tell(f"class_{figure}", k, n=int(counts[k]))
+                    for figure in ("coverage", "size")
+                }
+                for k, name in enumerate(self.part.classes)
+            },
+        }
+
+    def novelty(self, validation: PredictionTable, right: Floats, options: EvaluateOptions) -> dict[str, Any]:
+        if not validation.case_ids:
+            return {"reason": _NO_VALIDATION}
+        if np.isnan(validation.novelty).any() or np.isnan(self.part.novelty).any():
+            return {"reason": _NO_NOVELTY}
+        threshold = conformal_quantile(validation.novelty, validation.patient_ids, options.familiar)
+        measured = self._measured(NoveltyFigures(self.part.novelty > threshold, right))
+        reached = np.isfinite(threshold)
+        return {
+            "familiar": options.familiar,
+            "threshold": threshold if reached else None,
+            "reason": None if reached else f"{_TOO_FEW}: no case is flagged",
+            "metrics": {name: measured.tell(name) for name in FLAGS},
+        }
+
+    def selective(self, sureness: Floats, right: Floats) -> dict[str, Any]:
+        if np.isnan(sureness).any():
+            return {"reason": _NO_NOVELTY}
+        order = Selective(sureness, right)
+        measured = self._measured(order)
+        return {
+            "metrics": {name: measured.tell(name) for name in FIGURES},
+            "curve": {"coverage": GRID.tolist(), "risk": order.curve()},
+        }
+
+    def _measured(self, statistic: Statistic) -> Measured:
+        return Measured.of(statistic, self.part, self.bootstrap, self.track)
+
+
+def _limited(rule: SetRule, classes: Sequence[str]) -> str | None:
+    """Which sets say nothing, because too few patients were there to fit their limit."""
+    names = classes if rule.task == "multilabel" else ("all classes",)
+    open_ = [name for name, limit in zip(names, rule.limits, strict=True) if np.isinf(limit)]
+    return f"{_TOO_FEW}: sets hold every answer ({', '.join(open_)})" if open_ else None

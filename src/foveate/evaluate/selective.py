@@ -1,0 +1,138 @@
+"""What is gained by leaving out the answers that the model is least sure of, as functions of case weights.
+
+Answers are ordered from the surest to the least sure. At a coverage ``c`` the surest share ``c`` of them is
+kept; the risk is the share of wrong answers among those kept (Geifman and El-Yaniv 2017, NeurIPS). Answers
+that are equally sure are kept or left out together: where a coverage cuts through them, the kept part
+counts as wrong as the whole of them.
+
+* AURC, the area under the risk-coverage curve: mean over answers of the risk of all that are at least as
+  sure (Geifman, Uziel and El-Yaniv 2019, ICLR, equation 6). Leaving out at random has the error rate as its
+  expected risk at every coverage, so an order is worth something if its AURC is below the error rate.
+* Accuracy at a coverage: 1 - risk there.
+
+Multi-class: one answer a case, as sure as its probability. Multi-label: one answer a case and finding, as
+sure as its probability is far from the threshold, in logits; every figure is the mean over the findings for
+which it is defined. Unknown truth is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logit
+
+from foveate.evaluate.intervals import Floats, mean_of_defined, ratio
+from foveate.evaluate.table import DEFAULT_THRESHOLD, PredictionTable
+
+Bools = NDArray[np.bool_]
+COVERAGES = (0.8, 0.9)  # at which accuracy is told
+GRID = np.linspace(0.02, 1.0, 50)  # of the curve, for drawing
+_EDGE = 1e-12  # probabilities of 0 and 1 have a finite logit
+
+
+class Selective:
+    """AURC and accuracy at coverages for one order of the answers, as one function of case weights.
+
+    Args:
+        sureness: ``(N, M)`` or ``(N,)``, higher for surer.
+        right: ``(N, M)`` 1 where the answer is right, 0 where it is wrong, NaN where unknown.
+    """
+
+    def __init__(self, sureness: Floats, right: Floats) -> None:
+        columns = sureness if sureness.ndim == 2 else sureness[:, None]
+        columns = np.broadcast_to(columns, right.shape)
+        self.cases = len(right)
+        self._orders = [_Order(columns[:, m], right[:, m]) for m in range(right.shape[1])]
+
+    def __call__(self, weights: Floats) -> dict[str, Floats]:
+        """``aurc``, ``error`` and ``accuracy_at_<per cent>``, each ``(B,)``, for ``(B, N)`` case weights."""
+        columns = [_figures(*order(weights)) for order in self._orders]
+        return {
+            name: mean_of_defined(np.stack([found[name] for found in columns], axis=1)) for name in FIGURES
+        }
+
+    def curve(self) -> list[float | None]:
+        """Risk at each coverage of ``GRID``, for drawing; None where it is undefined."""
+        sums = [order(np.ones((1, self.cases))) for order in self._orders]
+        risks = np.array([[_risk_at(*column, at)[0] for column in sums] for at in GRID])
+        return [None if np.isnan(risk) else float(risk) for risk in mean_of_defined(risks)]
+
+
+def accuracy_name(coverage: float) -> str:
+    """Name of the accuracy at a coverage: ``accuracy_at_80``."""
+    return f"accuracy_at_{100 * coverage:.0f}"
+
+
+FIGURES = ("aurc", "error", *(accuracy_name(coverage) for coverage in COVERAGES))
+
+
+def answers(
+    table: PredictionTable, decided: Bools, thresholds: Mapping[str, float] | None = None
+) -> tuple[Floats, Floats]:
+    """How sure each answer is, and whether it is right.
+
+    Args:
+        table: N cases over K classes.
+        decided: ``(N, K)`` what the model decides, of ``table.decisions``.
+        thresholds: of the findings (multi-label); 0.5 unless given.
+
+    Returns:
+        Two arrays, ``(N, 1)`` multi-class and ``(N, K)`` multi-label; right is NaN where truth is unknown.
+    """
+    if table.task == "multilabel":
+        limits = np.array([(thresholds or {}).get(name, DEFAULT_THRESHOLD) for name in table.classes])
+        given, limits = (logit(np.clip(part, _EDGE, 1 - _EDGE)) for part in (table.probabilities, limits))
+        right = np.where(np.isnan(table.truth), np.nan, (table.truth == 1) == decided)
+        return np.abs(given - limits), right
+    right = np.where(decided, table.truth, 0.0).sum(axis=1, keepdims=True)
+    return table.probabilities.max(axis=1, keepdims=True), right
+
+
+class _Order:
+    """Answers of one question from the surest to the least sure, sorted once for all replicates."""
+
+    def __init__(self, sureness: Floats, right: Floats) -> None:
+        known = np.flatnonzero(~np.isnan(right) & ~np.isnan(sureness))
+        self._order = known[np.argsort(-sureness[known], kind="stable")]
+        ranked = sureness[self._order]
+        self._starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]])[: len(ranked)])
+        self._wrong = right[self._order] == 0
+
+    def __call__(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Weight of all answers, and of the wrong ones, that are at least as sure: ``(B, distinct)`` each."""
+        if len(self._order) == 0:
+            nothing = np.zeros((len(weights), 1))
+            return nothing, nothing
+        ranked = weights[:, self._order]
+        return self._summed(ranked), self._summed(ranked * self._wrong)
+
+    def _summed(self, ranked: Floats) -> Floats:
+        if len(self._starts) < len(self._order):
+            ranked = np.add.reduceat(ranked, self._starts, axis=1)
+        summed: Floats = np.cumsum(ranked, axis=1)
+        return summed
+
+
+def _figures(kept: Floats, wrong: Floats) -> dict[str, Floats]:
+    """Each of ``FIGURES`` ``(B,)`` of one question, from the sums ``(B, distinct)`` of ``_Order``."""
+    risks = np.divide(wrong, kept, out=np.zeros_like(kept), where=kept > 0)
+    steps = np.diff(kept, axis=1, prepend=0)
+    return {
+        "aurc": ratio((steps * risks).sum(axis=1), kept[:, -1]),
+        "error": ratio(wrong[:, -1], kept[:, -1]),
+        **{accuracy_name(coverage): 1 - _risk_at(kept, wrong, coverage) for coverage in COVERAGES},
+    }
+
+
+def _risk_at(kept: Floats, wrong: Floats, coverage: float) -> Floats:
+    """Share of wrong answers ``(B,)`` among the surest share of them; NaN where there is no answer."""
+    wanted = coverage * kept[:, -1]
+    place = np.minimum((kept < wanted[:, None] * (1 - 1e-12)).sum(axis=1), kept.shape[1] - 1)[:, None]
+    (kept_to, wrong_to), (kept_from, wrong_from) = (
+        [np.take_along_axis(sums, at, axis=1)[:, 0] * (at >= 0)[:, 0] for sums in (kept, wrong)]
+        for at in (place, place - 1)
+    )
+    within = np.nan_to_num(ratio(wanted - kept_from, kept_to - kept_from))
+    return ratio(wrong_from + within * (wrong_to - wrong_from), wanted)

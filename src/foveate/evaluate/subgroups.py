@@ -1,0 +1,221 @@
+"""For whom the figures hold: the same figures in each group of cases, and the gap between groups.
+
+* A group is told with its figures from a minimum number of patients on; a smaller one is only counted.
+* The gap of a figure is that of the group with the largest less that of the group with the smallest, among
+  the groups that are told, averaged over the classes that are defined in all of them: averages over
+  different classes do not compare. Its interval is that of the difference between these two groups, in
+  replicates of patients over all groups together, and may reach 0.
+* The largest of several differences is large by chance alone. ``p`` is therefore the share of replicates in
+  which groups that do not differ show as large a gap: each group's deviation from its own value, largest
+  less smallest (bootstrap of a centred statistic: Davison and Hinkley 1997, section 4.4). ``p_holm`` holds
+  for all gaps of a file together (Holm 1979).
+
+Groups differ in more than the column that names them; a gap is a question, not an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from foveate.evaluate.discrimination import Bools, Discrimination
+from foveate.evaluate.grouping import Grouping, group, telling_columns
+from foveate.evaluate.hypothesis import holm
+from foveate.evaluate.intervals import Bootstrap, Floats, mean_of_defined
+from foveate.evaluate.measured import Measured
+from foveate.evaluate.options import EvaluateOptions
+from foveate.evaluate.table import PredictionTable
+from foveate.types import Task, Track, quiet
+
+VIEWS = "views given"  # the column that is made of the views that cases were classified from
+PER_CLASS = ("auroc", "recall")
+_ROUNDING = 1e-12
+
+
+def main_figures(task: Task) -> dict[str, str]:
+    """The figures that are told of parts of a cohort, and the per-class metric that each averages."""
+    figures = {"accuracy": "accuracy", "balanced_accuracy": "balanced_accuracy", "auroc_macro": "auroc"}
+    return figures | ({"recall_macro": "recall"} if task == "multilabel" else {})
+
+
+def subgroups(
+    table: PredictionTable,
+    split: str,
+    *,
+    options: EvaluateOptions,
+    bootstrap: Bootstrap,
+    thresholds: Mapping[str, float] | None = None,
+    track: Track = quiet,
+) -> dict[str, Any]:
+    """The block ``subgroups`` of ``metrics.json``.
+
+    Args:
+        table: predictions, of any parts.
+        split: the part to evaluate; cases without any known truth are left out.
+        options: the metadata, which of its columns count, and the patients that a group needs.
+        bootstrap: of the intervals.
+        thresholds: of the findings (multi-label).
+        track: shows progress.
+
+    Returns:
+        Plain JSON by column: ``kind`` of its groups or ``reason`` of refusal, ``groups`` with their figures,
+        and ``gaps`` by figure with ``largest`` and ``smallest`` group, ``p`` and ``p_holm``. Empty where the
+        manifest has no telling column and all cases have the same views.
+    """
+    part = table.part(split)
+    part = part.only(np.asarray(~np.isnan(part.truth).all(axis=1)))
+    decided = part.decisions(thresholds)
+    found = {
+        name: _column(_Groups(part, decided, grouping, options.min_group), bootstrap, track)
+        for name, grouping in _groupings(part, options).items()
+    }
+    gaps = [gap for column in found.values() for gap in column["gaps"].values()]
+    corrected = holm(np.array([np.nan if gap["p"] is None else gap["p"] for gap in gaps]))
+    for gap, p in zip(gaps, corrected, strict=True):
+        gap["p_holm"] = None if np.isnan(p) else float(p)
+    return found
+
+
+class _Groups:
+    """The groups of one column that are large enough to be told, as one function of case weights.
+
+    Args:
+        table: N cases over K classes.
+        decided: ``(N, K)`` what the model decides.
+        grouping: of the cases.
+        least: patients that a group needs.
+    """
+
+    def __init__(self, table: PredictionTable, decided: Bools, grouping: Grouping, least: int) -> None:
+        self.table, self.grouping, self.least = table, grouping, least
+        self.tables = {
+            name: table.only(grouping.members == place) for place, name in enumerate(grouping.names)
+        }
+        self.parts = {
+            name: (rows := np.flatnonzero(grouping.members == place), Discrimination(own, decided[rows]))
+            for place, (name, own) in enumerate(self.tables.items())
+            if patients_of(own) >= least
+        }
+
+    def __call__(self, weights: Floats) -> dict[str, Floats]:
+        """Each per-class metric ``(B, G, K)`` of the G groups that are told, for ``(B, N)`` case weights."""
+        found = [discrimination(weights[:, rows]) for rows, discrimination in self.parts.values()]
+        needed = {*main_figures(self.table.task).values(), *PER_CLASS}
+        return {name: np.stack([values[name] for values in found], axis=1) for name in needed}
+
+
+def _groupings(part: PredictionTable, options: EvaluateOptions) -> dict[str, Grouping]:
+    """How each column that counts divides the cases."""
+    rows = [options.metadata.get(case, {}) for case in part.case_ids]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    wanted = telling_columns(columns) if options.subgroups is None else options.subgroups
+    found = {name: group(name, [row.get(name, "") for row in rows]) for name in wanted}
+    if len(set(part.views)) > 1:
+        found[VIEWS] = group(VIEWS, part.views)
+    return found
+
+
+def _column(groups: _Groups, bootstrap: Bootstrap, track: Track) -> dict[str, Any]:
+    """Everything that is told of one column."""
+    told: dict[str, dict[str, Any]] = {
+        name: {
+            "n": len(own.case_ids),
+            "patients": patients_of(own),
+            "reason": None if name in groups.parts else f"fewer than {groups.least} patients",
+        }
+        for name, own in groups.tables.items()
+    }
+    gaps = {}
+    if groups.parts:
+        measured = Measured.of(groups, groups.table, bootstrap, track)
+        for place, (name, (_, discrimination)) in enumerate(groups.parts.items()):
+            told[name] |= figures_of(groups.tables[name], discrimination, measured, place)
+        if len(groups.parts) > 1:
+            for figure, metric in main_figures(groups.table.task).items():
+                gaps[figure] = _gap(list(groups.parts), metric, measured)
+    grouping = groups.grouping
+    return {"kind": grouping.kind, "reason": grouping.reason or None, "groups": told, "gaps": gaps}
+
+
+def figures_of(
+    table: PredictionTable, discrimination: Discrimination, measured: Measured, place: int
+) -> dict[str, Any]:
+    """The figures of one group, over all classes and of each class, as plain JSON.
+
+    Args:
+        table: the cases of the group.
+        discrimination: of these cases; it knows why a figure is undefined.
+        measured: per-class metrics ``(G, K)`` of all groups.
+        place: of the group among the G.
+    """
+
+    def tell(metric: str, classes: slice, reason: str) -> dict[str, Any]:
+        replicates = measured.replicates.get(metric)
+        value = measured.bootstrap.value(
+            float(mean_of_defined(measured.point[metric][place, classes])),
+            None if replicates is None else mean_of_defined(replicates[:, place, classes]),
+            n=len(table.case_ids),
+            patients=patients_of(table),
+            reason=reason,
+        )
+        return value.to_json()
+
+    return {
+        "metrics": {
+            figure: tell(metric, slice(None), _left_out(discrimination, metric, table))
+            for figure, metric in main_figures(table.task).items()
+        },
+        "per_class": {
+            name: {
+                metric: tell(metric, slice(k, k + 1), discrimination.why_undefined(metric)[k])
+                for metric in PER_CLASS
+            }
+            for k, name in enumerate(table.classes)
+        },
+    }
+
+
+def patients_of(table: PredictionTable) -> int:
+    """Number of patients."""
+    return len(set(table.patient_ids))
+
+
+def _left_out(discrimination: Discrimination, metric: str, table: PredictionTable) -> str:
+    """Which classes an average is without."""
+    if metric == "accuracy" and table.task == "multiclass":
+        return ""
+    named = zip(table.classes, discrimination.why_undefined(metric), strict=True)
+    gone = [f"{name} ({why})" for name, why in named if why]
+    return f"undefined and left out: {', '.join(gone)}" if gone else ""
+
+
+def _gap(names: Sequence[str], metric: str, measured: Measured) -> dict[str, Any]:
+    """Largest less smallest group of one metric ``(G, K)``, and how easily chance alone gives as much."""
+    values, replicates = measured.point[metric], measured.replicates.get(metric)
+    common = ~np.isnan(values).any(axis=0)
+    means = values[:, common].mean(axis=1) if common.any() else np.full(len(names), np.nan)
+    drawn = None if replicates is None or not common.any() else replicates[:, :, common].mean(axis=2)
+    high, low = int(means.argmax()), int(means.argmin())
+    value = measured.bootstrap.value(
+        float(means[high] - means[low]),
+        None if drawn is None else drawn[:, high] - drawn[:, low],
+        n=measured.n,
+        patients=measured.patients,
+        reason=""
+        if common.all()
+        else "over the classes that are defined in every group"
+        if common.any()
+        else "no class is defined in every group",
+    )
+    between = {"largest": names[high], "smallest": names[low]} if common.any() else {}
+    p = None if drawn is None or value.low is None else _by_chance(means, drawn)
+    return {**value.to_json(), "largest": None, "smallest": None, **between, "p": p}
+
+
+def _by_chance(means: Floats, drawn: Floats) -> float:
+    """Share of replicates ``(B, G)`` in which deviations from the groups' values ``(G,)`` differ as much."""
+    spread = np.ptp(drawn - means, axis=1)
+    spread = spread[~np.isnan(spread)]
+    return float((1 + (spread >= np.ptp(means) - _ROUNDING).sum()) / (1 + len(spread)))
