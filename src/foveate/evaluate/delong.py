@@ -75,8 +75,8 @@ def delong_interval(auroc: float, variance: float, level: float = 0.95) -> tuple
         level: coverage aimed at.
 
     Returns:
-        Its bounds (Pepe 2003, The Statistical Evaluation of Medical Tests). NaN where the area is 0, 1 or undefined, or its variance is
-        undefined or 0: nothing can be said about how sure it is.
+        Its bounds (Pepe 2003, The Statistical Evaluation of Medical Tests). NaN where the area is 0, 1 or
+        undefined, or its variance is undefined or 0: nothing can be said about how sure it is.
     """
     if not (0 < auroc < 1 and variance > 0):
         return math.nan, math.nan
