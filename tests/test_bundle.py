@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from foveate.bundle import Bundle, Patients, load_bundle, save_bundle, save_thresholds
+from foveate.bundle import Bundle, Patients, load_bundle, save_bundle, save_fitted
 from foveate.errors import InputRefused
+from foveate.evaluate.calibrators import Calibrator, Fit
+from foveate.evaluate.conformal import SetRule
+from foveate.evaluate.thresholds import OperatingPoint
 from foveate.models import build_model
+from foveate.novelty import NoveltyScore
 from foveate.preprocess import Preprocess
 from foveate.settings import PreprocessConfig
 from tiny_volumes import register
@@ -55,12 +61,50 @@ def test_patients_are_recognised_but_not_readable(tmp_path: Path) -> None:
     assert Patients.of(["anna"]).hashes.isdisjoint(Patients.of(["anna"]).hashes)  # a new salt each time
 
 
-def test_thresholds_join_without_touching_the_weights(tmp_path: Path) -> None:
-    make(tmp_path)
+def fitted(bundle: Bundle) -> Bundle:
+    """The bundle with all that is fitted after training."""
+    draws = np.random.default_rng(0)
+    return replace(
+        bundle,
+        thresholds={"a": 0.25},
+        operating_points={"a": OperatingPoint(0.25, "sensitivity", 0.9, 0.91, 0.4, 11, 30)},
+        calibration=Calibrator("multilabel", "platt", (Fit({"slope": 0.7, "intercept": -1.5}, 41),) * 3),
+        set_rule=SetRule("multilabel", "lac", 0.9, (0.6, 0.7, float("inf")), (41, 41, 3), (40, 40, 3)),
+        novelty=NoveltyScore.fit(draws.normal(size=(30, 8))).with_threshold(
+            draws.random(30), [f"p{number}" for number in range(30)]
+        ),
+    )
+
+
+def test_what_is_fitted_later_joins_without_touching_the_weights(tmp_path: Path) -> None:
+    bundle = make(tmp_path)
     before = (tmp_path / "model.safetensors").read_bytes()
-    save_thresholds(tmp_path, {"a": 0.25})
-    assert load_bundle(tmp_path).thresholds == {"a": 0.25}
+    wanted = fitted(bundle)
+    save_fitted(tmp_path, wanted)
+    loaded = load_bundle(tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == before
+    for name in ("thresholds", "operating_points", "calibration", "set_rule", "patients"):
+        assert getattr(loaded, name) == getattr(wanted, name), name
+    assert loaded.novelty is not None and wanted.novelty is not None
+    assert loaded.novelty.threshold == wanted.novelty.threshold
+    some = np.random.default_rng(1).normal(size=(5, 8))
+    np.testing.assert_array_equal(loaded.novelty.score(some), wanted.novelty.score(some))
+
+
+def test_a_new_training_forgets_what_was_fitted_to_the_old_weights(tmp_path: Path) -> None:
+    save_fitted(tmp_path, fitted(make(tmp_path)))
+    make(tmp_path, seed=1)
+    loaded = load_bundle(tmp_path)
+    assert (loaded.thresholds, loaded.operating_points) == ({}, {})
+    assert loaded.calibration is loaded.set_rule is loaded.novelty is None
+
+
+def test_lost_arrays_of_the_novelty_score_are_refused(tmp_path: Path) -> None:
+    save_fitted(tmp_path, fitted(make(tmp_path)))
+    (tmp_path / "novelty.safetensors").unlink()
+    with pytest.raises(InputRefused, match="novelty") as caught:
+        load_bundle(tmp_path)
+    assert caught.value.code == "bundle-damaged"
 
 
 def test_only_open_formats_are_written(tmp_path: Path) -> None:
@@ -120,5 +164,7 @@ def test_bundles_of_the_first_version_are_read(tmp_path: Path) -> None:
     facts = json.loads((tmp_path / "bundle.json").read_text())
     for name in ("resize", "mask", "intensity", "views"):
         del facts["preprocess"][name]
+    for name in ("operating_points", "calibration", "conformal", "novelty"):
+        del facts[name]
     (tmp_path / "bundle.json").write_text(json.dumps(facts))
     assert load_bundle(tmp_path).preprocess.config == make(tmp_path / "again").preprocess.config

@@ -1,7 +1,9 @@
 """A trained model with all that is needed to use it anywhere: ``model.safetensors`` and ``bundle.json``.
 
-No pickle. Labels, thresholds and preprocessing travel with the weights, and so do salted hashes of the
-patients it learned from, so that an evaluation on those same patients can be refused.
+No pickle. Labels and preprocessing travel with the weights, and so do salted hashes of the patients it
+learned from, so that an evaluation on those same patients can be refused. What is fitted after training joins
+them: operating points, calibration and the rule of the prediction sets, all from validation cases, and what
+images look familiar (``novelty.safetensors``), from training cases with a threshold from validation cases.
 """
 
 from __future__ import annotations
@@ -20,14 +22,18 @@ from safetensors.torch import load_file, save_file
 from foveate import __version__
 from foveate.contract import Classifier
 from foveate.errors import InputRefused
+from foveate.evaluate.calibrators import Calibrator
+from foveate.evaluate.conformal import SetRule
+from foveate.evaluate.thresholds import OperatingPoint
 from foveate.files import replacing, sha256_of, write_json
 from foveate.models import build_model
+from foveate.novelty import NoveltyScore
 from foveate.preprocess import Preprocess
 from foveate.settings import PreprocessConfig
 from foveate.types import Task
 
 FORMAT = 1
-_WEIGHTS, _FACTS = "model.safetensors", "bundle.json"
+_WEIGHTS, _NOVELTY, _FACTS = "model.safetensors", "novelty.safetensors", "bundle.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +72,12 @@ class Bundle:
         task: multi-class or multi-label.
         classes: names of its outputs, in order.
         patients: whom it learned from.
-        thresholds: operating point of each finding (multi-label), chosen on validation cases.
+        thresholds: from which raw probability a finding counts as present (multi-label; else empty).
         weights_sha256: of ``model.safetensors``.
+        operating_points: of each class or finding, chosen on validation cases.
+        calibration: from logits to probabilities that mean what they say; None before the predict station.
+        set_rule: which answers go into the prediction set; None likewise.
+        novelty: how unlike the training images an image is; None likewise.
     """
 
     model: Classifier
@@ -80,6 +90,10 @@ class Bundle:
     patients: Patients
     thresholds: Mapping[str, float] = field(default_factory=dict)
     weights_sha256: str = ""
+    operating_points: Mapping[str, OperatingPoint] = field(default_factory=dict)
+    calibration: Calibrator | None = None
+    set_rule: SetRule | None = None
+    novelty: NoveltyScore | None = None
 
     @torch.inference_mode()
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
@@ -107,17 +121,32 @@ def save_bundle(folder: Path, bundle: Bundle) -> None:
         "views": list(bundle.views),
         "model": {"name": bundle.model_name, "options": dict(bundle.model_options)},
         "preprocess": bundle.preprocess.config.model_dump(mode="json"),
-        "thresholds": dict(bundle.thresholds),
-        "temperature": None,
         "patients": {"salt": bundle.patients.salt, "hashes": sorted(bundle.patients.hashes)},
         "weights_sha256": sha256_of(weights),
+        **_fitted_facts(folder, bundle),
     }
     write_json(folder / _FACTS, facts)
 
 
-def save_thresholds(folder: Path, thresholds: Mapping[str, float]) -> None:
-    """Put the operating points of the findings into a bundle; its weights stay as they are."""
-    write_json(folder / _FACTS, _read_facts(folder / _FACTS) | {"thresholds": dict(thresholds)})
+def save_fitted(folder: Path, bundle: Bundle) -> None:
+    """Put what was fitted after training into a bundle on disk.
+
+    Args:
+        folder: of the bundle; its weights, and all that training knew, stay as they are.
+        bundle: the same with thresholds, operating points, calibration, set rule and novelty.
+    """
+    write_json(folder / _FACTS, _read_facts(folder / _FACTS) | _fitted_facts(folder, bundle))
+
+
+def _fitted_facts(folder: Path, bundle: Bundle) -> dict[str, Any]:
+    """What was fitted after training, as plain JSON; the arrays among it are written to a file."""
+    return {
+        "thresholds": dict(bundle.thresholds),
+        "operating_points": {name: point.to_json() for name, point in bundle.operating_points.items()},
+        "calibration": bundle.calibration and bundle.calibration.to_json(),
+        "conformal": bundle.set_rule and bundle.set_rule.to_json(),
+        "novelty": bundle.novelty and bundle.novelty.save(folder / _NOVELTY),
+    }
 
 
 def load_bundle(folder: str | Path) -> Bundle:
@@ -156,9 +185,29 @@ def load_bundle(folder: str | Path) -> Bundle:
         task=facts["task"],
         classes=classes,
         patients=patients,
-        thresholds=facts["thresholds"],
         weights_sha256=facts["weights_sha256"],
+        **_read_fitted(folder, facts),
     )
+
+
+def _read_fitted(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What was fitted after training; older bundles lack some of it."""
+    points, calibration = facts.get("operating_points") or {}, facts.get("calibration")
+    set_rule, novelty = facts.get("conformal"), facts.get("novelty")
+    if novelty and not (folder / _NOVELTY).is_file():
+        raise InputRefused(
+            "the arrays of the novelty score are missing",
+            where=str(folder / _NOVELTY),
+            fix="copy the bundle again, or run `foveate predict` on its run",
+            code="bundle-damaged",
+        )
+    return {
+        "thresholds": facts["thresholds"],
+        "operating_points": {name: OperatingPoint(**point) for name, point in points.items()},
+        "calibration": calibration and Calibrator.from_json(calibration),
+        "set_rule": set_rule and SetRule.from_json(set_rule),
+        "novelty": novelty and NoveltyScore.load(folder / _NOVELTY, novelty),
+    }
 
 
 def _read_facts(path: Path) -> dict[str, Any]:

@@ -8,10 +8,11 @@ cases at once, and one case is a cohort of one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from foveate.bundle import Bundle
@@ -19,8 +20,11 @@ from foveate.data.dataset import ImageReader, MaskReader, prepare_case, with_vie
 from foveate.errors import InputRefused, UsageError
 from foveate.explain import explain_batch
 from foveate.io import read_image, read_mask
+from foveate.novelty import pooled_features
 from foveate.preprocess import Prepared
 from foveate.types import Case, Heatmap, Prediction
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ def predict_case(bundle: Bundle, case: Case) -> Prediction:
         case: with a path for each of the bundle's views.
 
     Returns:
-        Logits and probabilities over ``bundle.classes``.
+        Logits and probabilities over ``bundle.classes``, and what else the bundle can tell.
     """
     return predict_prepared(bundle, [read_and_prepare(bundle, case)])[0]
 
@@ -93,10 +97,14 @@ def explain_case(
 @torch.inference_mode()
 def predict_prepared(bundle: Bundle, cases: Sequence[PreparedCase]) -> list[Prediction]:
     """Classify a batch of prepared cases; in float32, whatever precision the training used."""
-    logits = bundle.model(as_batch(bundle, cases)).logits
-    probabilities = bundle.probabilities(logits).cpu().numpy()
-    scores = logits.double().cpu().numpy()
-    return [
+    batch = as_batch(bundle, cases)
+    output = bundle.model(batch)
+    probabilities = bundle.probabilities(output.logits).cpu().numpy()
+    scores = output.logits.double().cpu().numpy()
+    strange = np.full(len(cases), np.nan)
+    if bundle.novelty is not None:
+        strange = bundle.novelty.score(pooled_features(bundle.model, output, batch).cpu().numpy())
+    raw = [
         Prediction(
             case_id=item.case.case_id,
             patient_id=item.case.patient_id,
@@ -105,9 +113,49 @@ def predict_prepared(bundle: Bundle, cases: Sequence[PreparedCase]) -> list[Pred
             probabilities=probabilities[row],
             truth=item.truth,
             views=tuple(view for view in bundle.views if view in item.views),
+            novelty=float(strange[row]),
         )
         for row, item in enumerate(cases)
     ]
+    return complete(bundle, raw)
+
+
+def complete(bundle: Bundle, predictions: Sequence[Prediction]) -> list[Prediction]:
+    """Add to raw predictions what was fitted on validation cases: calibration, sets, when to abstain.
+
+    Args:
+        bundle: whose calibration, set rule and threshold of novelty count.
+        predictions: with logits, probabilities and novelty.
+    """
+    if not predictions:
+        return []
+    probabilities = np.stack([item.probabilities for item in predictions])
+    calibrated: Sequence[Floats | None] = [None] * len(predictions)
+    if bundle.calibration is not None and bundle.calibration.fitted:
+        calibrated = list(bundle.calibration.apply(np.stack([item.logits for item in predictions])))
+    sets: Sequence[tuple[str, ...] | None] = [None] * len(predictions)
+    doubts = [""] * len(predictions)
+    if bundle.set_rule is not None:
+        texts = bundle.set_rule.texts(probabilities, bundle.classes)
+        sets = [tuple(text.split(";")) if text else () for text in texts]
+        doubts = bundle.set_rule.doubts(probabilities)
+    novel = [bundle.novelty is not None and item.novelty > bundle.novelty.threshold for item in predictions]
+    return [
+        replace(
+            item,
+            calibrated=calibrated[row],
+            answer_set=sets[row],
+            abstain=tuple(filter(None, ("novel" if novel[row] else "", doubts[row]))),
+        )
+        for row, item in enumerate(predictions)
+    ]
+
+
+@torch.inference_mode()
+def features_of(bundle: Bundle, cases: Sequence[PreparedCase]) -> Floats:
+    """What novelty is told from, for a batch of prepared cases: ``(B, C)``, NaN where a case lacks a view."""
+    batch = as_batch(bundle, cases)
+    return np.asarray(pooled_features(bundle.model, bundle.model(batch), batch).cpu().numpy())
 
 
 def explain_prepared(

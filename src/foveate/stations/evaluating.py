@@ -16,8 +16,8 @@ def evaluate(run: Run, part: str = "test", track: Track = quiet) -> dict[str, ob
     """Numbers with intervals for one part; writes ``metrics.json``."""
     with run.station("evaluate"):
         table = read_predictions(run.path("predictions.csv", made_by="predict"))
-        thresholds = choose_operating_thresholds(table, split="val") if table.task == "multilabel" else None
-        settings = run.study.evaluate
+        settings, rule = run.study.evaluate, run.study.calibrate
+        thresholds = choose_operating_thresholds(table, rule=rule.threshold, target=rule.target)
         metrics = evaluate_predictions(
             table,
             split=part,
@@ -41,7 +41,7 @@ def evaluate_file(predictions: Path, part: str = "test", track: Track = quiet) -
 
 def _options(run: Run) -> EvaluateOptions:
     """What the study wants to be told, with the metadata of the manifest."""
-    settings, abstain = run.study.evaluate, run.study.abstain
+    settings, calibrate, abstain = run.study.evaluate, run.study.calibrate, run.study.abstain
     return EvaluateOptions(
         interval=settings.interval,
         prevalence=settings.prevalence,
@@ -51,4 +51,7 @@ def _options(run: Run) -> EvaluateOptions:
         per_patient=settings.per_patient,
         coverage=abstain.coverage,
         set_score=abstain.score,
+        familiar=abstain.novelty,
+        threshold=calibrate.threshold,
+        target=calibrate.target,
     )

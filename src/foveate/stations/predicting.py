@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from foveate.data.manifest import load_manifest
 from foveate.data.rows import read_table
 from foveate.errors import AuditStopped, InputRefused, UsageError
-from foveate.evaluate import choose_operating_thresholds
 from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
 from foveate.run import Run
 from foveate.stations.batches import cases_of, prepared_batches, raise_if_partial
+from foveate.stations.fitting import fit_on_validation, learn_familiar
 from foveate.types import Case, Prediction, Track, quiet
 
 if TYPE_CHECKING:
@@ -23,26 +23,29 @@ if TYPE_CHECKING:
 def predict(run: Run, parts: Sequence[str] = ("val", "test"), track: Track = quiet) -> PredictionTable:
     """Classify the cases of the named parts; writes ``predictions.csv``.
 
-    The operating point of each finding (multi-label) is chosen on the validation cases and joins the bundle.
+    Where the validation part is among them, what is fitted on it joins the bundle (``fitting``).
 
     Raises:
         AuditStopped: the model learned from patients of the test part.
         Partial: some cases were refused; the others are in the file.
     """
-    from foveate.bundle import load_bundle, save_thresholds
+    from foveate.bundle import load_bundle, save_fitted
+    from foveate.predict import complete
 
     with run.station("predict"):
         cohort, bundle = run.cohort(), load_bundle(run.path("bundle", made_by="train"))
         cases = cases_of(run, cohort, parts)
         if "patient-in-two-splits" not in run.study.audit.allow:
             refuse_known_patients(bundle, [case for case in cases if case.split == "test"])
+        if "val" in parts:
+            bundle = learn_familiar(run, bundle, cohort, track)
         predictions, refused = predict_cases(bundle, cases, track)
+        if "val" in parts:
+            bundle = fit_on_validation(bundle, predictions, run.study.calibrate, run.study.abstain)
+            save_fitted(run.folder / "bundle", bundle)
+            predictions = complete(bundle, predictions)
         path = run.folder / "predictions.csv"
         write_predictions(path, bundle.task, bundle.classes, predictions, thresholds=bundle.thresholds)
-        if bundle.task == "multilabel" and "val" in parts:
-            thresholds = choose_operating_thresholds(read_predictions(path), split="val")
-            save_thresholds(run.folder / "bundle", thresholds)
-            write_predictions(path, bundle.task, bundle.classes, predictions, thresholds=thresholds)
     raise_if_partial(refused, f"predicted {len(predictions)} cases")
     return read_predictions(path)
 
