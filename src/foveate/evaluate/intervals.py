@@ -1,19 +1,29 @@
-"""How sure a number is: percentile bootstrap intervals that resample patients, not cases.
+"""How sure a number is: bootstrap intervals that resample patients, not cases.
 
 Cases of one patient resemble each other, so resampling cases would promise more certainty than there is. Here
 a replicate draws as many patients as there are, with replacement, each with all of its cases (the cluster
-bootstrap: Field and Welsh 2007, J. R. Stat. Soc. B 69:369; percentile interval: Efron and Tibshirani 1993,
-chapter 13). A replicate is a vector of case weights: how often the patient of each case was drawn. Every
-metric is a function of such weights, its value on the cohort itself is that function at weight 1.
+bootstrap: Field and Welsh 2007, J. R. Stat. Soc. B 69:369). A replicate is a vector of case weights: how
+often the patient of each case was drawn. Every metric is a function of such weights, its value on the cohort
+itself is that function at weight 1.
+
+* ``percentile``: the quantiles of the replicates (Efron and Tibshirani 1993, chapter 13).
+* ``bca``: these quantiles moved for the bias of the replicates and for the skewness of what single patients
+  do to the metric (Efron 1987, J. Am. Stat. Assoc. 82:171; Efron and Tibshirani 1993, section 14.3). The
+  skewness comes from a jackknife over patients; above ``GROUPS`` patients whole groups of patients, put
+  together by lot, are left out, which estimates the same number (Shao and Tu 1995, section 2.3).
+
+docs/statistics.md says how often either covers the truth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from foveate.errors import UsageError
 from foveate.types import Track, quiet
@@ -25,6 +35,8 @@ Statistic = Callable[[Floats], Mapping[str, Floats]]
 MAX_UNDEFINED = 0.2
 """Above this share of undefined replicates no interval is given. A class that one patient alone has is absent
 from 37 % of the replicates and gets none; one that two patients have is absent from 14 % and gets one."""
+GROUPS = 200
+"""Most rows of the jackknife."""
 _CHUNK = 500_000  # weights held at once: 4 MB, so that a chunk stays in the processor's cache
 
 
@@ -54,17 +66,19 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """Patient-clustered percentile bootstrap.
+    """Patient-clustered bootstrap.
 
     Attributes:
         n: number of replicates; 0 for no intervals.
         level: coverage that the interval aims at.
         seed: of the draws; the same patients in the same order give the same replicates.
+        method: how an interval is made of the replicates.
     """
 
     n: int = 1000
     level: float = 0.95
     seed: int = 0
+    method: Literal["percentile", "bca"] = "percentile"
 
     def __post_init__(self) -> None:
         if self.n < 0 or not 0 < self.level < 1:
@@ -84,7 +98,9 @@ class Bootstrap:
             track: shows progress.
 
         Returns:
-            Arrays by name, each ``(n, ...)``; none at all where there are fewer than two patients.
+            Arrays by name, each ``(n, ...)``; none at all where there are fewer than two patients. With
+            ``bca`` the rows of the jackknife, each without a patient or a group of patients, follow behind
+            the n replicates: whatever is computed row by row may be given to ``value``.
         """
         _, index = np.unique(np.asarray(patient_ids, dtype=object), return_inverse=True)
         if self.n == 0 or index.max(initial=0) < 1:
@@ -92,6 +108,8 @@ class Bootstrap:
         chunks = list(self._chunks(len(index)))
         draws = np.random.default_rng(self.seed)
         parts = [statistic(_weights(draws, rows, index)) for rows in track(chunks, "Bootstrap")]
+        if self.method == "bca":
+            parts += [statistic(weights) for weights in self._left_out(index)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def value(
@@ -101,7 +119,8 @@ class Bootstrap:
 
         Args:
             point: the metric on the cohort, NaN where undefined.
-            replicates: ``(n,)`` of it, NaN where undefined, or None where there are none.
+            replicates: of it, one for each row of ``replicates``, NaN where undefined, or None where there
+                are none.
             n: number of cases.
             patients: number of patients.
             reason: what limits the value itself.
@@ -118,20 +137,45 @@ class Bootstrap:
             return None, None, "no interval was asked for"
         if patients < 2 or replicates is None:
             return None, None, "no interval: all cases are of one patient"
-        defined = replicates[~np.isnan(replicates)]
-        lost = len(replicates) - len(defined)
-        if lost > MAX_UNDEFINED * len(replicates):
-            return None, None, f"no interval: undefined in {lost} of {len(replicates)} bootstrap replicates"
-        tail = (1 - self.level) / 2
-        low, high = (float(bound) for bound in np.quantile(defined, [tail, 1 - tail]))
+        drawn, left_out = replicates[: self.n], replicates[self.n :]
+        defined = drawn[~np.isnan(drawn)]
+        lost = len(drawn) - len(defined)
+        if lost > MAX_UNDEFINED * len(drawn):
+            return None, None, f"no interval: undefined in {lost} of {len(drawn)} bootstrap replicates"
+        tails, note = self._tails(point, defined, left_out)
+        low, high = (float(bound) for bound in np.quantile(defined, tails))
         if low == high:
             return low, high, "the bootstrap replicates do not differ, so the interval says nothing"
-        notes = (
-            [f"{lost} of {len(replicates)} bootstrap replicates were undefined and left out"] if lost else []
-        )
+        notes = [note] if note else []
+        if lost:
+            notes += [f"{lost} of {len(drawn)} bootstrap replicates were undefined and left out"]
         if not low <= point <= high:
-            notes.append("the value lies outside its interval: this metric is biased under resampling")
+            notes += ["the value lies outside its interval: this metric is biased under resampling"]
         return low, high, "; ".join(notes)
+
+    def _tails(self, point: float, defined: Floats, left_out: Floats) -> tuple[Floats, str]:
+        """Which quantiles of the replicates bound the interval, and why they are not those of ``bca``."""
+        tails = np.array([(1 - self.level) / 2, (1 + self.level) / 2])
+        if self.method == "percentile" or defined.min() == defined.max():
+            return tails, ""
+        below = float((defined < point).mean() + (defined == point).mean() / 2)
+        if not 0 < below < 1:
+            return tails, "percentile interval: all bootstrap replicates lie on one side of the value"
+        if np.isnan(left_out).any():
+            return tails, "percentile interval: undefined without some of the patients"
+        bias, normal = norm.ppf(below), norm.ppf(tails)
+        moved = bias + (bias + normal) / (1 - _acceleration(left_out) * (bias + normal))
+        return np.asarray(norm.cdf(moved)), ""
+
+    def _left_out(self, index: NDArray[np.intp]) -> Iterator[Floats]:
+        """Case weights of the jackknife, 1 but for the cases of one patient or group, which have 0."""
+        patients = int(index.max()) + 1
+        groups = np.arange(patients) % min(patients, GROUPS)
+        group = np.random.default_rng(self.seed).permutation(groups)[index]
+        rows = np.arange(groups.max() + 1)
+        step = max(1, _CHUNK // len(index))
+        for start in range(0, len(rows), step):
+            yield (group != rows[start : start + step, None]).astype(np.float64)
 
     def _chunks(self, cases: int) -> Iterator[int]:
         size = max(1, _CHUNK // cases)
@@ -159,3 +203,10 @@ def _weights(draws: np.random.Generator, rows: int, index: NDArray[np.intp]) -> 
     drawn = draws.integers(patients, size=(rows, patients)) + np.arange(rows)[:, None] * patients
     times = np.bincount(drawn.ravel(), minlength=rows * patients).reshape(rows, patients)
     return times[:, index].astype(np.float64)
+
+
+def _acceleration(left_out: Floats) -> float:
+    """A sixth of the skewness of what leaving out does (Efron and Tibshirani 1993, equation 14.15)."""
+    change = left_out.mean() - left_out
+    spread = float((change**2).sum() ** 1.5)
+    return float((change**3).sum() / (6 * spread)) if spread else 0.0
