@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -38,7 +38,7 @@ _WEIGHTS, _NOVELTY, _FACTS = "model.safetensors", "novelty.safetensors", "bundle
 
 @dataclass(frozen=True, slots=True)
 class Patients:
-    """The patients a model learned from, recognisable but not readable.
+    """The patients (or images) a model learned from, recognisable but not readable.
 
     Attributes:
         salt: hex, drawn anew for each bundle.
@@ -78,6 +78,7 @@ class Bundle:
         calibration: from logits to probabilities that mean what they say; None before the predict station.
         set_rule: which answers go into the prediction set; None likewise.
         novelty: how unlike the training images an image is; None likewise.
+        images: the images it learned from, by the hash of their decoded pixels; None where that is not known.
     """
 
     model: Classifier
@@ -94,6 +95,7 @@ class Bundle:
     calibration: Calibrator | None = None
     set_rule: SetRule | None = None
     novelty: NoveltyScore | None = None
+    images: Patients | None = None
 
     @torch.inference_mode()
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
@@ -136,6 +138,19 @@ def save_fitted(folder: Path, bundle: Bundle) -> None:
         bundle: the same with thresholds, operating points, calibration, set rule and novelty.
     """
     write_json(folder / _FACTS, _read_facts(folder / _FACTS) | _fitted_facts(folder, bundle))
+
+
+def save_fingerprints(folder: Path, digests: Sequence[str]) -> None:
+    """Put the images that a model learned from into its bundle on disk, recognisable but not readable.
+
+    Args:
+        folder: of the bundle.
+        digests: hashes of their decoded pixels, of ``data.looks``; nothing is written if there are none.
+    """
+    if digests:
+        known = Patients.of(digests)
+        facts = {"salt": known.salt, "hashes": sorted(known.hashes)}
+        write_json(folder / _FACTS, _read_facts(folder / _FACTS) | {"fingerprints": facts})
 
 
 def _fitted_facts(folder: Path, bundle: Bundle) -> dict[str, Any]:
@@ -194,6 +209,7 @@ def _read_fitted(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     """What was fitted after training; older bundles lack some of it."""
     points, calibration = facts.get("operating_points") or {}, facts.get("calibration")
     set_rule, novelty = facts.get("conformal"), facts.get("novelty")
+    images = facts.get("fingerprints")
     if novelty and not (folder / _NOVELTY).is_file():
         raise InputRefused(
             "the arrays of the novelty score are missing",
@@ -207,6 +223,7 @@ def _read_fitted(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
         "calibration": calibration and Calibrator.from_json(calibration),
         "set_rule": set_rule and SetRule.from_json(set_rule),
         "novelty": novelty and NoveltyScore.load(folder / _NOVELTY, novelty),
+        "images": images and Patients(images["salt"], frozenset(images["hashes"])),
     }
 
 

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from foveate.cli import audit as cli_audit
 from foveate.cli import begin as cli_begin
 from foveate.cli import compare as cli_compare
 from foveate.cli import models as cli_models
 from foveate.cli import phantom as cli_phantom
+from foveate.cli import probe as cli_probe
 from foveate.cli import sources as cli_sources
+from foveate.cli.target import Allow, Part, RunOption, Target, open_run
 from foveate.errors import FoveateError, Partial, UsageError
 
 if TYPE_CHECKING:
@@ -29,15 +32,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Target = Annotated[Path, typer.Argument(metavar="STUDY|RUN", help="A study (.yaml), or the folder of a run.")]
-RunOption = Annotated[
-    Path | None, typer.Option("--run", help="Folder of the run [default: runs/<study name>].")
-]
-Allow = Annotated[
-    list[str] | None, typer.Option("--allow", help="Audit finding to accept, by its code; repeatable.")
-]
-Part = Annotated[str, typer.Option("--part", help="train, val or test.")]
 
 
 @app.command()
@@ -70,19 +64,7 @@ app.command()(cli_sources.sources)
 app.command()(cli_sources.source)
 
 
-@app.command()
-def audit(target: Target, run: RunOption = None, allow: Allow = None) -> None:
-    """Look for leakage, duplicates, contradictory labels and unusable images.
-
-    Example: foveate audit study.yaml
-    """
-    from foveate import stations, terminal
-
-    opened = _open(target, run, allow)
-    found = stations.audit(opened, track=terminal.track)
-    terminal.show_audit(found)
-    terminal.say(f"audit: {opened.folder / 'audit.json'}")
-    found.raise_if_stopped()
+app.command()(cli_audit.audit)
 
 
 @app.command()
@@ -93,7 +75,7 @@ def split(target: Target, run: RunOption = None) -> None:
     """
     from foveate import stations, terminal
 
-    opened = _open(target, run)
+    opened = open_run(target, run)
     terminal.show_splits(stations.split(opened), opened.study.split.fold)
     terminal.say(f"splits: {opened.folder / 'splits.json'}")
 
@@ -106,7 +88,7 @@ def train(target: Target, run: RunOption = None) -> None:
     """
     from foveate import stations, terminal
 
-    opened = _open(target, run)
+    opened = open_run(target, run)
     terminal.show_training(stations.train(opened, terminal.console))
 
 
@@ -149,7 +131,7 @@ def predict(
     if images:
         terminal.show_predictions(*stations.predict_images(target, images))
         return
-    opened, gone, parts = _open(target, run), without or [], part or ("val", "test")
+    opened, gone, parts = open_run(target, run), without or [], part or ("val", "test")
     if manifest:
         written = out or Path("predictions.csv")
         table = stations.predict_elsewhere(opened, manifest, written, without=gone, track=terminal.track)
@@ -180,7 +162,7 @@ def evaluate(
         terminal.show_metrics(stations.evaluate_file(target, part, track=terminal.track))
         terminal.say(f"metrics: {target.with_suffix('.metrics.json')}")
         return
-    opened = _open(target, run)
+    opened = open_run(target, run)
     terminal.show_metrics(stations.evaluate(opened, part, track=terminal.track))
     terminal.say(f"metrics: {opened.folder / 'metrics.json'}")
 
@@ -202,7 +184,7 @@ def explain(
     from foveate import evidence, terminal
     from foveate.heatmaps import read_index
 
-    opened = _open(target, run)
+    opened = open_run(target, run)
     count = evidence.explain(opened, method=method, only=case or (), track=terminal.track)
     terminal.show_completeness(read_index(opened.folder / "heatmaps"))
     terminal.say(f"{count} cases explained: {opened.folder / 'heatmaps'}")
@@ -216,7 +198,7 @@ def localize(target: Target, run: RunOption = None) -> None:
     """
     from foveate import evidence, terminal
 
-    opened = _open(target, run)
+    opened = open_run(target, run)
     terminal.show_localization(evidence.localize(opened, track=terminal.track))
     terminal.say(f"boxes: {opened.folder / 'boxes.csv'}")
 
@@ -249,7 +231,7 @@ def report(
     elif len(targets) > 1 or out:
         raise UsageError("several runs, or --out, are for one page with --compare", where="foveate report")
     else:
-        page = stations.report(_open(targets[0], run))
+        page = stations.report(open_run(targets[0], run))
     terminal.say(f"report: {page}")
     if pdf:
         terminal.say(f"print: {print_pdf(page, page.with_suffix('.pdf'))}")
@@ -261,7 +243,10 @@ def run_all(target: Target, run: RunOption = None, allow: Allow = None) -> None:
 
     Example: foveate run study.yaml
     """
-    _whole_way(_open(target, run, allow))
+    _whole_way(open_run(target, run, allow))
+
+
+app.command()(cli_probe.probe)
 
 
 app.command()(cli_compare.compare)
@@ -294,19 +279,6 @@ def main() -> None:
     except Exception:
         terminal.complain_of_a_fault()
         raise SystemExit(FoveateError.exit_code) from None
-
-
-def _open(target: Path, folder: Path | None, allow: list[str] | None = None) -> Run:
-    """Open the run that a study file or a run folder names."""
-    from foveate.run import Run
-    from foveate.train.study import Study
-
-    if target.is_dir():
-        opened = Run.open(target)
-    else:
-        study = Study.load(target)
-        opened = Run.create(study, folder or Path("runs") / study.name)
-    return opened.allowing(allow) if allow else opened
 
 
 @contextmanager

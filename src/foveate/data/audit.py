@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+from foveate.data.digests import Digests
 from foveate.data.evidence import gather
-from foveate.data.findings import CHECKS, SEVERITY, Finding
+from foveate.data.findings import CHECKS, SEVERITY, Check, Finding
 from foveate.data.rows import closest
 from foveate.data.splits import Splits
 from foveate.data.tables import make_tables
@@ -36,6 +37,7 @@ class Audit:
         cases, patients: how many there are.
         manifest: path of the CSV.
         manifest_sha256: of the manifest that was audited.
+        digests: hash of the decoded pixels of each image, by case id and view; not part of ``audit.json``.
     """
 
     findings: tuple[Finding, ...]
@@ -46,6 +48,7 @@ class Audit:
     patients: int
     manifest: str
     manifest_sha256: str
+    digests: Digests = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def stopping(self) -> tuple[Finding, ...]:
@@ -72,7 +75,7 @@ class Audit:
 
     def to_json(self) -> dict[str, Any]:
         """The audit as JSON holds it."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "digests"}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
@@ -85,7 +88,12 @@ class Audit:
 
 
 def audit_cohort(
-    cohort: Cohort, *, splits: Splits | None = None, allow: Sequence[str] = (), track: Track = quiet
+    cohort: Cohort,
+    *,
+    splits: Splits | None = None,
+    allow: Sequence[str] = (),
+    more: Sequence[Check] = (),
+    track: Track = quiet,
 ) -> Audit:
     """Look at every image once and at every part.
 
@@ -93,6 +101,7 @@ def audit_cohort(
         cohort: from ``load_manifest``.
         splits: the parts, if there are any already. None: the manifest's own column ``split``.
         allow: codes of findings to accept.
+        more: checks beside the usual ones.
         track: shows progress.
 
     Returns:
@@ -105,7 +114,7 @@ def audit_cohort(
         if code not in SEVERITY:
             raise UsageError(f"the audit knows no code '{code}'", where="allow", fix=closest(code, SEVERITY))
     evidence = gather(cohort, splits, track)
-    found = [finding for check in CHECKS for finding in check(evidence)]
+    found = [finding for check in (*CHECKS, *more) for finding in check(evidence)]
     found = [
         replace(finding, allowed=finding.severity == "stop" and finding.code in allow) for finding in found
     ]
@@ -118,6 +127,10 @@ def audit_cohort(
         patients=len({case.patient_id for case in cohort.cases}),
         manifest=str(cohort.manifest),
         manifest_sha256=cohort.manifest_sha256,
+        digests={
+            (cohort.cases[index].case_id, view): look.digest
+            for (index, view), look in evidence.looks.seen.items()
+        },
     )
 
 

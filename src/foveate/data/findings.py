@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 
 from foveate.data.evidence import Evidence, Group
 from foveate.data.looks import Look
+from foveate.data.metadata import tells_by_kind
 from foveate.types import Case
 
 Severity = Literal["stop", "note"]
@@ -27,6 +28,12 @@ SEVERITY: dict[str, Severity] = {
     "constant-image": "note",
     "dark-image": "note",
     "mixed-colour": "note",
+    "metadata-tells-label": "note",
+    "names-tell-label": "note",
+    "sizes-tell-label": "note",
+    "training-patients": "stop",
+    "training-images": "stop",
+    "training-images-unknown": "note",
 }
 
 RARE = 10
@@ -222,7 +229,29 @@ def mixed_colour(evidence: Evidence) -> Iterator[Finding]:
             yield Finding("mixed-colour", "note", message)
 
 
-CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
+_TELLING = {
+    "metadata-tells-label": "the metadata alone tell the label: if they say how or where an image was made, "
+    "a model can learn that instead of the disease",
+    "names-tell-label": "the file names alone tell the label: see whether classes were collected apart",
+    "sizes-tell-label": "the sizes or kinds of files alone tell the label: a model can learn that instead of "
+    "the disease",
+}
+
+
+def told_without_looking(evidence: Evidence) -> Iterator[Finding]:
+    """Metadata, file names or sizes from which a class can be told; see ``foveate.data.metadata``."""
+    for code, found in tells_by_kind(evidence):
+        examples = (
+            f"{tell.label} with an AUROC of {value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
+            for tell in found
+            if (value := tell.auroc)
+        )
+        columns = ", ".join(found[0].columns)
+        yield Finding(code, SEVERITY[code], f"{_TELLING[code]} (most of all {columns}): {_some(examples)}")
+
+
+Check = Callable[[Evidence], Iterator[Finding]]
+CHECKS: tuple[Check, ...] = (
     patient_in_two_splits,
     duplicate_in_two_splits,
     conflicting_labels,
@@ -234,6 +263,7 @@ CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     flat_images,
     dark_images,
     mixed_colour,
+    told_without_looking,
 )
 
 

@@ -37,6 +37,7 @@ class Look:
         lowest, highest: values, in the image's unit.
         percentiles: the 1st and the 99th of the values.
         value_range: what the file's encoding can hold, or None.
+        spacing: millimetres along each axis, or None if the file does not say.
     """
 
     digest: str
@@ -47,6 +48,7 @@ class Look:
     highest: float
     percentiles: tuple[float, float]
     value_range: tuple[float, float] | None
+    spacing: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ def look_at(image: Image, slice_index: int | None = None) -> Look:
         highest=float(pixels.max()),
         percentiles=(float(low), float(high)),
         value_range=image.value_range,
+        spacing=image.geometry.spacing,
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foveate.data.audit import Audit, audit_cohort, read_audit
+from foveate.data.digests import read_digests, write_digests
 from foveate.data.splits import Splits, read_splits, split_cohort
 from foveate.files import write_json
 from foveate.run import Run
@@ -69,6 +70,7 @@ def audit(run: Run, track: Track = quiet) -> Audit:
         splits = split_cohort(cohort, config) if may_leak else None
         result = audit_cohort(cohort, splits=splits, allow=run.study.audit.allow, track=track)
         write_json(run.folder / "audit.json", result.to_json())
+        write_digests(run.folder / "digests.csv", result.digests)
     return result
 
 
@@ -87,11 +89,19 @@ def split(run: Run) -> Splits:
 
 def train(run: Run, console: Console | None = None) -> FitResult:
     """Train or go on training; writes ``checkpoints/``, ``training.csv`` and ``bundle/``."""
+    from foveate.bundle import save_fingerprints
     from foveate.train.fit import fit
 
     with run.station("train"):
         splits = read_splits(run.path("splits.json", made_by="split"))
-        return fit(run.study, run.cohort(), splits, run.folder, fold=run.study.split.fold, console=console)
+        fold = run.study.split.fold
+        result = fit(run.study, run.cohort(), splits, run.folder, fold=fold, console=console)
+        learned = {name for name, part in splits.folds[fold].items() if part in ("train", "val")}
+        digests = read_digests(run.folder / "digests.csv")
+        save_fingerprints(
+            result.bundle, [digest for (case_id, _), digest in digests.items() if case_id in learned]
+        )
+    return result
 
 
 def report(run: Run) -> Path:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foveate.bundle import Bundle
+from foveate.data.metadata import file_facts
 from foveate.errors import InputRefused
 from foveate.evidence.truths import CaseFiles, Mask
 from foveate.io import read_image
@@ -232,7 +233,8 @@ class _Facts:
                 return self._volumes[path]
         image = read_image(path)
         with self._lock:
-            self._found[path] = file_facts(path, image)
+            geometry = image.geometry
+            self._found[path] = file_facts(path, geometry.shape, image.channels, geometry.spacing)
             if path in self._shared:
                 self._volumes = {path: image}
         return image
@@ -240,23 +242,10 @@ class _Facts:
     def of(self, case: Case) -> dict[str, str]:
         """Facts of the files of a case, by view and name."""
         return {
-            f"{view} {name}": text
+            f"{view}: {name}": text
             for view, path in case.views.items()
             for name, text in self._found.get(path, {}).items()
         }
-
-
-def file_facts(path: Path, image: Image) -> dict[str, str]:
-    """What a file is like, apart from its content: size, channels, spacing, format."""
-    sizes = dict(zip(("width", "height", "depth"), map(str, reversed(image.geometry.shape)), strict=False))
-    spacing = image.geometry.spacing
-    steps = (
-        {}
-        if spacing is None
-        else {f"spacing {axis}": f"{step:.4g}" for axis, step in zip("xyz", reversed(spacing), strict=False)}
-    )
-    suffix = "".join(path.suffixes[-2:]).lower() if path.name.endswith(".gz") else path.suffix.lower()
-    return {**sizes, **steps, "channels": str(image.channels), "format": suffix}
 
 
 def _used_twice(cases: Sequence[Case]) -> set[Path]:
