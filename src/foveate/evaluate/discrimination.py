@@ -49,7 +49,7 @@ class Ranking:
     """Cases of one class in order of falling score, sorted once for all replicates.
 
     Attributes:
-        order: ``(M,)`` cases with known truth, the highest score first.
+        order: ``(M,)`` cases with known truth, the highest score first; of equals the positive ones first.
         positive: ``(M,)`` their truth.
         starts: where each group of equal scores begins.
     """
@@ -57,6 +57,7 @@ class Ranking:
     order: NDArray[np.intp]
     positive: Bools
     starts: NDArray[np.intp]
+    _runs: _Runs
 
     @classmethod
     def of(cls, scores: Floats, truth: Floats) -> Ranking:
@@ -67,18 +68,17 @@ class Ranking:
             truth: ``(N,)`` 1, 0, or NaN where unknown.
         """
         known = np.flatnonzero(~np.isnan(truth))
-        order = known[np.argsort(-scores[known], kind="stable")]
-        ranked = scores[order]
+        order = known[np.lexsort((truth[known] != 1, -scores[known]))]
+        ranked, positive = scores[order], truth[order] == 1
         new = np.concatenate([[True], ranked[1:] != ranked[:-1]])[: len(ranked)]
-        return cls(order, truth[order] == 1, np.flatnonzero(new))
+        return cls(order, positive, np.flatnonzero(new), _Runs.of(new, positive))
 
     def __call__(self, weights: Floats) -> tuple[Floats, Floats]:
         """AUROC and AP, each ``(B,)``, for ``(B, N)`` case weights; NaN where undefined."""
         if len(self.order) == 0:
             undefined = np.full(len(weights), np.nan)
             return undefined, undefined
-        ranked = weights[:, self.order]
-        positive, negative = self._grouped(ranked * self.positive), self._grouped(ranked * ~self.positive)
+        positive, negative = self._runs.sums(weights[:, self.order])
         above, below = np.cumsum(positive, axis=1), np.cumsum(negative, axis=1)
         pairs = above[:, -1] * below[:, -1]
         auroc = ratio(((above - positive / 2) * negative).sum(axis=1), pairs)
@@ -86,12 +86,42 @@ class Ranking:
         ap = ratio((positive * precision).sum(axis=1), above[:, -1])
         return auroc, np.where(pairs > 0, ap, np.nan)
 
-    def _grouped(self, weights: Floats) -> Floats:
-        """Sums over groups of equal score, ``(B, groups)``."""
-        if len(self.starts) == len(self.order):
-            return weights
-        grouped: Floats = np.add.reduceat(weights, self.starts, axis=1)
-        return grouped
+
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """Ranked cases put together as far as AUROC and AP cannot tell: equals, and negatives with none between.
+
+    Attributes:
+        starts: ``(R,)`` where each run of cases of one kind begins.
+        positive: ``(P,)`` the runs of positives.
+        negative: ``(R - P,)`` the runs of negatives.
+        places: ``(R,)`` the step of the curves that each run belongs to, equals of both kinds to the same.
+    """
+
+    starts: NDArray[np.intp]
+    positive: NDArray[np.intp]
+    negative: NDArray[np.intp]
+    places: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, new: Bools, positive: Bools) -> _Runs:
+        """Find the runs; ``new`` and ``positive``, ``(M,)``, tell where scores change and who is positive."""
+        group = np.cumsum(new) - 1
+        mixed = np.bincount(group, weights=positive) > 0  # whether a group of equals holds a positive
+        apart = np.concatenate([[True], mixed[1:] | mixed[:-1]])[: len(mixed)]
+        turned = np.concatenate([[False], positive[1:] != positive[:-1]])[: len(positive)]
+        starts = np.flatnonzero((new & apart[group]) | turned)
+        kind = positive[starts]
+        places = np.cumsum(apart)[group[starts]] - 1
+        return cls(starts, np.flatnonzero(kind), np.flatnonzero(~kind), places)
+
+    def sums(self, ranked: Floats) -> tuple[Floats, Floats]:
+        """Weights of the positives and of the negatives of each step, ``(B, steps)``, from ``(B, M)``."""
+        runs = np.add.reduceat(ranked, self.starts, axis=1) if len(self.starts) < ranked.shape[1] else ranked
+        positive, negative = np.zeros((2, len(ranked), int(self.places[-1]) + 1))
+        positive[:, self.places[self.positive]] = runs[:, self.positive]
+        negative[:, self.places[self.negative]] = runs[:, self.negative]
+        return positive, negative
 
 
 class Discrimination:
