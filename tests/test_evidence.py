@@ -11,7 +11,8 @@ from PIL import Image as Picture
 
 from foveate.errors import InputRefused
 from foveate.evaluate.table import PredictionTable
-from foveate.evidence import Answer, _numbers, read_answers, usual_logits
+from foveate.evidence import Answer, read_answers, usual_logits
+from foveate.evidence.localizing import _numbers
 from foveate.evidence.truths import CaseFiles, Marked
 from foveate.heatmaps import Entry
 from foveate.localize import BoxRule

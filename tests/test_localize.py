@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foveate.errors import RunFailed, UsageError
-from foveate.localize import BoxRule, choose_threshold, localize_heatmap
+from foveate.evaluate.localization.cases import sweep_ious
+from foveate.localize import BoxRule, choose_threshold, localize_heatmap, sweep
 from foveate.regions import Region, box_iou
 from foveate.types import Box
 
@@ -122,7 +123,11 @@ def test_the_chosen_threshold_is_the_one_with_the_best_mean_iou() -> None:
         )
         for candidate in candidates
     ]
-    chosen = choose_threshold((values for values in maps), (truth for truth in truths), candidates)
+    ious = [
+        sweep_ious(sweep(values, candidates), truth)[0] for values, truth in zip(maps, truths, strict=True)
+    ]
+    np.testing.assert_allclose(np.mean(ious, axis=0), means, rtol=1e-12)
+    chosen = choose_threshold(np.array(ious), candidates)
     assert (
         chosen == candidates[int(np.argmax(means))] == 0.5
     )  # exp(-49 / 72) = 0.506 at the edge of the truth
@@ -130,13 +135,64 @@ def test_the_chosen_threshold_is_the_one_with_the_best_mean_iou() -> None:
 
 def test_empty_maps_count_as_zero_and_equals_go_to_the_first_candidate() -> None:
     truth = Region.from_boxes([Box((0, 0), (2, 2))], (5, 6))
-    assert choose_threshold([np.zeros((5, 6))], [truth], [0.4, 0.2]) == 0.4
-    organ = np.zeros((5, 6), dtype=bool)
-    organ[4, 0] = True
-    corner = Region.from_boxes([Box((4, 0), (5, 1))], (5, 6))
-    assert choose_threshold([MAP], [corner], [0.9, 0.2]) == 0.9  # a miss at both
-    assert choose_threshold([MAP], [corner], [0.9], organs=[organ]) == 0.9
-    with pytest.raises(UsageError, match="validation cases"):
-        choose_threshold([], [], [0.5])
-    with pytest.raises(UsageError, match="validation cases"):
-        choose_threshold([MAP], [truth], [])
+    assert sweep_ious(sweep(np.zeros((5, 6)), [0.4, 0.2]), truth) == ((0.0, 0.0), (0.0, 0.0))
+    assert choose_threshold(np.zeros((3, 2)), [0.4, 0.2]) == 0.4
+    for ious, candidates in ((np.zeros((0, 1)), [0.5]), (np.zeros((1, 0)), [])):
+        with pytest.raises(UsageError, match="validation cases"):
+            choose_threshold(ious, candidates)
+
+
+def test_the_sweep_tells_the_largest_box_and_the_best_of_all() -> None:
+    """Of MAP the largest part is at rows 1 and 2; the truth is the single pixel with the 4.0."""
+    truth = Region.from_boxes([Box((0, 5), (1, 6))], (5, 6))
+    largest, every = sweep_ious(sweep(MAP, [0.5, 0.9]), truth)
+    assert largest == (0.0, 1.0) and every == (1.0, 1.0)
+    organ = np.ones(MAP.shape, dtype=bool)
+    organ[0, 5] = False
+    assert sweep_ious(sweep(MAP, [0.5], organ=organ), truth) == ((0.0,), (0.0,))
+
+
+# Other rules
+
+
+def test_two_thresholds_are_cut_at_60_and_180_of_255_and_every_part_of_both_is_a_region() -> None:
+    values = np.array([[61.0, 0.0, 59.0, 0.0, 60.0, 181.0, 255.0, 179.0, 0.0, 200.0]])
+    found = localize_heatmap(values, BoxRule(kind="two_thresholds"))
+    assert _edges(found) == [
+        ((0, 4), (1, 8)),  # 60 and more: four pixels
+        ((0, 9), (1, 10)),
+        ((0, 0), (1, 1)),
+        ((0, 5), (1, 7)),  # 180 and more: two pixels; the 200 is known already
+    ]
+    assert found.mask.tolist() == [[True, False, False, False, True, True, True, True, False, True]]
+
+
+def test_the_hottest_twentieth_is_a_share_of_the_pixels_not_of_the_maximum() -> None:
+    values = np.arange(400, dtype=float).reshape(20, 20)  # the last row holds the 20 highest
+    assert _edges(localize_heatmap(values, BoxRule(kind="top"))) == [((19, 0), (20, 20))]
+    organ = np.zeros((20, 20), dtype=bool)
+    organ[:10, :10] = True  # 100 pixels: the 5 highest are at the end of row 9
+    assert _edges(localize_heatmap(values, BoxRule(kind="top"), organ=organ)) == [((9, 5), (10, 10))]
+    sparse = np.zeros((20, 20))
+    sparse[3, 3] = 1e-9  # pixels without evidence are never among the hottest
+    assert _edges(localize_heatmap(sparse, BoxRule(kind="top"))) == [((3, 3), (4, 4))]
+
+
+@pytest.mark.parametrize("shape", [(9, 11), (4, 6, 5)])
+def test_the_window_is_that_with_the_largest_mean(shape: tuple[int, ...]) -> None:
+    """Against a slow twin that tries every place."""
+    values = np.random.default_rng(3).random(shape)
+    window = (2,) * len(shape)
+    places = list(np.ndindex(*(side - 1 for side in shape)))
+    sums = [values[tuple(slice(at, at + 2) for at in place)].sum() for place in places]
+    best = places[int(np.argmax(sums))]
+    found = localize_heatmap(values, BoxRule(kind="patch", window=window), label="cyst")
+    assert _edges(found) == [(best, tuple(at + 2 for at in best))]
+    assert found.boxes[0].score == pytest.approx(max(sums) / values.sum())
+    assert found.mask.sum() == 2 ** len(shape)
+    assert localize_heatmap(values, BoxRule(kind="patch", window=(99,) * len(shape))).mask.all()
+
+
+def test_an_unknown_rule_is_refused() -> None:
+    with pytest.raises(UsageError, match="peak, two_thresholds, top, patch"):
+        BoxRule(kind="otsu")  # type: ignore[arg-type]

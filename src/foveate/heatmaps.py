@@ -67,6 +67,9 @@ class CaseMaps:
             ``(D, h, w)`` or ``(D, h, w, 3)``, with every slice.
         truth: ``(H, W)`` or ``(D, H, W)`` true mask, or None.
         boxes: true boxes, in original pixels.
+        grid: number of cells of the raw maps along each axis, before they were brought to original pixels;
+            empty in files of older versions.
+        field: where that grid lies, in original pixels; None in files of older versions.
     """
 
     values: NDArray[np.float32]
@@ -74,6 +77,8 @@ class CaseMaps:
     picture: NDArray[np.uint8]
     truth: NDArray[np.bool_] | None
     boxes: tuple[Box, ...] = ()
+    grid: tuple[int, ...] = ()
+    field: Box | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +124,9 @@ def write_case(
     picture: NDArray[np.uint8],
     truth: NDArray[np.bool_] | None,
     boxes: Sequence[Box] = (),
+    *,
+    grid: Sequence[int] = (),
+    field: Box | None = None,
 ) -> None:
     """Write the maps of one view of one case.
 
@@ -128,6 +136,7 @@ def write_case(
         picture: as in ``CaseMaps``.
         truth: of the maps' shape, or None.
         boxes: true boxes, in the pixels of the maps.
+        grid, field: as in ``CaseMaps``.
     """
     content: dict[str, Array] = {
         "values": np.stack([item.values for item in maps]).astype(np.float32),
@@ -139,6 +148,9 @@ def write_case(
     if boxes:
         content["boxes"] = np.array([(*box.start, *box.stop) for box in boxes], dtype=np.float64)
         content["box_labels"] = np.array([box.label for box in boxes])
+    if grid and field is not None:
+        content["grid"] = np.array(grid, dtype=np.int64)
+        content["field"] = np.array((*field.start, *field.stop), dtype=np.float64)
     with replacing(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, allow_pickle=False, **content)
 
@@ -148,14 +160,26 @@ def read_case(path: Path) -> CaseMaps:
     with np.load(path, allow_pickle=False) as content:
         truth = content["truth"].astype(bool) if "truth" in content else None
         targets = tuple(str(name) for name in content["targets"])
-        return CaseMaps(content["values"], targets, content["picture"], truth, tuple(_boxes(content)))
+        return CaseMaps(
+            content["values"],
+            targets,
+            content["picture"],
+            truth,
+            tuple(_boxes(content)),
+            tuple(content["grid"].tolist()) if "grid" in content else (),
+            _box(content["field"].tolist()) if "field" in content else None,
+        )
 
 
 def _boxes(content: Mapping[str, Array]) -> Iterable[Box]:
     if "boxes" in content:
         for corners, label in zip(content["boxes"].tolist(), content["box_labels"], strict=True):
-            axes = len(corners) // 2
-            yield Box(tuple(corners[:axes]), tuple(corners[axes:]), str(label))
+            yield _box(corners, str(label))
+
+
+def _box(corners: Sequence[float], label: str = "") -> Box:
+    axes = len(corners) // 2
+    return Box(tuple(corners[:axes]), tuple(corners[axes:]), label)
 
 
 def write_index(folder: Path, entries: Iterable[Entry]) -> None:

@@ -1,25 +1,34 @@
 """From a heat map to boxes and masks, by one stated rule.
 
-Negative evidence is dropped (ReLU), what lies outside the organ is dropped, the rest is cut at a share of its
-maximum, and the connected components of what remains (8-connectivity in 2-D, 26 in 3-D) are the regions
-found. A map without positive evidence finds nothing: it is never stretched until something shows.
+Negative evidence is dropped (ReLU), what lies outside the organ is dropped, and one of four rules is applied
+to the rest. Connected components join over corners (8-connectivity in 2-D, 26 in 3-D). A map without positive
+evidence finds nothing: it is never stretched until something shows.
 
-The rule follows Zhou et al. 2016 (CAM, threshold 0.2 of the maximum, largest component) and Selvaraju et al.
-2017 (Grad-CAM, 0.15), with the threshold chosen on validation cases instead of fixed.
+* ``peak``: cut at a share of the maximum, largest component (Zhou et al. 2016, CAM, 0.2; Selvaraju et al.
+  2017, Grad-CAM, 0.15), with the share chosen on validation cases instead of fixed.
+* ``two_thresholds``: the map scaled to [0, 255] is cut at 60 and, separately, at 180, and every component of
+  both is a region (Wang et al. 2017, ChestX-ray8).
+* ``top``: the hottest 5 % of the image or organ, largest component.
+* ``patch``: the window with the largest mean (Shi et al. 2020, AAAI, for the cell with most attention).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from foveate.errors import UsageError
-from foveate.regions import Mask, Region, as_box, box_iou, components, nearest, positive_evidence
+from foveate.regions import Mask, Region, as_box, components, extent, positive_evidence, shifted
+
+RuleKind = Literal["peak", "two_thresholds", "top", "patch"]
+Floats = NDArray[np.float64]
+LOW, HIGH = 60 / 255, 180 / 255  # of the rule ``two_thresholds``
+HOTTEST = 0.05  # share of the rule ``top``
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +36,19 @@ class BoxRule:
     """How a heat map becomes regions.
 
     Attributes:
-        threshold: share of the map's maximum, in (0, 1], from which a pixel counts as found.
+        threshold: share of the map's maximum, in (0, 1], from which a pixel counts as found (``peak``).
         keep: ``largest`` keeps the component with most pixels (of equals, the one with more evidence);
-            ``all`` keeps every component, the largest first.
+            ``all`` keeps every component, the largest first, as ``two_thresholds`` always does.
         min_pixels: smaller components are dropped.
+        kind: which of the rules.
+        window: size in pixels of the window of ``patch``; None takes a seventh of each side.
     """
 
     threshold: float = 0.5
     keep: Literal["largest", "all"] = "largest"
     min_pixels: int = 1
+    kind: RuleKind = "peak"
+    window: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
@@ -45,6 +58,8 @@ class BoxRule:
             )
         if self.keep not in ("largest", "all"):
             raise UsageError(f"unknown keep '{self.keep}'", fix="choose from: largest, all")
+        if self.kind not in (kinds := get_args(RuleKind)):
+            raise UsageError(f"unknown rule '{self.kind}'", fix=f"choose from: {', '.join(kinds)}")
 
 
 def localize_heatmap(
@@ -71,30 +86,28 @@ def localize_heatmap(
     peak = float(evidence.max(initial=0.0))
     if peak == 0:
         return Region(np.zeros(evidence.shape, dtype=bool), ())
-    # A subnormal peak times the threshold may round to 0; a pixel without evidence is never found.
-    parts, count = components((evidence >= rule.threshold * peak) & (evidence > 0))
-    return _keep(parts, _by_size(parts, count, evidence), evidence, rule, label)
+    if rule.kind == "patch":
+        return _window(evidence, rule, label)
+    if rule.kind == "two_thresholds":
+        return _both(*(_cut(evidence, share * peak, "all", rule.min_pixels, label) for share in (LOW, HIGH)))
+    level = rule.threshold * peak if rule.kind == "peak" else _hottest(evidence, organ)
+    return _cut(evidence, level, rule.keep, rule.min_pixels, label)
 
 
-def choose_threshold(
-    maps: Iterable[NDArray[np.floating[Any]]],
-    truths: Iterable[Region],
-    candidates: Sequence[float],
-    rule: BoxRule | None = None,
-    *,
-    organs: Iterable[Mask | None] | None = None,
-) -> float:
+def sweep(
+    values: NDArray[np.floating[Any]], thresholds: Sequence[float], *, organ: Mask | None = None
+) -> list[Region]:
+    """Every component at each share of the maximum, the largest first (rule ``peak``, keeping all)."""
+    return [localize_heatmap(values, BoxRule(share, keep="all"), organ=organ) for share in thresholds]
+
+
+def choose_threshold(ious: NDArray[np.floating[Any]], candidates: Sequence[float]) -> float:
     """Choose the threshold on validation cases: the one whose first box overlaps the truth best on average.
 
-    The measure is the mean, over all maps, of the IoU of the first box found with the true box nearest to it
-    (0 where nothing is found). Maps are taken one by one, so that a generator keeps memory small.
-
     Args:
-        maps: raw heat maps of the true class, of validation cases only.
-        truths: what is marked in each.
-        candidates: thresholds to try, as shares of the maximum.
-        rule: what else the rule says; its own threshold is ignored.
-        organs: organ mask of each map, or None.
+        ious: ``(N, T)`` for each of N maps of validation cases the IoU of the largest box, at each of T
+            candidates, with the true box nearest to it (0 where nothing is found).
+        candidates: T thresholds, as shares of the maximum.
 
     Returns:
         The best candidate; of equals, the first given.
@@ -102,52 +115,59 @@ def choose_threshold(
     Raises:
         UsageError: there is no map or no candidate.
     """
-    rules = [replace(rule or BoxRule(), threshold=candidate) for candidate in candidates]
-    rows = [
-        [_first_iou(localize_heatmap(values, each, organ=organ), truth) for each in rules]
-        for values, truth, organ in _aligned(maps, truths, organs)
-    ]
-    if not rows or not rules:
+    if np.size(ious) == 0 or not candidates:
         raise UsageError(
             "there is nothing to choose the threshold from",
             fix="give validation cases with a mask or boxes and a candidate, or state the threshold",
             code="no-validation-maps",
         )
-    return float(candidates[int(np.mean(rows, axis=0).argmax())])
+    return float(candidates[int(np.mean(ious, axis=0).argmax())])
 
 
-def _aligned(
-    maps: Iterable[NDArray[np.floating[Any]]], truths: Iterable[Region], organs: Iterable[Mask | None] | None
-) -> Iterable[tuple[NDArray[np.floating[Any]], Region, Mask | None]]:
-    if organs is None:
-        return ((values, truth, None) for values, truth in zip(maps, truths, strict=True))
-    return zip(maps, truths, organs, strict=True)
+def _hottest(evidence: Floats, organ: Mask | None) -> float:
+    """The value from which a pixel is among the hottest 5 % of the organ or image."""
+    seen = evidence.ravel() if organ is None else evidence[organ]
+    rank = max(1, round(HOTTEST * seen.size))
+    return float(np.partition(seen, -rank)[-rank])
 
 
-def _first_iou(found: Region, truth: Region) -> float:
-    return box_iou(found.boxes[0], nearest(found.boxes[0], truth.boxes)) if found.boxes else 0.0
-
-
-def _by_size(
-    parts: NDArray[np.int32], count: int, evidence: NDArray[np.float64]
-) -> list[tuple[int, int, float]]:
-    """``(label, pixels, evidence)`` of each component, the largest first, of equals the stronger."""
+def _cut(evidence: Floats, level: float, keep: str, min_pixels: int, label: str) -> Region:
+    """The components from a level on, the largest first, of equals the stronger."""
+    # A subnormal peak times the threshold may round to 0; a pixel without evidence is never found.
+    above = (evidence >= level) & (evidence > 0)
+    inner = extent(above)  # labelling the rest would find nothing
+    parts, count = components(above[inner])
     pixels = np.bincount(parts.ravel(), minlength=count + 1)
-    weight = np.bincount(parts.ravel(), weights=evidence.ravel(), minlength=count + 1)
-    found = [(part, int(pixels[part]), float(weight[part])) for part in range(1, count + 1)]
-    return sorted(found, key=lambda item: (-item[1], -item[2]))
-
-
-def _keep(
-    parts: NDArray[np.int32],
-    found: list[tuple[int, int, float]],
-    evidence: NDArray[np.float64],
-    rule: BoxRule,
-    label: str,
-) -> Region:
-    kept = [item for item in found if item[1] >= rule.min_pixels]
-    if rule.keep == "largest":
-        kept = kept[:1]
+    weight = np.bincount(parts.ravel(), weights=evidence[inner].ravel(), minlength=count + 1)
+    order = [int(part) for part in np.lexsort((-weight[1:], -pixels[1:])) + 1 if pixels[part] >= min_pixels]
+    kept = order[:1] if keep == "largest" else order
     places, total = ndimage.find_objects(parts), float(evidence.sum())
-    boxes = tuple(as_box(places[part - 1], label, weight / total) for part, _, weight in kept)
-    return Region(np.isin(parts, [part for part, _, _ in kept]), boxes)
+    offset = [side.start for side in inner]
+    boxes = tuple(shifted(as_box(places[p - 1], label, float(weight[p]) / total), offset) for p in kept)
+    chosen = np.zeros(count + 1, dtype=bool)
+    chosen[kept] = True
+    mask = np.zeros(evidence.shape, dtype=bool)
+    mask[inner] = chosen[parts]
+    return Region(mask, boxes)
+
+
+def _both(low: Region, high: Region) -> Region:
+    """The regions of two thresholds; what both name counts once."""
+    known = {(box.start, box.stop) for box in low.boxes}
+    return Region(low.mask, (*low.boxes, *(box for box in high.boxes if (box.start, box.stop) not in known)))
+
+
+def _window(evidence: Floats, rule: BoxRule, label: str) -> Region:
+    """The whole window with the largest mean; of equals the first in reading order."""
+    window = rule.window or tuple(max(1, round(side / 7)) for side in evidence.shape)
+    window = tuple(min(size, side) for size, side in zip(window, evidence.shape, strict=True))
+    sums = evidence
+    for axis, size in enumerate(window):
+        running = np.insert(np.cumsum(sums, axis=axis), 0, 0.0, axis=axis)
+        ahead = np.take(running, range(size, running.shape[axis]), axis=axis)
+        sums = ahead - np.take(running, range(running.shape[axis] - size), axis=axis)
+    start = np.unravel_index(sums.argmax(), sums.shape)
+    place = tuple(slice(int(at), int(at) + size) for at, size in zip(start, window, strict=True))
+    mask = np.zeros(evidence.shape, dtype=bool)
+    mask[place] = True
+    return Region(mask, (as_box(place, label, float(evidence[place].sum() / evidence.sum())),))

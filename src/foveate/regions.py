@@ -80,6 +80,19 @@ def as_box(place: tuple[slice, ...], label: str = "", score: float = float("nan"
     return Box(tuple(float(s.start) for s in place), tuple(float(s.stop) for s in place), label, score)
 
 
+def extent(mask: Mask) -> tuple[slice, ...]:
+    """The smallest section of an array that holds a mask; the mask is not empty."""
+    axes = range(mask.ndim)
+    lines = [np.flatnonzero(mask.any(axis=tuple(o for o in axes if o != axis))) for axis in axes]
+    return tuple(slice(int(line[0]), int(line[-1]) + 1) for line in lines)
+
+
+def shifted(box: Box, offset: Sequence[float]) -> Box:
+    """The same box, so many pixels further along each axis."""
+    start, stop = (tuple(float(at) for at in np.add(edge, offset)) for edge in (box.start, box.stop))
+    return Box(start, stop, box.label, box.score)
+
+
 def volume(box: Box) -> float:
     """Area or volume of a box in pixels; 0 if it is inside out."""
     return float(np.prod(np.maximum(np.subtract(box.stop, box.start), 0.0)))
@@ -102,6 +115,15 @@ def box_iou(first: Box, second: Box) -> float:
 def box_iobb(found: Box, true: Box) -> float:
     """Intersection over the found box: the share of it that lies inside the true one (Wang et al. 2017)."""
     return intersection(found, true) / volume(found) if volume(found) > 0 else 0.0
+
+
+def overlaps(found: Sequence[Box], true: Sequence[Box]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """``(N, M)`` IoU and IoBB of every found box with every true one; see ``box_iou`` and ``box_iobb``."""
+    low, high = (np.array([getattr(box, edge) for box in found])[:, None] for edge in ("start", "stop"))
+    start, stop = (np.array([getattr(box, edge) for box in true])[None] for edge in ("start", "stop"))
+    shared = np.maximum(np.minimum(high, stop) - np.maximum(low, start), 0.0).prod(axis=-1)
+    own, other = (high - low).prod(axis=-1), (stop - start).prod(axis=-1)
+    return shared / (own + other - shared), shared / own
 
 
 def nearest(found: Box, true: Sequence[Box]) -> Box:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -13,6 +13,8 @@ from monai.transforms.croppad.array import BorderPad, SpatialCrop
 from monai.transforms.spatial.array import Resize
 from numpy.typing import NDArray
 from torch import Tensor
+
+from foveate.types import Box
 
 How = Literal["linear", "area"]
 LINEAR = {2: "bilinear", 3: "trilinear"}  # torch's names by number of axes
@@ -77,6 +79,23 @@ def crop_to(organ: NDArray[np.bool_], margin: int) -> SpatialCrop:
 def cropped_shape(crop: SpatialCrop) -> tuple[int, ...]:
     """Spatial shape of what a crop leaves."""
     return tuple(each.stop - each.start for each in crop.slices)
+
+
+def seen_field(steps: Iterable[object], shape: Sequence[int]) -> Box:
+    """Where the model looked, in pixels of the original image; padding lies outside it.
+
+    Args:
+        steps: the geometric transforms in the order they ran: crop, padding, resize.
+        shape: of the original image.
+    """
+    start, stop = [0.0] * len(shape), [float(side) for side in shape]
+    for step in steps:
+        if isinstance(step, SpatialCrop):
+            start, stop = ([float(getattr(each, edge)) for each in step.slices] for edge in ("start", "stop"))
+        elif isinstance(step, BorderPad):
+            start = [at - before for at, before in zip(start, step.spatial_border[::2], strict=True)]
+            stop = [at + after for at, after in zip(stop, step.spatial_border[1::2], strict=True)]
+    return Box(tuple(start), tuple(stop))
 
 
 def border(shape: Sequence[int], size: Sequence[int]) -> BorderPad | None:

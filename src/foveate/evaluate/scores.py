@@ -14,7 +14,19 @@ from foveate.evaluate.localization import CaseScore
 from foveate.files import write_atomic
 
 _COLUMNS = tuple(item.name for item in fields(CaseScore))
-_TEXTS = ("case_id", "patient_id", "label", "method")
+_TEXTS = ("case_id", "patient_id", "label", "method", "answer")
+_LISTS = ("false_iou", "false_iobb", "largest_ious", "any_ious")
+_SINCE = (
+    "best_iou",
+    "best_iobb",
+    "dice",
+    "pixel_ap",
+    "centre_inside",
+    "half_inside",
+    "area",
+    "answer",
+    *_LISTS,
+)
 
 
 def write_scores(path: Path, rows: Sequence[CaseScore]) -> None:
@@ -22,12 +34,12 @@ def write_scores(path: Path, rows: Sequence[CaseScore]) -> None:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(_COLUMNS)
-    writer.writerows(astuple(row) for row in rows)
+    writer.writerows([_cell(value) for value in astuple(row)] for row in rows)
     write_atomic(path, stream.getvalue())
 
 
 def read_scores(path: Path) -> list[CaseScore]:
-    """Read ``localization.csv``; the same numbers as were written.
+    """Read ``localization.csv``; the same numbers as were written, and none where an older version wrote it.
 
     Raises:
         InputRefused: this is not such a file.
@@ -44,7 +56,22 @@ def read_scores(path: Path) -> list[CaseScore]:
         ) from error
 
 
+def _cell(value: object) -> object:
+    return ";".join(map(str, value)) if isinstance(value, tuple) else value
+
+
 def _row(row: dict[str, str]) -> CaseScore:
-    values: dict[str, Any] = {name: row[name] for name in _TEXTS}
-    values |= {name: float(row[name]) for name in _COLUMNS if name not in (*_TEXTS, "empty")}
-    return CaseScore(**values, empty={"True": True, "False": False}[row["empty"]])
+    values: dict[str, Any] = {}
+    for name in _COLUMNS:
+        if name in _SINCE and name not in row:
+            continue
+        text = row[name]
+        if name in _TEXTS:
+            values[name] = text
+        elif name in _LISTS:
+            values[name] = tuple(float(part) for part in text.split(";") if part)
+        elif name == "empty":
+            values[name] = {"True": True, "False": False}[text]
+        else:
+            values[name] = float(text)
+    return CaseScore(**values)

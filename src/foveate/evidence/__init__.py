@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, tee
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foveate.errors import InputRefused, UsageError
-from foveate.evaluate.intervals import Bootstrap
-from foveate.evaluate.localization import summarise_localization
-from foveate.evaluate.scores import write_scores
 from foveate.evaluate.table import PredictionTable, read_predictions
-from foveate.evidence.truths import CaseFiles, Truths
-from foveate.files import write_atomic, write_json
+from foveate.evidence.localizing import localize
+from foveate.evidence.truths import CaseFiles
 from foveate.heatmaps import (
     Entry,
     Share,
     display_picture,
     file_name,
-    read_index,
     volume_name,
     write_case,
     write_index,
     write_shares,
 )
 from foveate.io import write_nifti
-from foveate.localize import BoxRule, choose_threshold, localize_heatmap
 from foveate.run import Run
 from foveate.stations import cases_of, prepared_batches, raise_if_partial
-from foveate.types import Box, Case, Heatmap, Image, Track, quiet
+from foveate.types import Case, Heatmap, Image, Track, quiet
+
+__all__ = ["Answer", "explain", "localize", "read_answers", "usual_logits"]
 
 if TYPE_CHECKING:
     from foveate.evidence.explained import Explained
@@ -119,102 +114,6 @@ def explain(
     return len({entry.case_id for entry in entries})
 
 
-def localize(run: Run, part: str = "test", track: Track = quiet) -> dict[str, Any]:
-    """Turn heat maps into boxes and test them; writes ``boxes.csv``, ``localization.json`` and ``.csv``.
-
-    The threshold of each method, controls included, is chosen on the validation cases that have a truth;
-    where there are none, it is the rule's default, and the result says so.
-
-    Args:
-        run: with heat maps.
-        part: whose cases are scored.
-        track: shows progress.
-
-    Returns:
-        What ``localization.json`` holds.
-    """
-    with run.station("localize"):
-        folder = run.path("heatmaps/index.csv", made_by="explain").parent
-        entries = read_index(folder)
-        by_part = {name: [entry for entry in entries if entry.split == name] for name in ("val", part)}
-        truths = Truths(run, folder)
-        rules, chosen_on = _choose_rules(run, truths, by_part["val"])
-        scored = [
-            (entry.view, item.score(method, values, rules[method]))
-            for entry in track(by_part[part], "Localizing")
-            for item in truths.of(entry)
-            for method, values in item.maps(run.study.seed).items()
-        ]
-        rows = [row for _, row in scored]
-        settings = run.study.evaluate
-        result = summarise_localization(
-            rows,
-            split=part,
-            explainer=entries[0].explainer if entries else run.study.explain.method,
-            rule={"keep": "largest", "threshold": {name: rule.threshold for name, rule in rules.items()}},
-            bootstrap=Bootstrap(settings.bootstrap, settings.level, run.study.seed),
-            threshold_chosen_on=chosen_on,
-            views=[view for view, _ in scored],
-        )
-        if not rows:
-            result["reason"] = f"no explained case of '{part}' has a true mask or box for its true class"
-        write_json(run.folder / "localization.json", result)
-        write_scores(run.folder / "localization.csv", rows)
-        _write_boxes(run.folder / "boxes.csv", truths, entries, rules["heatmap"])
-    return result
-
-
-def _choose_rules(run: Run, truths: Truths, entries: Sequence[Entry]) -> tuple[dict[str, BoxRule], str]:
-    """A rule for the heat maps and for each control, each with the threshold that suits it best."""
-    methods = ("heatmap", "random", "centre")
-    marked = [entry for entry in entries if any(True for _ in truths.of(entry))]
-    if not marked:
-        rules = {method: BoxRule() for method in methods}
-        return rules, "nothing: no validation case is marked, default rule"
-    rules = {}
-    for method in methods:  # read anew for each method: the maps of a large cohort do not fit in memory
-        maps, outlines, organs = tee((item for entry in marked for item in truths.of(entry)), 3)
-        threshold = choose_threshold(
-            (item.maps(run.study.seed)[method] for item in maps),
-            (item.truth for item in outlines),
-            run.study.localize.thresholds,
-            organs=(item.organ for item in organs),
-        )
-        rules[method] = BoxRule(threshold)
-    return rules, "val"
-
-
-def _write_boxes(path: Path, truths: Truths, entries: Sequence[Entry], rule: BoxRule) -> None:
-    """Boxes of every explained class of every case, whether or not its truth is known.
-
-    Where there are volumes, the columns ``z`` and ``d`` are there as well, empty for planes.
-    """
-    rows: list[tuple[Entry, Box]] = []
-    for entry in entries:
-        stored, organ = truths.stored(entry)
-        for target, values in zip(stored.targets, stored.values, strict=True):
-            found = localize_heatmap(values, rule, organ=organ, label=target)
-            rows += [(entry, box) for box in found.boxes]
-    volumes = any(len(box.start) == 3 for _, box in rows)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    columns = ("x", "y", "z", "w", "h", "d") if volumes else ("x", "y", "w", "h")
-    writer.writerow(["case_id", "view", "target", *columns, "score"])
-    for entry, box in rows:
-        numbers = _numbers(box)
-        cells = [f"{numbers[name]:g}" if name in numbers else "" for name in columns]
-        writer.writerow([entry.case_id, entry.view, box.label, *cells, f"{box.score:g}"])
-    write_atomic(path, text.getvalue())
-
-
-def _numbers(box: Box) -> dict[str, float]:
-    """First corner and size of a box by the names of its columns; ``z`` and ``d`` only for volumes."""
-    axes = list(zip("xyz", "whd", reversed(box.start), reversed(box.stop), strict=False))
-    return {corner: start for corner, _, start, _ in axes} | {
-        size: stop - start for _, size, start, stop in axes
-    }
-
-
 def usual_logits(table: PredictionTable) -> NDArray[np.float64]:
     """``(K,)`` mean logits of the validation cases, or of all: what the model says without looking."""
     val = np.array([split == "val" for split in table.splits])
@@ -276,7 +175,15 @@ class _Store:
             name, shape = file_name(case.case_id, view), own[0].values.shape
             boxes = case.boxes if shape == first else ()
             truth = self._files.mask(case.mask, case, shape)
-            write_case(self._folder / name, own, self._picture(image, case, view), truth, boxes)
+            write_case(
+                self._folder / name,
+                own,
+                self._picture(image, case, view),
+                truth,
+                boxes,
+                grid=explained.grids[view],
+                field=explained.fields[view],
+            )
             if len(shape) == 3:
                 self._write_volumes(name, own, image)
             entries.append(

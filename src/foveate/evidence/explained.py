@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from foveate.explain.options import Baseline, Score
 from foveate.explain.shares import ShareOptions, map_shares, view_shares
 from foveate.heatmaps import Share
 from foveate.predict import PreparedCase, as_batch, bring_back, bundle_index
-from foveate.types import Heatmap
+from foveate.resample import seen_field
+from foveate.types import Box, Heatmap
 
 _OPTIONS = ShareOptions(batch_size=16)
 
@@ -29,11 +30,15 @@ class Explained:
         maps: one raw, signed heat map per view that the case has and target, in original pixels.
         gaps: for integrated gradients, by target, what the maps of all views miss of the score's rise.
         shares: of each view that the case has and target, if the model has several views.
+        grids: by view, cells along each axis of the raw maps.
+        fields: by view, where that grid lies in original pixels.
     """
 
     maps: tuple[Heatmap, ...]
     gaps: Mapping[str, float]
     shares: tuple[Share, ...]
+    grids: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    fields: Mapping[str, Box] = field(default_factory=dict)
 
 
 def explain_cases(
@@ -77,6 +82,11 @@ def explain_cases(
                 maps=tuple(bring_back(bundle, item, own, columns, explainer)),
                 gaps={} if gaps is None else {name: float(gaps[row, t]) for name, t in columns.items()},
                 shares=() if shares is None else tuple(_rows(bundle, item, columns, shares[:, row])),
+                grids={view: tuple(values.shape[1:]) for view, values in own.items()},
+                fields={
+                    view: seen_field(prepared.trace.steps.transforms, prepared.trace.shape)
+                    for view, prepared in item.views.items()
+                },
             )
         )
     return found

@@ -7,24 +7,30 @@ case's first view, and belong to every view of that shape.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foveate.errors import InputRefused
-from foveate.evaluate.localization import CaseScore, control_maps, score_case
+from foveate.evaluate.localization import CaseScore, best_of, ceiling_maps, control_maps, score_case
+from foveate.evaluate.localization.controls import CELLS
 from foveate.heatmaps import CaseMaps, Entry, read_case
 from foveate.io import read_image, read_mask
-from foveate.localize import BoxRule, localize_heatmap
-from foveate.regions import Region
+from foveate.localize import BoxRule, localize_heatmap, sweep
+from foveate.regions import Region, extent, shifted
 from foveate.run import Run
 from foveate.stations import VOLUMES
-from foveate.types import Case
+from foveate.types import Box, Case
 
+if TYPE_CHECKING:
+    from foveate.evidence.averages import Averages
+
+COARSE = 56  # cells along the longest side; finer maps are those of pixels
 Mask = NDArray[np.bool_]
 
 
@@ -38,6 +44,11 @@ class Marked:
         values: its heat map, in original pixels.
         truth: what is marked for it.
         organ: mask of the organ that the study crops to, or None.
+        predicted: heat map of the class that was predicted, right or wrong; None where it was not drawn, or
+            where several classes can be predicted at once.
+        picture: the displayed image, or None.
+        grid: cells of the raw map along each axis; empty where unknown.
+        field: where that grid lies, in original pixels; None where unknown.
     """
 
     entry: Entry
@@ -45,24 +56,100 @@ class Marked:
     values: NDArray[np.float32]
     truth: Region
     organ: Mask | None
+    predicted: NDArray[np.float32] | None = None
+    picture: NDArray[np.uint8] | None = None
+    grid: tuple[int, ...] = ()
+    field: Box | None = None
 
-    def maps(self, seed: int) -> dict[str, NDArray[np.float32]]:
-        """The heat map and the controls that it has to beat."""
-        controls = control_maps(self.values.shape, organ=self.organ, seed=seed, case_id=self.entry.case_id)
-        return {"heatmap": self.values, **controls}
+    def maps(self, seed: int, averages: Averages | None = None) -> dict[str, NDArray[np.float32]]:
+        """The heat map of the true class, that of the predicted one, and the controls that they have to beat.
 
-    def score(self, method: str, values: NDArray[np.float32], rule: BoxRule) -> CaseScore:
-        """Score the map of one method against the truth."""
+        The random map is as coarse as the heat map where that is a feature map's grid.
+        """
+        coarse = bool(self.grid) and max(self.grid) <= COARSE
+        controls = control_maps(
+            self.values.shape,
+            organ=self.organ,
+            seed=seed,
+            case_id=self.entry.case_id,
+            cells=max(self.grid) if coarse else CELLS,
+            picture=self.picture,
+            average=None if averages is None else averages.of(self.target, self.values.ndim),
+        )
+        said = {} if self.predicted is None else {"predicted": self.predicted}
+        return {"heatmap": self.values, **said, **controls}
+
+    def score(
+        self, method: str, values: NDArray[np.float32], rule: BoxRule, candidates: Sequence[float] = ()
+    ) -> CaseScore:
+        """Score the map of one method against the truth; the candidates are thresholds for the sweep."""
+        return self._score(values, rule, method, sweep(values, candidates, organ=self.organ))
+
+    def ceiling(self, rule: BoxRule, candidates: Sequence[float], like: CaseScore) -> CaseScore | None:
+        """The best that a map of this grid could score; None where the grid is unknown.
+
+        Args:
+            rule: its kind; of thresholds the best candidate for each measure counts.
+            candidates: thresholds to try.
+            like: score of the heat map, which gives what does not depend on the map.
+        """
+        if not self.grid or self.field is None:
+            return None
+        maps = ceiling_maps(self.truth.mask, self.grid, self.field, self.organ)
+        item, peaked = self, rule.kind == "peak"
+        if peaked or rule.kind == "two_thresholds":  # far from the truth these maps are zero
+            inner = extent(np.any(maps, axis=0) | self.truth.mask)
+            item, maps = self._section(inner), [values[inner] for values in maps]
+        rules = [replace(rule, threshold=share) for share in candidates] if peaked else [rule]
+        return best_of([item._score(values, own) for values in maps for own in rules], like)
+
+    def _section(self, place: tuple[slice, ...]) -> Marked:
+        """The same, of a part of the image that holds the truth."""
+        back = [-side.start for side in place]
+        boxes = tuple(shifted(box, back) for box in self.truth.boxes)
+        truth = Region(self.truth.mask[place], boxes, self.truth.outlined)
+        organ = None if self.organ is None else self.organ[place]
+        return replace(self, truth=truth, organ=organ)
+
+    def _score(
+        self,
+        values: NDArray[np.floating[Any]],
+        rule: BoxRule,
+        method: str = "heatmap",
+        swept: Sequence[Region] = (),
+    ) -> CaseScore:
+        own = (
+            rule
+            if rule.kind != "patch"
+            else replace(rule, window=window(values.shape, self.grid, self.field))
+        )
         return score_case(
             values,
-            localize_heatmap(values, rule, organ=self.organ),
+            localize_heatmap(values, own, organ=self.organ),
             self.truth,
             organ=self.organ,
             case_id=self.entry.case_id,
             patient_id=self.entry.patient_id,
             label=self.target,
             method=method,
+            answer="right" if self.target in self.entry.predicted_class.split(";") else "wrong",
+            sweep=swept,
         )
+
+
+def window(shape: Sequence[int], grid: Sequence[int], field: Box | None) -> tuple[int, ...] | None:
+    """Size in pixels of one cell of a map's grid, at least a sixteenth of each side; None where unknown."""
+    if not grid or field is None:
+        return None
+    cells = np.subtract(field.stop, field.start) / np.array(grid)
+    return tuple(round(side) for side in np.maximum(np.maximum(cells, np.array(shape) / 16), 1))
+
+
+def fitted(rule: BoxRule, stored: CaseMaps) -> BoxRule:
+    """The rule for the maps of one case: a window has the size of their cells."""
+    if rule.kind != "patch":
+        return rule
+    return replace(rule, window=window(stored.values.shape[1:], stored.grid, stored.field))
 
 
 class Truths:
@@ -76,6 +163,7 @@ class Truths:
     def __init__(self, run: Run, folder: Path) -> None:
         cohort = run.cohort()
         self._cases = {case.case_id: case for case in cohort.cases}
+        self._one_class = cohort.task == "multiclass"
         self._settings = run.study.preprocess
         self._folder = folder
         self._files = CaseFiles()
@@ -84,14 +172,13 @@ class Truths:
         """Every true class of a view that was explained and is marked in it."""
         stored, organ = self.stored(entry)
         true = [name for name in entry.truth_class.split(";") if name]
-        for target, values in zip(stored.targets, stored.values, strict=True):
-            if target not in true:
-                continue
-            own = [box for box in stored.boxes if box.label in (target, "")]
-            if stored.truth is not None and len(true) == 1:  # a mask does not say of which finding it is
-                yield Marked(entry, target, values, Region.from_mask(stored.truth, target), organ)
-            elif own:
-                yield Marked(entry, target, values, Region.from_boxes(own, values.shape), organ)
+        by_target = dict(zip(stored.targets, stored.values, strict=True))
+        said = by_target.get(entry.predicted_class) if self._one_class else None
+        for target, values in by_target.items():
+            if target in true and (truth := _truth(stored, target, alone=len(true) == 1)) is not None:
+                yield Marked(
+                    entry, target, values, truth, organ, said, stored.picture, stored.grid, stored.field
+                )
 
     def stored(self, entry: Entry) -> tuple[CaseMaps, Mask | None]:
         """The stored maps of a view, and its organ mask if the study crops to the organ."""
@@ -100,12 +187,37 @@ class Truths:
         return stored, self._files.mask(organ, case, stored.values.shape[1:])
 
 
+def _truth(stored: CaseMaps, target: str, *, alone: bool) -> Region | None:
+    """What is marked for a class: a mask does not say of which of several findings it is."""
+    if stored.truth is not None and alone:
+        return Region.from_mask(stored.truth, target)
+    own = [box for box in stored.boxes if box.label in (target, "")]
+    return Region.from_boxes(own, stored.values.shape[1:]) if own else None
+
+
 class CaseFiles:
     """Reads images and masks, remembering the last ones: the slices of a volume come one after the other."""
 
     def __init__(self) -> None:
         self.image = lru_cache(VOLUMES)(read_image)
         self._mask = lru_cache(VOLUMES)(read_mask)
+
+    def marked(self, case: Case) -> Iterator[tuple[str, Mask]]:
+        """What is marked in a case by class, empty where a mask does not say of which finding it is.
+
+        Masks are those of the case's slice, if it is one; boxes lie in the pixels of its first view.
+        """
+        if case.mask is not None:
+            found = self._mask(case.mask)
+            own = found[case.slice_index] if found.ndim == 3 and case.slice_index is not None else found
+            if own.any():
+                yield case.label or "", own
+            return
+        shape = self.image(next(iter(case.views.values()))).pixels.shape[1:]
+        shape = shape[1:] if len(shape) == 3 and case.slice_index is not None else shape
+        for label in dict.fromkeys(box.label for box in case.boxes):
+            boxes = [box for box in case.boxes if box.label == label]
+            yield label or case.label or "", Region.from_boxes(boxes, shape).mask
 
     def mask(self, path: Path | None, case: Case, shape: tuple[int, ...]) -> Mask | None:
         """A mask in the pixels of one view of a case.

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from foveate.localize import RuleKind
 from foveate.settings import Settings
 
 Count = Annotated[int, Field(ge=1)]
@@ -41,9 +42,13 @@ class LocalizeConfig(Settings):
     """How heat maps become boxes.
 
     Attributes:
+        rule: ``peak`` cuts at a share of the maximum and keeps the largest component; ``two_thresholds``
+            keeps every component at 60 and at 180 of 255; ``top`` takes the hottest 5 %; ``patch`` the window
+            with the largest mean, one cell of the map's grid.
         thresholds: candidates, as shares of a map's maximum; the validation cases choose.
     """
 
+    rule: RuleKind = "peak"
     thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 

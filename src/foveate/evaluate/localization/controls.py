@@ -1,0 +1,91 @@
+"""The maps that any explanation has to beat, because none of them looks into the model."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, special
+
+from foveate.evaluate.localization.grids import Floats, spread, whole
+from foveate.regions import Mask
+
+CELLS = 14  # of a ResNet's last feature map at 448 pixels, or of DRN's at 112
+
+
+def control_maps(
+    shape: tuple[int, ...],
+    *,
+    organ: Mask | None = None,
+    seed: int = 0,
+    case_id: str = "",
+    cells: int = CELLS,
+    picture: NDArray[Any] | None = None,
+    average: NDArray[np.floating[Any]] | None = None,
+) -> dict[str, NDArray[np.float32]]:
+    """Draw the controls of one case.
+
+    ``random`` is a smooth random field with the coarseness of a class-activation map: white noise on a grid
+    with ``cells`` cells along the longest side, smoothed over one cell, brought to [0, 1] by its own
+    distribution function, and enlarged linearly. Its maximum is equally likely in every cell. ``centre`` is a
+    Gaussian in the middle of the organ's bounding box, or of the image, with a standard deviation of a
+    quarter of each side: it stands for the prior that lesions are photographed in the middle. ``edge`` is
+    the Sobel magnitude of the image (Adebayo et al. 2018 showed that maps can look convincing and be no more
+    than that). ``average`` is where lesions of the training cases lie: what one knows before looking. All are
+    0 outside the organ.
+
+    Args:
+        shape: ``(H, W)`` or ``(D, H, W)``.
+        organ: mask of the same shape.
+        seed: of the study.
+        case_id: with the seed, makes the draw of each case its own.
+        cells: cells along the longest side; what the model's last feature map has.
+        picture: the displayed image at any resolution, ``(h, w)``, ``(h, w, 3)``, ``(d, h, w)`` or
+            ``(d, h, w, 3)``; without it there is no ``edge``.
+        average: mean mask of training cases on a grid over the whole image; without it no ``average``.
+
+    Returns:
+        ``random``, ``centre``, and if they can be drawn ``edge`` and ``average``: float32 of the given shape,
+        not negative.
+    """
+    inside = np.ones(shape, dtype=bool) if organ is None else organ
+    draws = np.random.default_rng([seed, zlib.crc32(case_id.encode())])
+    maps = {"random": _random_field(shape, draws, cells), "centre": _centred(inside)}
+    if picture is not None:
+        maps["edge"] = _edges(picture, shape)
+    if average is not None:
+        maps["average"] = spread(average, shape, whole(shape))
+    return {name: np.where(inside, values, 0.0).astype(np.float32) for name, values in maps.items()}
+
+
+def _random_field(shape: tuple[int, ...], draws: np.random.Generator, cells: int) -> Floats:
+    grid = tuple(min(size, max(1, round(cells * size / max(shape)))) for size in shape)
+    field = ndimage.gaussian_filter(draws.standard_normal(grid), sigma=1.0, mode="wrap")
+    even = special.ndtr(field / (float(field.std()) or 1.0))
+    return _enlarged(even, shape)
+
+
+def _edges(picture: NDArray[Any], shape: tuple[int, ...]) -> Floats:
+    grey = picture.astype(np.float64)
+    grey = grey.mean(axis=-1) if grey.ndim > len(shape) else grey
+    return _enlarged(ndimage.generic_gradient_magnitude(grey, ndimage.sobel, mode="nearest"), shape)
+
+
+def _enlarged(values: Floats, shape: tuple[int, ...]) -> Floats:
+    zoom = [size / have for size, have in zip(shape, values.shape, strict=True)]
+    enlarged: Floats = ndimage.zoom(values, zoom, order=1, mode="nearest", grid_mode=True)
+    return enlarged
+
+
+def _centred(inside: Mask) -> Floats:
+    """Gaussian over the bounding box of a mask; the whole image where the mask is empty."""
+    place = ndimage.find_objects(inside.astype(np.int8))
+    box = place[0] if place else tuple(slice(0, size) for size in inside.shape)
+    exponent: Floats = np.zeros(inside.shape)
+    for axis, (side, size) in enumerate(zip(box, inside.shape, strict=True)):
+        length = side.stop - side.start
+        distance = (np.arange(size) - (side.start + (length - 1) / 2)) / (length / 4)
+        exponent = exponent + (distance**2 / 2).reshape([-1 if i == axis else 1 for i in range(inside.ndim)])
+    return np.asarray(np.exp(-exponent))

@@ -1,0 +1,257 @@
+"""Averages of the scores of all maps, with patient-clustered intervals: what ``localization.json`` holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from foveate.evaluate.intervals import Bootstrap, Floats, ratio
+from foveate.evaluate.localization.cases import IOBB_THRESHOLDS, IOU_THRESHOLDS, CaseScore
+from foveate.evaluate.localization.published import published_beside
+from foveate.evaluate.localization.strata import by_size
+
+BOX_IOUS = (0.3, 0.5, 0.7)
+"""The overlaps asked for by MaxBoxAccV2 (Choe et al. 2020); MaxBoxAcc asks for the middle one."""
+_MEANS = (
+    "pointing_game",
+    "iou",
+    "iobb",
+    "mask_iou",
+    "dice",
+    "pixel_ap",
+    "energy_inside",
+    "centre_inside",
+    "half_inside",
+)
+_OUTLINES = ("mask_iou", "dice", "pixel_ap")
+_BOXES_ONLY = "left out where the truth is known as boxes only"
+_NOT_CHOSEN = "no validation case is marked, so that no threshold could be chosen"
+_NOT_RECORDED = "not recorded for these maps"
+
+
+@dataclass(frozen=True, slots=True)
+class BoxThresholds:
+    """Thresholds of the box accuracies, chosen on validation cases.
+
+    Attributes:
+        largest: position among the candidates of the best one for MaxBoxAcc.
+        any: the same for each overlap of MaxBoxAccV2.
+    """
+
+    largest: int
+    any: tuple[int, ...]
+
+
+def choose_box_thresholds(largest: Floats, every: Floats) -> BoxThresholds:
+    """Choose the thresholds at which most validation cases are localized; of equals the first.
+
+    Args:
+        largest: ``(N, T)`` IoU of the largest box of N validation cases at T thresholds.
+        every: ``(N, T)`` best IoU of all boxes.
+    """
+    return BoxThresholds(
+        largest=int((largest >= BOX_IOUS[1]).mean(axis=0).argmax()),
+        any=tuple(int((every >= asked).mean(axis=0).argmax()) for asked in BOX_IOUS),
+    )
+
+
+def summarise_localization(
+    rows: Sequence[CaseScore],
+    *,
+    split: str,
+    explainer: str,
+    rule: Mapping[str, object],
+    bootstrap: Bootstrap | None = None,
+    threshold_chosen_on: str = "val",
+    views: Sequence[str] = (),
+    box_thresholds: Mapping[str, BoxThresholds] | None = None,
+    left_out: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Average the scores of all cases, over all and by class, size of the truth, answer and view.
+
+    Args:
+        rows: one per case, class, view and method.
+        split: the part they are of.
+        explainer: name in the ``EXPLAINERS`` table.
+        rule: how maps became boxes, in plain JSON values (the threshold of each method among them).
+        bootstrap: of the intervals; None takes 1,000 replicates at 95 %.
+        threshold_chosen_on: the part on which the thresholds of the rule were chosen.
+        views: the view that each row is of; where there are several, each is summarised as well.
+        box_thresholds: by method, thresholds of the box accuracies.
+        left_out: by method, why it could not be scored.
+
+    Returns:
+        Plain JSON. Every average is a ``Value`` whose ``n`` counts rows: cases, or pairs of case and finding,
+        or of case and view. The views of a case are of one patient, so their number makes no interval narrow.
+    """
+    drawn = bootstrap or Bootstrap()
+    labels = list(dict.fromkeys(row.label for row in rows))
+    named = list(dict.fromkeys(views))
+
+    def summary(chosen: Sequence[CaseScore]) -> dict[str, Any]:
+        return _summary(chosen, drawn, box_thresholds or {})
+
+    own_views = dict(zip(map(id, rows), views, strict=True)) if len(named) > 1 else {}
+    return {
+        "split": split,
+        "explainer": explainer,
+        "rule": dict(rule),
+        "threshold_chosen_on": threshold_chosen_on,
+        "iou_thresholds": list(IOU_THRESHOLDS),
+        "iobb_thresholds": list(IOBB_THRESHOLDS),
+        "box_ious": list(BOX_IOUS),
+        "bootstrap": {"n": drawn.n, "level": drawn.level, "unit": "patient", "seed": drawn.seed},
+        "left_out": dict(left_out or {}),
+        "published": published_beside(labels),
+        "overall": summary(rows),
+        "by_class": {label: summary([row for row in rows if row.label == label]) for label in labels},
+        "by_size": by_size(rows, summary),
+        "by_answer": _by_answer(rows, summary),
+        "by_view": {
+            view: summary([row for row in rows if own_views[id(row)] == view])
+            for view in (named if own_views else ())
+        },
+    }
+
+
+def _by_answer(
+    rows: Sequence[CaseScore], summary: Callable[[Sequence[CaseScore]], dict[str, Any]]
+) -> dict[str, Any]:
+    """Where the class was predicted, and where it was not; nothing where that is unknown."""
+    parts = {answer: [row for row in rows if row.answer == answer] for answer in ("right", "wrong")}
+    return {answer: summary(part) for answer, part in parts.items() if part}
+
+
+def _summary(
+    rows: Sequence[CaseScore], bootstrap: Bootstrap, thresholds: Mapping[str, BoxThresholds]
+) -> dict[str, Any]:
+    methods = list(dict.fromkeys(row.method for row in rows))
+    by_method = {method: [row for row in rows if row.method == method] for method in methods}
+    return {
+        "n": len({(row.case_id, row.label) for row in rows}),
+        "patients": len({row.patient_id for row in rows}),
+        "methods": {
+            method: _method(chosen, bootstrap, thresholds.get(method)) for method, chosen in by_method.items()
+        },
+    }
+
+
+def _method(
+    rows: Sequence[CaseScore], bootstrap: Bootstrap, thresholds: BoxThresholds | None
+) -> dict[str, Any]:
+    """Every measure of one method, over one set of rows."""
+    columns = {
+        name: np.array([getattr(row, name) for row in rows], dtype=np.float64)
+        for name in (*_MEANS, "chance", "best_iou", "best_iobb")
+    }
+    groups = {
+        "localization_accuracy": _reaching(columns.pop("best_iou"), columns["iou"], IOU_THRESHOLDS),
+        "iobb_accuracy": _reaching(columns.pop("best_iobb"), columns["iobb"], IOBB_THRESHOLDS),
+        "false_positives_iou": _counts([row.false_iou for row in rows], IOU_THRESHOLDS),
+        "false_positives_iobb": _counts([row.false_iobb for row in rows], IOBB_THRESHOLDS),
+    }
+    flat = columns | {f"{group} {at}": column for group, own in groups.items() for at, column in own.items()}
+    patients = [row.patient_id for row in rows]
+    values = _averages(flat, patients, bootstrap)
+    nested = {group: {at: values.pop(f"{group} {at}") for at in own} for group, own in groups.items()}
+    accuracies = _box_accuracies(rows, patients, bootstrap, thresholds)
+    return {**values, **accuracies, **nested, "empty_maps": sum(row.empty for row in rows)}
+
+
+def _reaching(best: Floats, first: Floats, thresholds: Sequence[float]) -> dict[str, Floats]:
+    """1 where a box reaches the threshold, by threshold; files of old have the first box only."""
+    reached = np.where(np.isnan(best), first, best)
+    return {str(at): (reached >= at).astype(np.float64) for at in thresholds}
+
+
+def _counts(counts: Sequence[tuple[float, ...]], thresholds: Sequence[float]) -> dict[str, Floats]:
+    """Counts by threshold, NaN where they were not recorded."""
+    table = np.array([own or (np.nan,) * len(thresholds) for own in counts])
+    return {str(at): table[:, t] for t, at in enumerate(thresholds)}
+
+
+def _averages(
+    columns: Mapping[str, Floats], patient_ids: Sequence[str], bootstrap: Bootstrap
+) -> dict[str, Any]:
+    """Mean of each column over its defined rows, with its interval."""
+    table = np.stack(list(columns.values()), axis=1)
+    defined = ~np.isnan(table)
+    sums, counts = np.where(defined, table, 0.0), defined.astype(np.float64)
+
+    def means(weights: Floats) -> dict[str, Floats]:
+        return {"means": ratio(weights @ sums, weights @ counts)}
+
+    point = means(np.ones((1, len(table))))["means"][0]
+    replicates = bootstrap.replicates(means, patient_ids).get("means")
+    patients = np.asarray(patient_ids, dtype=object)
+    return {
+        name: bootstrap.value(
+            float(point[m]),
+            None if replicates is None else replicates[:, m],
+            n=int(counts[:, m].sum()),
+            patients=len(set(patients[defined[:, m]])),
+            reason="" if defined[:, m].all() else _BOXES_ONLY if name in _OUTLINES else _NOT_RECORDED,
+        ).to_json()
+        for m, name in enumerate(columns)
+    }
+
+
+def _box_accuracies(
+    rows: Sequence[CaseScore],
+    patient_ids: Sequence[str],
+    bootstrap: Bootstrap,
+    thresholds: BoxThresholds | None,
+) -> dict[str, Any]:
+    """MaxBoxAcc and MaxBoxAccV2, at thresholds of the validation cases and at the best of these cases."""
+    recorded = all(row.largest_ious for row in rows)
+    names = ("max_box_acc", "max_box_acc_v2", "max_box_acc_at_best", "max_box_acc_v2_at_best")
+    reasons = dict.fromkeys(names, "" if recorded else _NOT_RECORDED)
+    if recorded and thresholds is None:
+        reasons |= dict.fromkeys(names[:2], _NOT_CHOSEN)
+    point, replicates = np.full((1, len(names)), np.nan), None
+    if recorded:
+        largest = np.array([row.largest_ious for row in rows]) >= BOX_IOUS[1]
+        every = np.array([row.any_ious for row in rows])[..., None] >= np.array(BOX_IOUS)
+
+        def accuracies(weights: Floats) -> dict[str, Floats]:
+            return {"accuracies": _accuracies(weights, largest, every, thresholds)}
+
+        point = accuracies(np.ones((1, len(rows))))["accuracies"]
+        replicates = bootstrap.replicates(accuracies, patient_ids).get("accuracies")
+    return {
+        name: bootstrap.value(
+            float(point[0, m]),
+            None if replicates is None else replicates[:, m],
+            n=len(rows),
+            patients=len(set(patient_ids)),
+            reason=reasons[name],
+        ).to_json()
+        for m, name in enumerate(names)
+    }
+
+
+def _accuracies(weights: Floats, largest: Any, every: Any, thresholds: BoxThresholds | None) -> Floats:
+    """The four box accuracies under case weights.
+
+    Args:
+        weights: ``(B, N)``.
+        largest: ``(N, T)`` whether the largest box overlaps enough at each threshold.
+        every: ``(N, T, 3)`` whether any box does, for each overlap asked for.
+        thresholds: positions among the T; None leaves the first two undefined.
+
+    Returns:
+        ``(B, 4)``.
+    """
+    total = weights.sum(axis=1)
+    first = ratio(weights @ largest, total[:, None])
+    second = ratio(np.tensordot(weights, every, axes=1), total[:, None, None])
+    best = (first.max(axis=1), second.max(axis=1).mean(axis=1))
+    if thresholds is None:
+        chosen = (np.full(len(weights), np.nan),) * 2
+    else:
+        at = second[:, list(thresholds.any), np.arange(len(thresholds.any))]
+        chosen = (first[:, thresholds.largest], at.mean(axis=1))
+    return np.stack([*chosen, *best], axis=1)
