@@ -30,9 +30,8 @@ _TOO_FEW = "too few validation patients for the share asked for"
 
 
 def abstention(
+    part: PredictionTable,
     table: PredictionTable,
-    split: str,
-    *,
     options: EvaluateOptions,
     bootstrap: Bootstrap,
     thresholds: Mapping[str, float] | None = None,
@@ -41,8 +40,9 @@ def abstention(
     """The block ``abstention`` of ``metrics.json``.
 
     Args:
-        table: predictions of the evaluated part and of the validation part.
-        split: the part to evaluate; cases without any known truth are left out.
+        part: the cases to evaluate, each with some known truth.
+        table: all predictions; it is fitted on those of the part ``val``, if it has any and they are not
+            the ones to evaluate.
         options: the coverage and the score of the sets, and the share of familiar cases.
         bootstrap: of the intervals.
         thresholds: of the findings (multi-label).
@@ -52,11 +52,9 @@ def abstention(
         Plain JSON: ``sets`` (rule, metrics, per class), ``novelty`` (threshold, metrics) and ``selective``
         (by ``confidence`` and by ``novelty``); what could not be made holds nothing but a ``reason``.
     """
-    part = table.part(split)
-    part = part.only(np.asarray(~np.isnan(part.truth).all(axis=1)))
-    validation = (
-        table.part("val") if split != "val" else table.only(np.zeros(len(table.case_ids), dtype=bool))
-    )
+    validation = table.part("val")
+    if "val" in part.splits:
+        validation = validation.only(np.zeros(len(validation.case_ids), dtype=bool))
     sureness, right = answers(part, part.decisions(thresholds), thresholds)
     told = _Told(part, bootstrap, track)
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -11,6 +11,8 @@ import numpy as np
 from foveate.evaluate.intervals import Bootstrap, Floats, Statistic
 from foveate.evaluate.table import PredictionTable
 from foveate.types import Track, quiet
+
+_WORK, _LEAST = 200_000_000, 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +63,12 @@ class Measured:
             reason=reason,
         )
         return value.to_json()
+
+
+def affordable(bootstrap: Bootstrap, table: PredictionTable) -> Bootstrap:
+    """The same bootstrap with fewer replicates for very large tables, as parts of a cohort are told with.
+
+    Up to 100,000 pairs of case and class it keeps 2,000; never fewer than 200.
+    """
+    pairs = max(1, table.probabilities.size)
+    return replace(bootstrap, n=min(bootstrap.n, max(_LEAST, _WORK // pairs)))

@@ -79,9 +79,7 @@ def by_patient(table: PredictionTable, how: How) -> tuple[PredictionTable, int]:
 
 
 def per_patient(
-    table: PredictionTable,
-    split: str,
-    *,
+    part: PredictionTable,
     options: EvaluateOptions,
     bootstrap: Bootstrap,
     thresholds: Mapping[str, float] | None = None,
@@ -90,8 +88,7 @@ def per_patient(
     """The block ``per_patient`` of ``metrics.json``.
 
     Args:
-        table: predictions, of any parts.
-        split: the part to evaluate; cases without any known truth are left out.
+        part: the cases to evaluate, each with some known truth.
         options: how the cases of a patient are put together.
         bootstrap: of the intervals.
         thresholds: of the findings (multi-label).
@@ -102,8 +99,6 @@ def per_patient(
         (``most_cases``), ``metrics`` and ``per_class``. Nothing but a ``reason`` where it would repeat the
         figures of cases or was not wanted.
     """
-    part = table.part(split)
-    part = part.only(np.asarray(~np.isnan(part.truth).all(axis=1)))
     if options.per_patient == "none":
         return {"reason": "not asked for"}
     if len(set(part.patient_ids)) == len(part.case_ids):

@@ -5,6 +5,8 @@ kept; the risk is the share of wrong answers among those kept (Geifman and El-Ya
 that are equally sure are kept or left out together: where a coverage cuts through them, the kept part
 counts as wrong as the whole of them.
 
+With more than 2,000 different values, neighbours are joined into 2,000 steps.
+
 * AURC, the area under the risk-coverage curve: mean over answers of the risk of all that are at least as
   sure (Geifman, Uziel and El-Yaniv 2019, ICLR, equation 6). Leaving out at random has the error rate as its
   expected risk at every coverage, so an order is worth something if its AURC is below the error rate.
@@ -21,6 +23,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from scipy.special import logit
 
 from foveate.evaluate.intervals import Floats, mean_of_defined, ratio
@@ -29,7 +32,9 @@ from foveate.evaluate.table import DEFAULT_THRESHOLD, PredictionTable
 Bools = NDArray[np.bool_]
 COVERAGES = (0.8, 0.9)  # at which accuracy is told
 GRID = np.linspace(0.02, 1.0, 50)  # of the curve, for drawing
+STEPS = 2000  # different values of sureness that are told apart
 _EDGE = 1e-12  # probabilities of 0 and 1 have a finite logit
+_ROUNDING = 1e-12
 
 
 class Selective:
@@ -48,14 +53,15 @@ class Selective:
 
     def __call__(self, weights: Floats) -> dict[str, Floats]:
         """``aurc``, ``error`` and ``accuracy_at_<per cent>``, each ``(B,)``, for ``(B, N)`` case weights."""
-        columns = [_figures(*order(weights)) for order in self._orders]
+        by_case = np.ascontiguousarray(weights.T)
+        columns = [_figures(*order(by_case)) for order in self._orders]
         return {
             name: mean_of_defined(np.stack([found[name] for found in columns], axis=1)) for name in FIGURES
         }
 
     def curve(self) -> list[float | None]:
         """Risk at each coverage of ``GRID``, for drawing; None where it is undefined."""
-        sums = [order(np.ones((1, self.cases))) for order in self._orders]
+        sums = [order(np.ones((self.cases, 1))) for order in self._orders]
         risks = np.array([[_risk_at(*column, at)[0] for column in sums] for at in GRID])
         return [None if np.isnan(risk) else float(risk) for risk in mean_of_defined(risks)]
 
@@ -95,43 +101,44 @@ class _Order:
 
     def __init__(self, sureness: Floats, right: Floats) -> None:
         known = np.flatnonzero(~np.isnan(right) & ~np.isnan(sureness))
-        self._order = known[np.argsort(-sureness[known], kind="stable")]
-        ranked = sureness[self._order]
-        self._starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]])[: len(ranked)])
-        self._wrong = right[self._order] == 0
+        _, step = np.unique(-sureness[known], return_inverse=True)
+        if step.max(initial=0) >= STEPS:
+            step = step * STEPS // (int(step.max()) + 1)
+        self.steps = int(step.max(initial=0)) + 1
+        wrong = right[known] == 0
+        place = (step + self.steps * wrong, known)  # right answers of each step, then wrong ones
+        self._sums = csr_array((np.ones(len(known)), place), shape=(2 * self.steps, len(right)))
 
     def __call__(self, weights: Floats) -> tuple[Floats, Floats]:
-        """Weight of all answers, and of the wrong ones, that are at least as sure: ``(B, distinct)`` each."""
-        if len(self._order) == 0:
-            nothing = np.zeros((len(weights), 1))
-            return nothing, nothing
-        ranked = weights[:, self._order]
-        return self._summed(ranked), self._summed(ranked * self._wrong)
+        """Weight of all answers, and of the wrong ones, that are at least as sure.
 
-    def _summed(self, ranked: Floats) -> Floats:
-        if len(self._starts) < len(self._order):
-            ranked = np.add.reduceat(ranked, self._starts, axis=1)
-        summed: Floats = np.cumsum(ranked, axis=1)
-        return summed
+        Args:
+            weights: ``(N, B)``.
+
+        Returns:
+            Two arrays ``(steps, B)``.
+        """
+        right, wrong = np.split(self._sums @ weights, 2)
+        return np.cumsum(right + wrong, axis=0), np.cumsum(wrong, axis=0)
 
 
 def _figures(kept: Floats, wrong: Floats) -> dict[str, Floats]:
-    """Each of ``FIGURES`` ``(B,)`` of one question, from the sums ``(B, distinct)`` of ``_Order``."""
+    """Each of ``FIGURES`` ``(B,)`` of one question, from the sums ``(steps, B)`` of ``_Order``."""
     risks = np.divide(wrong, kept, out=np.zeros_like(kept), where=kept > 0)
-    steps = np.diff(kept, axis=1, prepend=0)
+    steps = np.diff(kept, axis=0, prepend=0)
     return {
-        "aurc": ratio((steps * risks).sum(axis=1), kept[:, -1]),
-        "error": ratio(wrong[:, -1], kept[:, -1]),
+        "aurc": ratio((steps * risks).sum(axis=0), kept[-1]),
+        "error": ratio(wrong[-1], kept[-1]),
         **{accuracy_name(coverage): 1 - _risk_at(kept, wrong, coverage) for coverage in COVERAGES},
     }
 
 
 def _risk_at(kept: Floats, wrong: Floats, coverage: float) -> Floats:
     """Share of wrong answers ``(B,)`` among the surest share of them; NaN where there is no answer."""
-    wanted = coverage * kept[:, -1]
-    place = np.minimum((kept < wanted[:, None] * (1 - 1e-12)).sum(axis=1), kept.shape[1] - 1)[:, None]
+    wanted = coverage * kept[-1]
+    place = np.minimum((kept < wanted * (1 - _ROUNDING)).sum(axis=0), len(kept) - 1)[None]
     (kept_to, wrong_to), (kept_from, wrong_from) = (
-        [np.take_along_axis(sums, at, axis=1)[:, 0] * (at >= 0)[:, 0] for sums in (kept, wrong)]
+        [np.take_along_axis(sums, at, axis=0)[0] * (at[0] >= 0) for sums in (kept, wrong)]
         for at in (place, place - 1)
     )
     within = np.nan_to_num(ratio(wanted - kept_from, kept_to - kept_from))

@@ -2,9 +2,9 @@
 
 * A group is told with its figures from a minimum number of patients on; a smaller one is only counted.
 * The gap of a figure is that of the group with the largest less that of the group with the smallest, among
-  the groups that are told, averaged over the classes that are defined in all of them: averages over
-  different classes do not compare. Its interval is that of the difference between these two groups, in
-  replicates of patients over all groups together, and may reach 0.
+  the groups that are told, averaged over the classes that each of them has at least 5 patients with and 5
+  without: averages over different classes do not compare. Its interval is that of the difference between
+  these two groups, in replicates of patients over all groups together, and may reach 0.
 * The largest of several differences is large by chance alone. ``p`` is therefore the share of replicates in
   which groups that do not differ show as large a gap: each group's deviation from its own value, largest
   less smallest (bootstrap of a centred statistic: Davison and Hinkley 1997, section 4.4). ``p_holm`` holds
@@ -15,7 +15,7 @@ Groups differ in more than the column that names them; a gap is a question, not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,13 +24,15 @@ from foveate.evaluate.discrimination import Bools, Discrimination
 from foveate.evaluate.grouping import Grouping, group, telling_columns
 from foveate.evaluate.hypothesis import holm
 from foveate.evaluate.intervals import Bootstrap, Floats, mean_of_defined
-from foveate.evaluate.measured import Measured
+from foveate.evaluate.measured import Measured, affordable
 from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.table import PredictionTable
 from foveate.types import Task, Track, quiet
 
 VIEWS = "views given"  # the column that is made of the views that cases were classified from
 PER_CLASS = ("auroc", "recall")
+_SHARED = 5  # patients with and without a class that each group needs for the class to be in a gap
+_ENOUGH = f"{_SHARED} patients with it and {_SHARED} without in every group"
 _ROUNDING = 1e-12
 
 
@@ -41,9 +43,7 @@ def main_figures(task: Task) -> dict[str, str]:
 
 
 def subgroups(
-    table: PredictionTable,
-    split: str,
-    *,
+    part: PredictionTable,
     options: EvaluateOptions,
     bootstrap: Bootstrap,
     thresholds: Mapping[str, float] | None = None,
@@ -52,20 +52,18 @@ def subgroups(
     """The block ``subgroups`` of ``metrics.json``.
 
     Args:
-        table: predictions, of any parts.
-        split: the part to evaluate; cases without any known truth are left out.
+        part: the cases to evaluate, each with some known truth.
         options: the metadata, which of its columns count, and the patients that a group needs.
         bootstrap: of the intervals.
         thresholds: of the findings (multi-label).
         track: shows progress.
 
     Returns:
-        Plain JSON by column: ``kind`` of its groups or ``reason`` of refusal, ``groups`` with their figures,
-        and ``gaps`` by figure with ``largest`` and ``smallest`` group, ``p`` and ``p_holm``. Empty where the
-        manifest has no telling column and all cases have the same views.
+        Plain JSON by column: ``kind`` of its groups or ``reason`` of refusal, ``replicates`` (fewer than
+        asked for where the table is very large), ``groups`` with their figures, and ``gaps`` by figure with
+        ``largest`` and ``smallest`` group, ``p`` and ``p_holm``. Empty where the manifest has no telling
+        column and all cases have the same views.
     """
-    part = table.part(split)
-    part = part.only(np.asarray(~np.isnan(part.truth).all(axis=1)))
     decided = part.decisions(thresholds)
     found = {
         name: _column(_Groups(part, decided, grouping, options.min_group), bootstrap, track)
@@ -105,6 +103,17 @@ class _Groups:
         needed = {*main_figures(self.table.task).values(), *PER_CLASS}
         return {name: np.stack([values[name] for values in found], axis=1) for name in needed}
 
+    def shared_classes(self) -> Bools:
+        """The classes ``(K,)`` that every group that is told has enough patients with and without."""
+        least = np.full(len(self.table.classes), np.iinfo(int).max)
+        for name in self.parts:
+            own = self.tables[name]
+            patients = np.asarray(own.patient_ids, dtype=object)
+            for value in (0, 1):
+                counts = [len(set(patients[own.truth[:, k] == value])) for k in range(len(own.classes))]
+                least = np.minimum(least, counts)
+        return np.asarray(least >= _SHARED)
+
 
 def _groupings(part: PredictionTable, options: EvaluateOptions) -> dict[str, Grouping]:
     """How each column that counts divides the cases."""
@@ -129,14 +138,21 @@ def _column(groups: _Groups, bootstrap: Bootstrap, track: Track) -> dict[str, An
     }
     gaps = {}
     if groups.parts:
+        bootstrap = affordable(bootstrap, groups.table)
         measured = Measured.of(groups, groups.table, bootstrap, track)
         for place, (name, (_, discrimination)) in enumerate(groups.parts.items()):
             told[name] |= figures_of(groups.tables[name], discrimination, measured, place)
         if len(groups.parts) > 1:
             for figure, metric in main_figures(groups.table.task).items():
-                gaps[figure] = _gap(list(groups.parts), metric, measured)
+                gaps[figure] = _gap(groups, metric, measured)
     grouping = groups.grouping
-    return {"kind": grouping.kind, "reason": grouping.reason or None, "groups": told, "gaps": gaps}
+    return {
+        "kind": grouping.kind,
+        "reason": grouping.reason or None,
+        "replicates": bootstrap.n,
+        "groups": told,
+        "gaps": gaps,
+    }
 
 
 def figures_of(
@@ -191,27 +207,29 @@ def _left_out(discrimination: Discrimination, metric: str, table: PredictionTabl
     return f"undefined and left out: {', '.join(gone)}" if gone else ""
 
 
-def _gap(names: Sequence[str], metric: str, measured: Measured) -> dict[str, Any]:
+def _gap(groups: _Groups, metric: str, measured: Measured) -> dict[str, Any]:
     """Largest less smallest group of one metric ``(G, K)``, and how easily chance alone gives as much."""
     values, replicates = measured.point[metric], measured.replicates.get(metric)
-    common = ~np.isnan(values).any(axis=0)
-    means = values[:, common].mean(axis=1) if common.any() else np.full(len(names), np.nan)
-    drawn = None if replicates is None or not common.any() else replicates[:, :, common].mean(axis=2)
+    names, shared = list(groups.parts), np.ones(values.shape[1], dtype=bool)
+    if values.shape[1] == len(groups.table.classes):
+        shared = groups.shared_classes()
+    if not shared.any():
+        value = measured.bootstrap.value(
+            np.nan, None, n=measured.n, patients=measured.patients, reason=f"no class has {_ENOUGH}"
+        )
+        return {**value.to_json(), "largest": None, "smallest": None, "p": None}
+    means = values[:, shared].mean(axis=1)
+    drawn = None if replicates is None else replicates[:, :, shared].mean(axis=2)
     high, low = int(means.argmax()), int(means.argmin())
     value = measured.bootstrap.value(
         float(means[high] - means[low]),
         None if drawn is None else drawn[:, high] - drawn[:, low],
         n=measured.n,
         patients=measured.patients,
-        reason=""
-        if common.all()
-        else "over the classes that are defined in every group"
-        if common.any()
-        else "no class is defined in every group",
+        reason="" if shared.all() else f"over the {shared.sum()} classes that have {_ENOUGH}",
     )
-    between = {"largest": names[high], "smallest": names[low]} if common.any() else {}
     p = None if drawn is None or value.low is None else _by_chance(means, drawn)
-    return {**value.to_json(), "largest": None, "smallest": None, **between, "p": p}
+    return {**value.to_json(), "largest": names[high], "smallest": names[low], "p": p}
 
 
 def _by_chance(means: Floats, drawn: Floats) -> float:

@@ -11,10 +11,13 @@ import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from foveate.errors import UsageError
+from foveate.evaluate.abstention import abstention
 from foveate.evaluate.calibration import Calibration
 from foveate.evaluate.discrimination import Bools, Discrimination
 from foveate.evaluate.intervals import Bootstrap, Floats, mean_of_defined
 from foveate.evaluate.options import EvaluateOptions
+from foveate.evaluate.patients import per_patient
+from foveate.evaluate.subgroups import subgroups
 from foveate.evaluate.table import DEFAULT_THRESHOLD, PredictionTable
 from foveate.types import Track, quiet
 
@@ -58,8 +61,9 @@ def evaluate_predictions(
 
     Returns:
         Plain JSON: metrics over all classes and per class, confusion, calibration and curves, and the
-        main metrics by which views the cases had (``by_views``). Undefined values are None with a
-        reason. Definitions stand in ``discrimination`` and ``calibration``.
+        main metrics by which views the cases had (``by_views``), in ``subgroups``, ``per_patient``, and
+        where the model may abstain (``abstention``). Undefined values are None with a reason. Definitions
+        stand in the modules of these names, ``discrimination`` and ``calibration``.
 
     Raises:
         UsageError: the part has no case, or a threshold is for no finding of this cohort.
@@ -67,7 +71,8 @@ def evaluate_predictions(
     _check(table, split, thresholds)
     part = table.part(split)
     known = part.only(np.asarray(~np.isnan(part.truth).all(axis=1)))
-    counted = _Counted.of(known, thresholds, Bootstrap(n_boot, level, seed), track)
+    chosen, bootstrap = options or EvaluateOptions(), Bootstrap(n_boot, level, seed)
+    counted = _Counted.of(known, thresholds, bootstrap, track)
     return {
         "task": known.task,
         "classes": list(known.classes),
@@ -82,6 +87,11 @@ def evaluate_predictions(
         "calibration": counted.calibrated(),
         "curves": {name: _curves(known, k) for k, name in enumerate(known.classes)},
         "by_views": _by_views(counted, track),
+        "subgroups": subgroups(known, chosen, bootstrap, thresholds, track),
+        "per_patient": per_patient(known, chosen, bootstrap, thresholds, track),
+        "abstention": abstention(
+            known, table.part("val" if split != "val" else "none"), chosen, bootstrap, thresholds, track
+        ),
     }
 
 
