@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
+from statsmodels.stats.multitest import multipletests
 
 from foveate.errors import InputRefused, UsageError
-from foveate.evaluate.comparison import check_same_cases, compare
+from foveate.evaluate.comparison import check_same_cases, compare, enough_replicates
+from foveate.evaluate.hypothesis import mcnemar
 from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.localization import CaseScore
 from foveate.evaluate.paired import FIGURES, Entry
@@ -216,9 +218,104 @@ def test_the_order_of_rows_does_not_matter_and_cases_without_truth_do_not_count(
 
 
 def test_scores_come_back_from_their_file_as_they_were(tmp_path: Path) -> None:
-    rows = [score("a,1", "p", 1 / 3), replace(score("b", "q", 0), mask_iou=float("inf"), empty=True)]
+    rows = [score("a,1", "p", 1 / 3), replace(score("b", "q", 0.0), mask_iou=float("inf"), empty=True)]
     write_scores(tmp_path / "localization.csv", rows)
-    assert read_scores(tmp_path / "localization.csv") == rows
+    assert repr(read_scores(tmp_path / "localization.csv")) == repr(rows)  # NaN is not equal to itself
     (tmp_path / "localization.csv").write_text("case_id,patient_id\na,p\n")
     with pytest.raises(InputRefused, match=r"localization\.csv: these scores cannot be read"):
         read_scores(tmp_path / "localization.csv")
+
+
+def test_a_pair_is_told_class_by_class_with_the_tests_of_each() -> None:
+    one, two = random_variants(5, resplit=False)["a"][0], random_variants(5, resplit=False)["b"][0]
+    pair = compare({"a": {0: one}, "b": {0: two}}, "a", Bootstrap(400))["pairs"][0]
+    assert (pair["first"], pair["second"], list(pair["per_class"])) == ("b", "a", list(CLASSES))
+    truth = one.table.truth[:, 1]
+    lead = roc_auc_score(truth, two.table.probabilities[:, 1]) - roc_auc_score(
+        truth, one.table.probabilities[:, 1]
+    )
+    found = pair["per_class"]["FNH"]
+    assert found["differences"]["auroc"]["value"] == pytest.approx(lead)
+    assert found["delong"]["difference"] == pytest.approx(lead)
+    assert found["delong"]["low"] < found["differences"]["auroc"]["value"] < found["delong"]["high"]
+    right = [entry.table.probabilities.argmax(1) == entry.table.truth.argmax(1) for entry in (two, one)]
+    expected = mcnemar(right[0], right[1], one.table.patient_ids)
+    assert {name: pair["decisions"][name] for name in ("only_first", "only_second", "n", "p")} == {
+        "only_first": expected.only_first, "only_second": expected.only_second, "n": 24, "p": expected.p,
+    }  # fmt: skip
+    # With two classes a decision is right for the one when it is for the other.
+    assert found["decisions"]["p"] == pair["decisions"]["p"]
+    several = compare(random_variants(5, resplit=False), "a", Bootstrap(100))["pairs"][0]
+    assert several["decisions"] is None and several["per_class"]["FNH"]["delong"] is None
+
+
+def test_p_values_are_corrected_within_their_families() -> None:
+    found = compare(random_variants(6, resplit=False), "a", Bootstrap(300), every_pair=True)
+    assert [(pair["first"], pair["second"]) for pair in found["pairs"]] == [
+        ("b", "a"),
+        ("c", "a"),
+        ("c", "b"),
+    ]
+    main = [pair["differences"]["auroc_macro"] for pair in found["pairs"]]
+    others = [
+        value
+        for pair in found["pairs"]
+        for name, value in pair["differences"].items()
+        if name != "auroc_macro"
+    ]
+    for family in (main, others):
+        p = [value["p"] for value in family]
+        assert [value["p_holm"] for value in family] == pytest.approx(multipletests(p, method="holm")[1])
+    assert found["tests"]["families"]["main figure"] == 3
+    assert found["tests"]["families"]["other figures"] == len(others)
+    assert found["differences"]["c"] == found["pairs"][1]["differences"]
+    many = compare(random_variants(6, resplit=False), "a", Bootstrap(300))  # paired with the reference only
+    assert [pair["first"] for pair in many["pairs"]] == ["b", "c"]
+    assert many["ranks"] == found["ranks"]  # of every pair in any case
+
+
+def scored(label: str, lead: float, patients: int = 60) -> dict[int, Entry]:
+    """A model whose scores follow the truth by so much."""
+    truth = [number % 2 for number in range(patients)]
+    noise = np.random.default_rng(sum(map(ord, label))).random(patients)
+    p = np.clip(0.1 + 0.5 * noise + lead * np.array(truth), 0.01, 0.99)
+    return {0: Entry(table(p.tolist(), truth, [f"p{number}" for number in range(patients)]))}
+
+
+def test_ranks_join_who_cannot_be_told_apart() -> None:
+    variants = {"weak": scored("x", 0.0), "good": scored("y", 0.35), "twin": scored("z", 0.34)}
+    found = compare(variants, "weak", Bootstrap(500), every_pair=True)
+    models = found["ranks"]["models"]
+    assert models["weak"]["value"] == 3 and models["good"]["value"] + models["twin"][
+        "value"
+    ] == pytest.approx(3)
+    (joined,) = found["ranks"]["indistinguishable"]
+    assert set(joined) == {"good", "twin"}
+    by_pair = {(test["first"], test["second"]): test["p_holm"] for test in found["ranks"]["pairs"]}
+    assert by_pair["good", "weak"] < 0.05 < by_pair["twin", "good"]
+    sentences = [pair["sentence"] for pair in found["pairs"]]
+    assert "good is better (p = 0.012" in sentences[0] and "not distinguishable" in sentences[2]
+
+
+def test_the_sentence_counts_cases() -> None:
+    # 101 patients; plain decides 90 right, ours 92: eight that only ours has right, six that only plain has.
+    truth, patients = [1] * 101, [f"p{number}" for number in range(101)]
+    plain = [0.9] * 84 + [0.1] * 8 + [0.9] * 6 + [0.1] * 3
+    ours = [0.8] * 92 + [0.2] * 9
+    variants = {
+        name: {0: Entry(table(values, truth, patients))}
+        for name, values in (("plain", plain), ("ours", ours))
+    }
+    (pair,) = compare(variants, "plain", Bootstrap(200))["pairs"]
+    assert pair["sentence"] == (
+        "ours decides 92 of 101 cases right, plain 90: 2 cases of 101 more (right in ours alone 8, in plain "
+        "alone 6); not distinguishable (p = 0.79). The macro AUROC is undefined."
+    )
+    assert compare(variants, "plain", Bootstrap(200))["ranks"]["indistinguishable"] == []
+
+
+def test_more_tests_need_more_replicates() -> None:
+    variants = random_variants(1, resplit=False)
+    assert enough_replicates(variants, 0.95) == 4 * 2 * 12 / 0.05  # two pairs, twelve figures
+    assert enough_replicates(variants, 0.95, every_pair=True) == pytest.approx(4 * 3 * 12 / 0.05, abs=1)
+    assert enough_replicates(variants, 0.9999) == 10_000

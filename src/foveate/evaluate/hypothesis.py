@@ -1,9 +1,12 @@
 """Tests of "these two do not differ", and what is left of their p-values when many are done at once.
 
-* McNemar (1947, Psychometrika 12:153): of the cases that one model decides right and the other wrong, half
-  should fall on either side. ``p`` is the exact binomial one; ``p_mid`` counts the observed split half, which
-  is less conservative (Fagerland, Lydersen and Laake 2013, BMC Med. Res. Methodol. 13:91). Both take cases to
-  be independent.
+* McNemar (1947, Psychometrika 12:153): if two models are as good, of the cases that only one of them decides
+  right half should be either's. ``p`` is exact; ``p_mid`` counts the observed split half, which is less
+  conservative (Fagerland, Lydersen and Laake 2013, BMC Med. Res. Methodol. 13:91). Where patients have
+  several cases, the two models change places for a patient with all of its cases, not case by case: the
+  exact randomization test of ``sum_k d_k`` with ``d_k`` the difference in right cases of patient k and every
+  sign equally likely (Fisher 1935, The Design of Experiments, section 21). With one case a patient this is
+  McNemar's exact test.
 * Bootstrap: the level at which the percentile interval of a difference would just reach 0 (Efron and
   Tibshirani 1993, section 15.4; with one added above and below, as in Davison and Hinkley 1997, section 4.4).
   It holds for any figure and any patients, and agrees with the interval beside it. It cannot be smaller than
@@ -15,12 +18,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
-from statsmodels.stats import contingency_tables, multitest
+from statsmodels.stats import multitest
 
 from foveate.evaluate.intervals import MAX_UNDEFINED, Floats
 
@@ -47,19 +51,34 @@ class McNemar:
     p_mid: float
 
 
-def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
+def mcnemar(
+    first: NDArray[np.bool_], second: NDArray[np.bool_], patient_ids: Sequence[str] | None = None
+) -> McNemar:
     """Compare two models by the cases that only one of them decides right.
 
     Args:
         first: ``(N,)`` whether the first model is right.
         second: ``(N,)`` the same of the second.
+        patient_ids: of each case; None takes every case as a patient of its own.
     """
     one, other = int((first & ~second).sum()), int((second & ~first).sum())
     both, neither = int((first & second).sum()), int((~first & ~second).sum())
-    p = float(contingency_tables.mcnemar([[both, one], [other, neither]], exact=True).pvalue)
-    fewer, all_ = min(one, other), one + other
-    p_mid = float(2 * binom.cdf(fewer, all_, 0.5) - binom.pmf(fewer, all_, 0.5))
-    return McNemar(len(first), both, one, other, neither, p, p_mid)
+    _, patient = np.unique(np.arange(len(first)) if patient_ids is None else patient_ids, return_inverse=True)
+    leads = np.bincount(patient, weights=first.astype(float) - second).round().astype(int)
+    sums, chance = _signed_sums(np.abs(leads[leads != 0]))
+    as_far = float(chance[np.abs(sums) == abs(one - other)].sum())
+    further = float(chance[np.abs(sums) > abs(one - other)].sum())
+    return McNemar(len(first), both, one, other, neither, min(1.0, further + as_far), further + as_far / 2)
+
+
+def _signed_sums(sizes: NDArray[np.int_]) -> tuple[NDArray[np.int_], Floats]:
+    """Every value that the sum of these numbers can take with signs tossed, and its probability."""
+    chance: Floats = np.ones(1)
+    for size, count in zip(*np.unique(sizes, return_counts=True), strict=True):
+        spaced = np.zeros(2 * size * count + 1)  # size * (2 * heads - count), from the lowest
+        spaced[:: 2 * size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        chance = np.convolve(chance, spaced)
+    return np.arange(len(chance)) - len(chance) // 2, chance
 
 
 def bootstrap_p(replicates: Floats) -> float:
@@ -83,8 +102,8 @@ def bootstrap_p(replicates: Floats) -> float:
 
 
 def replicates_needed(tests: int, level: float) -> int:
-    """Bootstrap replicates from which Holm over so many tests can still tell a difference at a level."""
-    return math.ceil(2 * tests / (1 - level))
+    """Bootstrap replicates whose smallest p-value, corrected for so many tests, is half of 1 - level."""
+    return math.ceil(4 * tests / (1 - level))
 
 
 def holm(p: Floats) -> Floats:

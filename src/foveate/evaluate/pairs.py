@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from foveate.evaluate.delong import delong_test
 from foveate.evaluate.hypothesis import bootstrap_p, holm, mcnemar
 from foveate.evaluate.intervals import Bootstrap, Floats
 from foveate.evaluate.paired import FIGURES, LOCALIZED, PER_CLASS, Entry, Samples, over_seeds
-
-_CLUSTERED = "some patients have several cases, and this test takes cases to be independent"
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ class Pair:
             "per_class": {
                 name: {
                     "differences": self.told.of_class(k),
-                    "delong": None,
+                    "delong": _delong(one, two, k, self.told.bootstrap.level) if single else None,
                     "decisions": _decisions(one, two, k) if single else None,
                 }
                 for k, name in enumerate(classes)
@@ -143,17 +142,19 @@ def _decisions(one: Entry, two: Entry, k: int | None) -> dict[str, Any]:
     """McNemar's test of the decisions about all classes together, or about one of them."""
     table = one.table
     known = np.ones(len(table.case_ids), dtype=bool) if k is None else ~np.isnan(table.truth[:, k])
-    first, second = (entry.right.all(axis=1) if k is None else entry.right[:, k] for entry in (one, two))
-    found = asdict(mcnemar(first[known], second[known]))
-    if not _independent(one, known):
-        return {**found, "p": None, "p_mid": None, "p_holm": None, "reason": _CLUSTERED}
-    return {**found, "p_holm": None, "reason": None}
+    first, second = (
+        np.asarray(entry.right.all(axis=1) if k is None else entry.right[:, k]) for entry in (one, two)
+    )
+    patients = [name for name, kept in zip(table.patient_ids, known, strict=True) if kept]
+    return {**asdict(mcnemar(first[known], second[known], patients)), "p_holm": None}
 
 
-def _independent(entry: Entry, keep: Any) -> bool:
-    """Whether no patient has two of the cases that are kept."""
-    kept = [name for name, known in zip(entry.table.patient_ids, keep, strict=True) if known]
-    return len(set(kept)) == len(kept)
+def _delong(one: Entry, two: Entry, k: int, level: float) -> dict[str, Any]:
+    """DeLong's test of the AUROC of one class, for patients with several cases as well."""
+    table = one.table
+    first, second = (entry.table.probabilities[:, k] for entry in (one, two))
+    found = delong_test(first, second, table.truth[:, k], table.patient_ids, level=level)
+    return {**{name: _number(value) for name, value in found._asdict().items()}, "p_holm": None}
 
 
 def _p_value(sample: Floats) -> float | None:

@@ -25,7 +25,7 @@ def sentence(pair: Json, figures: Mapping[str, Json], main: str, level: float) -
     paired = pair["differences"][main]
     name = "macro AUROC" if main == "auroc_macro" else main
     if paired["value"] is None:
-        return " ".join([*told, f"The {name} cannot be compared: {paired['reason']}."])
+        return " ".join([*told, f"The {name} is undefined."])
     one, two = (figures[label][main]["value"] for label in (first, second))
     interval = "" if paired["low"] is None else f" [{_signed(paired['low'])}, {_signed(paired['high'])}]"
     seeds = len(pair["seeds"])
@@ -50,29 +50,22 @@ def _decided(pair: Json, level: float) -> str:
     first, second = pair["first"], pair["second"]
     one, two = found["both"] + found["only_first"], found["both"] + found["only_second"]
     more, n = one - two, found["n"]
-    p, test = (
-        (found["p_holm"], "McNemar")
-        if found["p"] is not None
-        else (pair["differences"]["accuracy"]["p_holm"], "bootstrap over patients")
-    )
     count = f"{abs(more)} case{'' if abs(more) == 1 else 's'} of {n}"
     start = f"{first} decides {one} of {n} cases right, {second} {two}"
     if more == 0:
         return f"{start}: as many, {found['only_first']} of them only {first} and as many only {second}."
     side = "more" if more > 0 else "fewer"
     alone = f"right in {first} alone {found['only_first']}, in {second} alone {found['only_second']}"
-    return f"{start}: {count} {side} ({alone}); {_verdict(p, more, pair, level, test)}."
+    return f"{start}: {count} {side} ({alone}); {_verdict(found['p_holm'], more, pair, level)}."
 
 
-def _verdict(p: float | None, difference: float, pair: Json, level: float, test: str = "") -> str:
+def _verdict(p: float | None, difference: float, pair: Json, level: float) -> str:
     """Who is better, or that nobody can say."""
-    tested = f"{test}, " if test else ""
     if p is None:
         return "there is no test of it"
     if p >= 1 - level:
-        return f"not distinguishable ({tested}{shown_p(p)})"
-    better = pair["first"] if difference > 0 else pair["second"]
-    return f"{better} is better ({tested}{shown_p(p)})"
+        return f"not distinguishable ({shown_p(p)})"
+    return f"{pair['first'] if difference > 0 else pair['second']} is better ({shown_p(p)})"
 
 
 def _signed(value: float) -> str:

@@ -97,7 +97,7 @@ def _tests(count: int) -> str:
 
 def _ranks(result: Json) -> Table:
     ranks, rows = result["ranks"], []
-    for label, value in ranks["models"].items():
+    for label, value in sorted(ranks["models"].items(), key=lambda item: item[1]["value"] or 0.0):
         joined = {name for names in ranks["indistinguishable"] if label in names for name in names} - {label}
         rows.append((label, figure(value), ", ".join(sorted(joined)) or "nobody"))
     known = all(value["value"] is not None for value in ranks["models"].values())
@@ -111,18 +111,23 @@ def _ranks(result: Json) -> Table:
 
 
 def _decisions(result: Json) -> Table:
-    rows = []
-    for pair in result["pairs"]:
-        if found := pair["decisions"]:
-            p = (found["reason"],) if found["p"] is None else (shown_p(found["p"]),)
-            rest = ("", "") if found["p"] is None else (shown_p(found["p_mid"]), _holm(result, found))
-            counts = ("n", "both", "only_first", "only_second", "neither")
-            name = f"{pair['first']} − {pair['second']}"
-            rows.append((name, *(str(found[key]) for key in counts), *p, *rest))
+    counts = ("n", "both", "only_first", "only_second", "neither")
+    rows = [
+        (
+            f"{pair['first']} − {pair['second']}",
+            *(str(found[key]) for key in counts),
+            shown_p(found["p"]),
+            shown_p(found["p_mid"]),
+            _holm(result, found),
+        )
+        for pair in result["pairs"]
+        if (found := pair["decisions"])
+    ]
     return Table(
         "Decisions",
         "Which cases are decided right by whom. McNemar's test looks at those that one decides right and the "
-        "other wrong: exact, as mid-p, and exact after Holm's correction over the pairs.",
+        "other wrong, with all cases of a patient together: exact, as mid-p, and exact after Holm's "
+        "correction over the pairs.",
         ("Pair", "Cases", "Both", "Only first", "Only second", "Neither", "McNemar", "mid-p", "Corrected"),
         tuple(rows),
     )
@@ -145,7 +150,7 @@ def _classes(result: Json) -> Table:
         "Single classes",
         "The same, each class against the rest; p corrected over this table "
         f"({_tests(families['single classes'])}). Beside it, where there is one seed, DeLong's test of the "
-        "AUROC and McNemar's of the decisions, each corrected on its own; they take cases to be independent.",
+        "AUROC and McNemar's of the decisions, each corrected on its own.",
         ("Class", *_OF_CLASSES.values(), "AUROC, DeLong", "Decisions, McNemar"),
         tuple(rows),
         folded=True,
@@ -153,10 +158,8 @@ def _classes(result: Json) -> Table:
 
 
 def _second(result: Json, test: Json | None) -> str:
-    """A second opinion; why there is none where that is known."""
-    if test is None:
-        return "–"
-    return _holm(result, test) or str(test["reason"])
+    """A second opinion; a dash where several seeds leave no single test."""
+    return "–" if test is None else _holm(result, test) or "undefined"
 
 
 def _withheld(result: Json, shown: Sequence[str]) -> Iterator[Table]:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 
 from foveate.evaluate.wording import shown_p
-from foveate.terminal import console, interval, new_table, number, say
+from foveate.terminal import console, new_table, number, say
 
 _MOST_SENTENCES = 10
 
@@ -16,12 +16,11 @@ _MOST_SENTENCES = 10
 def show_comparison(result: Mapping[str, Any]) -> None:
     """Print the main figures of every variant, how they differ from the reference, and that in words."""
     reference, main = result["reference"], result["tests"]["main"]
-    table = new_table("variant", "macro AUROC", "balanced acc.", "AUROC, paired", "interval", "corrected")
-    table.columns[0].no_wrap = True
+    table = new_table("variant", "macro AUROC", "balanced acc.", "AUROC, paired", "p, Holm")
     say(f"paired with: {reference}")
     for label, found in result["figures"].items():
         paired = result["differences"].get(label, {}).get(main)
-        beside = ("", "", "") if paired is None else (number(paired), interval(paired), _corrected(paired))
+        beside = ("", "") if paired is None else (number(paired), _corrected(paired))
         table.add_row(escape(label), _spread(found[main]), _spread(found["balanced_accuracy"]), *beside)
     console.print(table)
     for pair in result["pairs"][:_MOST_SENTENCES]:
@@ -31,7 +30,7 @@ def show_comparison(result: Mapping[str, Any]) -> None:
 
 
 def _corrected(value: Mapping[str, Any]) -> str:
-    return "" if value["p_holm"] is None else shown_p(value["p_holm"])
+    return "" if value["p_holm"] is None else shown_p(value["p_holm"]).removeprefix("p = ")
 
 
 def _spread(value: Mapping[str, Any]) -> str:
