@@ -1,0 +1,266 @@
+"""What scores of heat maps allow one to say: conditions that are passed, failed or not tested, and a verdict.
+
+The rules are these, and nothing else decides (``RULES`` prints them). Every condition is decided by an
+interval over patients, not by a mean: a method has to show what it claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from foveate.evaluate.intervals import Value
+
+State = Literal["passed", "failed", "not tested"]
+ALIKE = 0.5
+"""Rank correlation above which two pictures count as the same and below which as different: a pair of maps
+shares less than a quarter of the variance of its ranks there."""
+FEWEST = 5
+"""Patients below whom nothing is decided: an interval over fewer says little."""
+CONTROLS = {"random": "a random map", "centre": "a centred map", "edge": "an edge map"}
+FAITHFUL, LOCALIZING = "showing what the answer rests on", "localizing"
+RULES = {
+    "faithful": (
+        "With what the map points at taken away, the score falls faster than in the opposite order. This "
+        "gap is larger than that of the random, the centred and the edge map: the interval of the paired "
+        "difference lies above 0 for two of the three ways of taking pixels away (blur, mean, ROAD), and "
+        "below 0 for none."
+    ),
+    "randomisation": (
+        "With every layer drawn anew, the map is another picture: the interval of the rank correlation of "
+        f"the magnitudes lies below {ALIKE}."
+    ),
+    "permuted": "A model trained on permuted labels gives another picture, by the same rule.",
+    "noise": (
+        "With a little noise on the image the picture stays the same: the interval of the rank correlation "
+        f"lies above {ALIKE}, and above that with the map of another patient."
+    ),
+    "shift": (
+        "With the image moved a little, and the map moved back, the picture stays the same, by the same rule."
+    ),
+    "second": "A second training gives the same picture, by the same rule.",
+    "signs": (
+        "Without its strongest positive evidence the score falls, and by more than without the same share "
+        "of random places; without its strongest negative evidence it rises."
+    ),
+    "localizing": (
+        "The strongest evidence for the true class lies inside the marked region more often than that of "
+        "the random, the centred and the edge map: the interval of each paired difference lies above 0."
+    ),
+    "attention": (
+        "The map agrees with the model's own attention: the interval of their rank correlation lies above "
+        "that with the attention for another patient. Told, but no ground for a verdict."
+    ),
+    FAITHFUL: (
+        "Usable if faithful and randomisation are passed, and permuted, noise, shift and signs not failed."
+    ),
+    LOCALIZING: "Usable if localizing and randomisation are passed, and noise and shift not failed.",
+}
+_GROUNDS = {
+    FAITHFUL: (("faithful", "randomisation"), ("noise", "shift", "permuted", "signs")),
+    LOCALIZING: (("localizing", "randomisation"), ("noise", "shift")),
+}
+_FAULTS = {
+    "randomisation": "it stays the same when the model's layers are drawn anew",
+    "noise": "a little noise changes the picture",
+    "shift": "moving the image a little changes the picture",
+    "permuted": "a model trained on permuted labels draws the same picture",
+    "signs": "what it calls evidence for the class, or against it, is not",
+    "second": "another training draws another picture",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One thing that a method was asked to show.
+
+    Attributes:
+        state: ``passed``, ``failed``, or ``not tested``.
+        reason: what decided, in words; for ``not tested``, why.
+        not_beaten: controls that the method was not shown to be better than.
+    """
+
+    state: State
+    reason: str
+    not_beaten: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain text."""
+        return asdict(self) | {"not_beaten": list(self.not_beaten)}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a method may be used for.
+
+    Attributes:
+        usable_for: of ``FAITHFUL`` and ``LOCALIZING``.
+        sentence: the same in words, with what speaks against it.
+    """
+
+    usable_for: tuple[str, ...]
+    sentence: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain text."""
+        return {"usable_for": list(self.usable_for), "sentence": self.sentence}
+
+
+def not_tested(reason: str) -> Condition:
+    """A condition that nobody could decide, and why."""
+    return Condition("not tested", reason)
+
+
+def beats(differences: Mapping[str, Sequence[Value]], needed: int, what: str) -> Condition:
+    """Whether a method is better than each control.
+
+    Args:
+        differences: for each control, paired differences (method less control, above 0 is better), one for
+            each way of measuring.
+        needed: in how many of these the interval must lie above 0; in none may it lie below.
+        what: is measured, in words.
+    """
+    if reason := _undecidable(value for values in differences.values() for value in values):
+        return not_tested(reason)
+    lost = []
+    for control, values in differences.items():
+        better = sum(low > 0 for low, _ in _bounds(values))
+        worse = any(high < 0 for _, high in _bounds(values))
+        if better < needed or worse:
+            lost.append(control)
+    if lost:
+        return Condition("failed", f"{what}: not better than {_listed(lost)}", tuple(lost))
+    return Condition("passed", f"{what}: better than {_listed(list(differences))}")
+
+
+def same_picture(own: Value, beyond: Value) -> Condition:
+    """Whether two ways to the map of a case give the same picture.
+
+    Args:
+        own: mean rank correlation of the two maps of a case.
+        beyond: by how much it exceeds that with the map of another patient.
+    """
+    if reason := _undecidable([own, beyond]):
+        return not_tested(reason)
+    (low, _), (more, _) = _bounds([own, beyond])
+    told = f"rank correlation {_told(own)}"
+    if low <= ALIKE:
+        return Condition("failed", f"{told}, not above {ALIKE}")
+    if more <= 0:
+        return Condition("failed", f"{told}, no higher than with maps of other patients")
+    return Condition("passed", told)
+
+
+def other_picture(own: Value) -> Condition:
+    """Whether a model that knows nothing gives another picture.
+
+    Args:
+        own: mean rank correlation of the magnitudes of both maps of a case.
+    """
+    if reason := _undecidable([own]):
+        return not_tested(reason)
+    ((_, high),) = _bounds([own])
+    state: State = "passed" if high < ALIKE else "failed"
+    return Condition(
+        state, f"rank correlation {_told(own)}" + ("" if high < ALIKE else f", not below {ALIKE}")
+    )
+
+
+def agrees(beyond: Value) -> Condition:
+    """Whether two maps of a case are more alike than maps of different patients are.
+
+    Args:
+        beyond: by how much their rank correlation exceeds that with the map of another patient.
+    """
+    if reason := _undecidable([beyond]):
+        return not_tested(reason)
+    ((low, _),) = _bounds([beyond])
+    state: State = "passed" if low > 0 else "failed"
+    return Condition(state, f"rank correlation {_told(beyond)} above that with another patient")
+
+
+def signs_hold(beyond: Value, rise: Value) -> Condition:
+    """Whether positive and negative evidence are what they are called.
+
+    Args:
+        beyond: by how much the score falls without the positive evidence, more than without random places.
+        rise: of the score without the negative evidence; undefined where a method has none.
+    """
+    if reason := _undecidable([beyond]):
+        return not_tested(reason)
+    ((low, _),) = _bounds([beyond])
+    if low <= 0:
+        return Condition(
+            "failed", "without its positive evidence the score falls no more than without random places"
+        )
+    if reason := _undecidable([rise]):
+        return Condition("passed", f"positive evidence only ({reason} on negative evidence)")
+    ((low, _),) = _bounds([rise])
+    if low <= 0:
+        return Condition("failed", "without its negative evidence the score does not rise")
+    return Condition("passed", "the score falls without the positive evidence and rises without the negative")
+
+
+def judge(conditions: Mapping[str, Condition]) -> Verdict:
+    """The verdict on a method, by ``RULES``.
+
+    Args:
+        conditions: by name, as in ``RULES``; one that is absent was not tested.
+    """
+    usable = tuple(purpose for purpose in _GROUNDS if _may_be_used(conditions, purpose))
+    parts = [f"usable for {' and '.join(usable)}"] if usable else []
+    parts += [_refusal(conditions, purpose) for purpose in _GROUNDS if purpose not in usable]
+    parts += [fault for name, fault in _FAULTS.items() if _state(conditions, name) == "failed"]
+    return Verdict(usable, "; ".join(part for part in parts if part) + ".")
+
+
+def _may_be_used(conditions: Mapping[str, Condition], purpose: str) -> bool:
+    passed, unharmed = _GROUNDS[purpose]
+    return all(_state(conditions, name) == "passed" for name in passed) and all(
+        _state(conditions, name) != "failed" for name in unharmed
+    )
+
+
+def _refusal(conditions: Mapping[str, Condition], purpose: str) -> str:
+    """Why a method may not be used for a purpose."""
+    name = "faithful" if purpose == FAITHFUL else "localizing"
+    found = conditions.get(name)
+    if found is None or found.state == "not tested":
+        return f"{purpose} was not tested ({found.reason if found else 'no figures'})"
+    if found.state == "failed":
+        return f"not shown to be better than {_listed(found.not_beaten)} at {purpose}"
+    missing = [
+        f"{ground}: {conditions[ground].reason if ground in conditions else 'no figures'}"
+        for ground in _GROUNDS[purpose][0]
+        if _state(conditions, ground) == "not tested"
+    ]
+    return f"no verdict on {purpose} ({'; '.join(missing)})" if missing else f"not usable for {purpose}"
+
+
+def _state(conditions: Mapping[str, Condition], name: str) -> State:
+    found = conditions.get(name)
+    return "not tested" if found is None else found.state
+
+
+def _undecidable(values: Iterator[Value] | Sequence[Value]) -> str:
+    """Why one of these figures cannot decide anything; empty where all can."""
+    for value in values:
+        if value.value is None or value.low is None or value.high is None:
+            return value.reason or "no interval"
+        if value.patients < FEWEST:
+            return f"{value.patients} patients are too few, {FEWEST} are needed"
+    return ""
+
+
+def _bounds(values: Sequence[Value]) -> list[tuple[float, float]]:
+    return [(value.low, value.high) for value in values if value.low is not None and value.high is not None]
+
+
+def _told(value: Value) -> str:
+    return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]".replace("-", "−")
+
+
+def _listed(controls: Sequence[str]) -> str:
+    words = [CONTROLS.get(name, name) for name in controls]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
