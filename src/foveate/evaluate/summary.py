@@ -12,13 +12,17 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from foveate.errors import UsageError
 from foveate.evaluate.abstention import abstention
-from foveate.evaluate.calibration import Calibration
+from foveate.evaluate.agreement import agreement
+from foveate.evaluate.calibration import calibration
+from foveate.evaluate.delong import delong_intervals
 from foveate.evaluate.discrimination import Bools, Discrimination
 from foveate.evaluate.intervals import Bootstrap, Floats, mean_of_defined
 from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.patients import per_patient
 from foveate.evaluate.subgroups import subgroups
 from foveate.evaluate.table import DEFAULT_THRESHOLD, PredictionTable
+from foveate.evaluate.thresholds import operating_points
+from foveate.evaluate.utility import check_prevalence, decision_curves, predictive_values
 from foveate.types import Track, quiet
 
 #: Metric of the whole cohort → the per-class metric that it averages.
@@ -31,7 +35,7 @@ OVERALL = {
     "auroc_macro": "auroc",
     "ap_macro": "ap",
 }
-_PER_CLASS = ("auroc", "ap", "precision", "recall", "specificity", "f1")
+_PER_CLASS = ("auroc", "ap", "precision", "npv", "recall", "specificity", "f1")
 _BY_VIEWS = ("accuracy", "balanced_accuracy", "auroc_macro")
 _CURVE_POINTS = 500  # more would not show in a figure
 
@@ -60,10 +64,11 @@ def evaluate_predictions(
         track: shows progress.
 
     Returns:
-        Plain JSON: metrics over all classes and per class, confusion, calibration and curves, and the
-        main metrics by which views the cases had (``by_views``), in ``subgroups``, ``per_patient``, and
-        where the model may abstain (``abstention``). Undefined values are None with a reason. Definitions
-        stand in the modules of these names, ``discrimination`` and ``calibration``.
+        Plain JSON: metrics over all classes and per class, confusion, calibration, what the operating points
+        reach (``operating_points``), curves, and the main metrics by which views the cases had
+        (``by_views``), in ``subgroups``, ``per_patient``, and where the model may abstain
+        (``abstention``). Undefined values are None with a reason. Definitions stand in the modules of these
+        names, ``discrimination``, ``calibration`` and ``thresholds``.
 
     Raises:
         UsageError: the part has no case, or a threshold is for no finding of this cohort.
@@ -71,8 +76,11 @@ def evaluate_predictions(
     _check(table, split, thresholds)
     part = table.part(split)
     known = part.only(np.asarray(~np.isnan(part.truth).all(axis=1)))
-    chosen, bootstrap = options or EvaluateOptions(), Bootstrap(n_boot, level, seed)
+    chosen = options or EvaluateOptions()
+    check_prevalence(chosen.prevalence, table.classes)
+    bootstrap = Bootstrap(n_boot, level, seed, chosen.interval)
     counted = _Counted.of(known, thresholds, bootstrap, track)
+    validation = table.part("val" if split != "val" else "none")  # what is fitted must not be told on it
     return {
         "task": known.task,
         "classes": list(known.classes),
@@ -80,18 +88,30 @@ def evaluate_predictions(
         "n": len(known.case_ids),
         "patients": len(set(known.patient_ids)),
         "without_truth": len(part.case_ids) - len(known.case_ids),
-        "bootstrap": {"n": n_boot, "level": level, "unit": "patient", "seed": seed},
+        "bootstrap": {
+            "n": n_boot,
+            "level": level,
+            "unit": "patient",
+            "seed": seed,
+            "method": chosen.interval,
+        },
         "metrics": {name: counted.overall(name) for name in OVERALL},
         "per_class": {name: counted.per_class(k) for k, name in enumerate(known.classes)},
+        "delong": delong_intervals(known, level),
+        "agreement": agreement(known, counted.decided, bootstrap, track),
         "confusion": _confusion(known, counted.decided),
-        "calibration": counted.calibrated(),
+        "calibration": calibration(known, bootstrap, track),
+        "operating_points": operating_points(known, validation, chosen, bootstrap, track),
+        "at_prevalence": {
+            name: counted.at_prevalence(known.classes.index(name), share)
+            for name, share in chosen.prevalence.items()
+        },
+        "decision_curves": decision_curves(known, bootstrap, track),
         "curves": {name: _curves(known, k) for k, name in enumerate(known.classes)},
         "by_views": _by_views(counted, track),
         "subgroups": subgroups(known, chosen, bootstrap, thresholds, track),
         "per_patient": per_patient(known, chosen, bootstrap, thresholds, track),
-        "abstention": abstention(
-            known, table.part("val" if split != "val" else "none"), chosen, bootstrap, thresholds, track
-        ),
+        "abstention": abstention(known, validation, chosen, bootstrap, thresholds, track),
     }
 
 
@@ -104,7 +124,7 @@ class _Counted:
         thresholds: of the findings.
         decided: ``(N, K)`` what the model decides.
         bootstrap: of the intervals.
-        discrimination, calibration: the functions of case weights.
+        discrimination: the function of case weights.
         point: their values at weight 1, without the axis of replicates.
         replicates: their values on every replicate; none where there is no interval.
     """
@@ -114,7 +134,6 @@ class _Counted:
     decided: Bools
     bootstrap: Bootstrap
     discrimination: Discrimination
-    calibration: Calibration
     point: Mapping[str, Floats] = field(default_factory=dict)
     replicates: Mapping[str, Floats] = field(default_factory=dict)
 
@@ -128,17 +147,11 @@ class _Counted:
     ) -> _Counted:
         """Compute every metric on the cohort and on every replicate."""
         decided = table.decisions(thresholds)
-        discrimination, calibration = Discrimination(table, decided), Calibration(table)
-
-        def statistic(weights: Floats) -> dict[str, Floats]:
-            return discrimination(weights) | calibration(weights)
-
-        once = statistic(np.ones((1, len(table.case_ids))))
+        discrimination = Discrimination(table, decided)
+        once = discrimination(np.ones((1, len(table.case_ids))))
         point = {name: values[0] for name, values in once.items()}
-        replicates = bootstrap.replicates(statistic, table.patient_ids, track)
-        return cls(
-            table, thresholds or {}, decided, bootstrap, discrimination, calibration, point, replicates
-        )
+        replicates = bootstrap.replicates(discrimination, table.patient_ids, track)
+        return cls(table, thresholds or {}, decided, bootstrap, discrimination, point, replicates)
 
     def overall(self, name: str) -> dict[str, Any]:
         """One metric averaged over the classes for which it is defined, in each replicate anew."""
@@ -161,35 +174,36 @@ class _Counted:
         values = {metric: self._of_class(metric, k) for metric in _PER_CLASS}
         return {"n": int((truth == 1).sum()), **values, "threshold": threshold}
 
-    def calibrated(self) -> dict[str, Any]:
-        """ECE, Brier score and the points of the reliability curve."""
+    def at_prevalence(self, k: int, prevalence: float) -> dict[str, Any]:
+        """Predictive values of one class where it is as frequent as stated."""
+        known = ~np.isnan(self.table.truth[:, k])
+
+        def both(values: Mapping[str, Floats]) -> tuple[Floats, Floats]:
+            recall, specificity = (values[name][..., k] for name in ("recall", "specificity"))
+            return predictive_values(recall, specificity, prevalence)
+
+        points, drawn = both(self.point), both(self.replicates) if self.replicates else (None, None)
+        lacking = (self.discrimination.why_undefined(name)[k] for name in ("recall", "specificity"))
+        reason = "; ".join(filter(None, lacking))
+        told = zip(("ppv", "npv"), points, drawn, strict=True)
         return {
-            "ece": self._whole("ece"),
-            "brier": self._whole("brier"),
-            "bins": self.calibration.bins(),
+            "prevalence": prevalence,
+            "observed": float((self.table.truth[known, k] == 1).mean()) if known.any() else None,
+            **{name: self._value(float(point), parts, k, reason) for name, point, parts in told},
         }
 
     def _of_class(self, metric: str, k: int) -> dict[str, Any]:
-        known = ~np.isnan(self.table.truth[:, k])
         parts = self.replicates.get(metric)
-        value = self.bootstrap.value(
-            float(self.point[metric][k]),
-            None if parts is None else parts[:, k],
-            n=int(known.sum()),
-            patients=len(_patients(self.table, known)),
-            reason=self.discrimination.why_undefined(metric)[k],
-        )
-        return value.to_json()
+        reason = self.discrimination.why_undefined(metric)[k]
+        return self._value(float(self.point[metric][k]), None if parts is None else parts[:, k], k, reason)
 
-    def _whole(self, metric: str) -> dict[str, Any]:
-        value = self.bootstrap.value(
-            float(self.point[metric]),
-            self.replicates.get(metric),
-            n=len(self.table.case_ids),
-            patients=len(set(self.table.patient_ids)),
-            reason="" if self.table.case_ids else "no known case",
-        )
-        return value.to_json()
+    def _value(self, point: float, parts: Floats | None, k: int, reason: str) -> dict[str, Any]:
+        """A figure of one class, over the cases of which that class is known."""
+        known = ~np.isnan(self.table.truth[:, k])
+        patients = len(_patients(self.table, known))
+        return self.bootstrap.value(
+            point, parts, n=int(known.sum()), patients=patients, reason=reason
+        ).to_json()
 
     def _left_out(self, metric: str) -> str:
         """Which classes the average is without, and how many replicates are without a further one."""
@@ -200,9 +214,9 @@ class _Counted:
         texts = [f"undefined and left out: {', '.join(gone)}"] if gone else []
         if metric in self.replicates:
             lacking = np.isnan(self.replicates[metric]) & ~np.isnan(self.point[metric])
-            if count := int(lacking.any(axis=1).sum()):
+            if count := int(lacking[: self.bootstrap.n].any(axis=1).sum()):
                 texts.append(
-                    f"a further class was undefined and left out in {count} of {len(lacking)} replicates"
+                    f"a further class was undefined and left out in {count} of {self.bootstrap.n} replicates"
                 )
         return "; ".join(texts)
 

@@ -11,7 +11,6 @@ answer whatever the thresholds say; they tell how one class could be told from t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -21,6 +20,7 @@ from foveate.errors import UsageError
 from foveate.evaluate.discrimination import Ranking
 from foveate.evaluate.intervals import Bootstrap, Floats, ratio
 from foveate.evaluate.measured import Measured
+from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.table import PredictionTable
 from foveate.types import Track, quiet
 
@@ -82,11 +82,7 @@ def choose_operating_points(
     part = table.part(split)
     if not part.case_ids:
         raise UsageError(f"no prediction is of the part '{split}'", fix="predict its cases first")
-    chosen = {
-        name: _best_point(part.probabilities[:, k], part.truth[:, k], rule, target)
-        for k, name in enumerate(part.classes)
-    }
-    return {name: point for name, point in chosen.items() if point is not None}
+    return _chosen(part, rule, target)
 
 
 def choose_operating_thresholds(
@@ -106,24 +102,29 @@ def choose_operating_thresholds(
     return {name: point.threshold for name, point in points.items()}
 
 
-def operating_figures(
+def operating_points(
     table: PredictionTable,
-    points: Mapping[str, OperatingPoint],
+    validation: PredictionTable,
+    options: EvaluateOptions,
     bootstrap: Bootstrap,
     track: Track = quiet,
 ) -> dict[str, Any]:
-    """What operating points reach on other cases, each class against the rest.
+    """The block ``operating_points`` of ``metrics.json``: what points from validation cases reach on others.
 
     Args:
         table: N cases, usually of the test part.
-        points: by class, chosen on validation cases.
+        validation: other cases, to choose on.
+        options: rule and target.
         bootstrap: of the intervals.
         track: shows progress.
 
     Returns:
         Plain JSON by class: the point itself under ``chosen``, and ``sensitivity``, ``specificity``, ``ppv``
-        and ``npv`` as values with intervals.
+        and ``npv`` of the class against the rest as values with intervals. Empty without validation cases.
     """
+    if not validation.case_ids:
+        return {}
+    points = _chosen(validation, options.threshold, options.target)
     places = [table.classes.index(name) for name in points]
     truth = table.truth[:, places]
     limits = np.array([point.threshold for point in points.values()])
@@ -140,6 +141,15 @@ def operating_figures(
         }
         for k, (name, chosen) in enumerate(points.items())
     }
+
+
+def _chosen(part: PredictionTable, rule: str, target: float) -> dict[str, OperatingPoint]:
+    """The operating point of each class that has both present and absent cases."""
+    chosen = {
+        name: _best_point(part.probabilities[:, k], part.truth[:, k], rule, target)
+        for k, name in enumerate(part.classes)
+    }
+    return {name: point for name, point in chosen.items() if point is not None}
 
 
 class _Decided:
