@@ -15,7 +15,8 @@ from foveate.data.augment import Variation
 from foveate.data.dataset import PreparedCases
 from foveate.preprocess import Preprocess
 from foveate.settings import AugmentConfig
-from foveate.train.feed import Batch, Device, Feed, Part, channels_last
+from foveate.precision import channels_last
+from foveate.train.feed import Batch, Device, Feed, Part
 from tiny_training import CLASSES, tiny_cohort, tiny_study
 
 LACKING = {"case03": "a", "case20": "b"}

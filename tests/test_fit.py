@@ -25,10 +25,11 @@ from torch import nn
 from foveate.bundle import load_bundle
 from foveate.contract import Classifier, ModelOutput, Views
 from foveate.errors import InputRefused, MissingExtra, RunFailed, UsageError
+from foveate.precision import native_bf16
 from foveate.predict import predict_case
 from foveate.settings import AugmentConfig
 from foveate.train import fit as fit_module
-from foveate.train.fit import FitResult, fit, native_bf16
+from foveate.train.fit import FitResult, fit
 from foveate.train.lock import run_lock
 from foveate.train.signals import StopRequest
 from foveate.train.study import TrainConfig

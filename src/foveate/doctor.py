@@ -17,7 +17,7 @@ def examine() -> dict[str, dict[str, str]]:
 def _compute() -> dict[str, str]:
     import torch
 
-    from foveate.train.fit import native_bf16
+    from foveate.precision import native_bf16
 
     rows = {name: str(value) for name, value in device().items()}
     rows["threads"] = str(torch.get_num_threads())

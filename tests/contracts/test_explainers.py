@@ -23,7 +23,7 @@ OPTIONS = ExplainOptions(
     batch_size=2, ig_steps=3, smoothgrad_samples=3, occlusion_window=4, occlusion_stride=3, baseline="mean"
 )
 TARGETS = [2, 0]
-CONTROLS = ("random", "centre")
+CONTROLS = ("random", "centre", "edge")
 OF_FEATURES = ("cam", "gradcam", "gradcam++", "hirescam", "random")
 Build = Callable[[], tuple[Classifier, dict[str, Tensor]]]
 
@@ -73,7 +73,7 @@ def _zoo_maps(kind: str, name: str, rows: slice = slice(None)) -> dict[str, Tens
     options = ExplainOptions(
         ig_steps=2, smoothgrad_samples=2, occlusion_window=window, occlusion_stride=window, baseline="mean"
     )
-    targets = TARGETS if name in (*OF_FEATURES, "attention", "centre") else TARGETS[:1]
+    targets = TARGETS if name in (*OF_FEATURES, "attention", "centre", "edge") else TARGETS[:1]
     return explain_batch(model, {view: x[rows] for view, x in views.items()}, targets, name, options=options)
 
 
@@ -277,7 +277,7 @@ class _Breaks(PooledCnn):
         return output
 
 
-@pytest.mark.parametrize("name", [name for name in EXPLAINERS if name not in ("cam", "centre")])
+@pytest.mark.parametrize("name", [name for name in EXPLAINERS if name not in ("cam", "centre", "edge")])
 def test_leaves_no_trace_when_the_model_fails(name: str) -> None:
     model = _Breaks(declare=False)
     _disturbed(model)
@@ -306,7 +306,7 @@ def test_maps_follow_the_order_of_the_targets(kind: str, name: str) -> None:
     other = explain_batch(model, views, [0, 3, 2], name, options=OPTIONS)
     for view, values in maps.items():
         torch.testing.assert_close(values, other[view][:, [2, 0]], rtol=1e-4, atol=1e-6)
-        if name not in ("centre", "attention"):
+        if name not in ("centre", "edge", "attention"):
             assert not torch.allclose(values[:, 0], values[:, 1]), "each class has a map of its own"
 
 

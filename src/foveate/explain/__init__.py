@@ -20,7 +20,7 @@ from foveate.errors import UsageError
 from foveate.explain.attention import attention_map
 from foveate.explain.cam import analytic_cam, from_gradients, grad_cam, grad_cam_plus_plus, hires_cam
 from foveate.explain.checks import check_finite, checked_targets, lacking
-from foveate.explain.controls import centre_map, random_map
+from foveate.explain.controls import centre_map, edge_map, random_map
 from foveate.explain.gradients import completeness_gap, integrated_gradients, occlusion, smooth_grad
 from foveate.explain.isolation import isolated
 from foveate.explain.options import Explainer, ExplainOptions
@@ -38,8 +38,9 @@ EXPLAINERS: dict[str, Explainer] = {
     "attention": attention_map,
     "random": random_map,
     "centre": centre_map,
+    "edge": edge_map,
 }
-_OF_INPUT = ("integrated_gradients", "smoothgrad", "occlusion", "centre")  # they use no map of the model
+_OF_INPUT = ("integrated_gradients", "smoothgrad", "occlusion", "centre", "edge")  # they use no map of the model
 
 
 def explain_batch(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from foveate.contract import Classifier, Views
@@ -27,7 +29,7 @@ def random_map(
     maps = {}
     for view, x in views.items():
         shape = (model.num_classes, *features[keys[view]].shape[2:])
-        drawn = [torch.rand(shape, generator=_generator(case, view, seed)) for case in x]
+        drawn = [torch.rand(shape, generator=generator_of(case, view, seed)) for case in x]
         maps[view] = torch.stack(drawn)[:, list(targets)].to(x.device)
     return maps
 
@@ -49,7 +51,29 @@ def centre_map(
     return maps
 
 
-def _generator(case: Tensor, view: str, seed: int) -> torch.Generator:
-    """A generator seeded by the pixels of one view of one case."""
-    digest = hashlib.sha256(f"{seed}:{view}:".encode() + case.float().cpu().numpy().tobytes()).digest()
+def edge_map(
+    model: Classifier, views: Views, targets: Sequence[int], options: ExplainOptions, seed: int
+) -> dict[str, Tensor]:
+    """Where the image has edges: the Sobel gradient's magnitude, averaged over channels, never negative.
+
+    It looks like a saliency map and knows nothing of the model (the control of Adebayo et al. 2018, section 5).
+    """
+    maps = {}
+    for view, x in views.items():
+        planes = x.flatten(0, 1).cpu().numpy()
+        slopes = [ndimage.generic_gradient_magnitude(plane, ndimage.sobel, mode="nearest") for plane in planes]
+        edges = torch.from_numpy(np.stack(slopes)).to(x.device).unflatten(0, x.shape[:2]).mean(dim=1)
+        maps[view] = edges.unsqueeze(1).repeat(1, len(targets), *[1] * (x.ndim - 2))
+    return maps
+
+
+def generator_of(case: Tensor, name: str, seed: int) -> torch.Generator:
+    """A generator seeded by the pixels of one case, so that what it draws does not depend on the batch.
+
+    Args:
+        case: any shape; NaN where a view is missing.
+        name: of what is drawn for.
+        seed: of the run.
+    """
+    digest = hashlib.sha256(f"{seed}:{name}:".encode() + case.float().cpu().numpy().tobytes()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7]))

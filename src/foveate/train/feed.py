@@ -20,6 +20,7 @@ from foveate.data.dataset import (
     read_ahead,
     sampling_weights,
 )
+from foveate.precision import channels_last
 from foveate.preprocess import Preprocess
 from foveate.train.study import Study
 from foveate.types import Cohort
@@ -158,16 +159,6 @@ class Feed:
             targets=part.targets[torch.from_numpy(positions)].to(self._device.torch_device),
             case_ids=tuple(part.cases.cases[position].case_id for position in positions),
         )
-
-
-def channels_last(values: Tensor) -> Tensor:
-    """The same numbers with channels last in memory, which processors and GPUs convolve fastest.
-
-    Args:
-        values: of any number of axes; with fewer than four they stay as they are.
-    """
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    return values.contiguous(memory_format=formats.get(values.ndim, torch.contiguous_format))
 
 
 def _only(view: Tensor, kept: Tensor) -> Tensor:

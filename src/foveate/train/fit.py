@@ -18,18 +18,17 @@ from foveate.data.dataset import Filled
 from foveate.data.splits import Splits
 from foveate.errors import UsageError
 from foveate.models import build_model, count_classes, make_criterion
+from foveate.precision import channels_last, native_bf16
 from foveate.preprocess import Preprocess
 from foveate.train.checkpoint import CheckpointFolder, seed_everything
 from foveate.train.display import Display
-from foveate.train.feed import Device, Feed, channels_last
+from foveate.train.feed import Device, Feed
 from foveate.train.lock import run_lock
 from foveate.train.loop import Loop, TrainingState
 from foveate.train.material import TOLERANT, Material, load_material
 from foveate.train.signals import StopRequest
 from foveate.train.study import Study, TrainConfig
 from foveate.types import Cohort
-
-_BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")  # x86, x86, ARM
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,20 +111,6 @@ def fit(
         if stop.exit_code or not fabric.is_global_zero:  # what follows a training is for one process to do
             raise SystemExit(stop.exit_code or 0)
         return _result(loop.state, material, resumed, run / "bundle")
-
-
-def native_bf16(device_type: str) -> bool:
-    """Whether a kind of device computes in bfloat16 itself, rather than pretending to.
-
-    Args:
-        device_type: ``cpu``, ``cuda``, …
-    """
-    if device_type == "cuda":
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    if device_type == "cpu":
-        has = torch.cpu.get_capabilities()
-        return any(has.get(name, False) for name in _BF16_INSTRUCTIONS)
-    return False
 
 
 def _make_fabric(config: TrainConfig) -> Fabric:
