@@ -85,11 +85,12 @@ def _reference_of_class(
     options: dict[str, Any] = {"sample_weight": weights, "zero_division": np.nan}
     both = truth.any() and not truth.all()
     if len(truth) == 0:
-        return dict.fromkeys(("auroc", "ap", "precision", "recall", "specificity", "f1"), np.nan)
+        return dict.fromkeys(("auroc", "ap", "precision", "npv", "recall", "specificity", "f1"), np.nan)
     return {
         "auroc": reference.roc_auc_score(truth, scores, sample_weight=weights) if both else np.nan,
         "ap": reference.average_precision_score(truth, scores, sample_weight=weights) if both else np.nan,
         "precision": _quietly(reference.precision_score, truth, decided, **options),
+        "npv": _quietly(reference.precision_score, ~truth, ~decided, **options),
         "recall": _quietly(reference.recall_score, truth, decided, **options),
         "specificity": _quietly(reference.recall_score, ~truth, ~decided, **options),
         "f1": _quietly(reference.f1_score, truth, decided, **options),
@@ -314,20 +315,26 @@ def test_the_result_is_plain_json_of_the_documented_shape(task: Task) -> None:
     found = evaluate_predictions(table, n_boot=30, level=0.9, seed=4)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert " ".join(found) == (
-        "task classes split n patients without_truth bootstrap metrics per_class confusion calibration"
-        " operating_points curves by_views subgroups per_patient abstention"
+        "task classes split n patients without_truth bootstrap metrics per_class delong agreement confusion"
+        " calibration operating_points at_prevalence decision_curves curves by_views subgroups per_patient"
+        " abstention"
     )
-    assert found["bootstrap"] == {"n": 30, "level": 0.9, "unit": "patient", "seed": 4}
+    assert found["bootstrap"] == {
+        "n": 30,
+        "level": 0.9,
+        "unit": "patient",
+        "seed": 4,
+        "method": "percentile",
+    }
     assert " ".join(found["metrics"]) == (
         "accuracy balanced_accuracy f1_macro precision_macro recall_macro auroc_macro ap_macro"
     )
     for value in found["metrics"].values():
         assert set(value) == VALUE
     for row in found["per_class"].values():
-        assert set(row) == {"n", "auroc", "ap", "precision", "recall", "specificity", "f1", "threshold"}
-        assert all(
-            set(row[name]) == VALUE for name in ("auroc", "ap", "precision", "recall", "specificity", "f1")
-        )
+        figures = {"auroc", "ap", "precision", "npv", "recall", "specificity", "f1"}
+        assert set(row) == {"n", "threshold"} | figures
+        assert all(set(row[name]) == VALUE for name in figures)
         assert row["threshold"] == (None if task == "multiclass" else 0.5)
     assert len(found["calibration"]["bins"]) == 15
 

@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 from scipy.stats import norm, rankdata
 
-from foveate.evaluate.intervals import Floats
+from foveate.evaluate.intervals import Floats, Value
+from foveate.evaluate.table import PredictionTable
 
 _ROUNDING = 1e-12  # of a variance: what is smaller than this share of it is 0
 
@@ -84,6 +85,32 @@ def delong_interval(auroc: float, variance: float, level: float = 0.95) -> tuple
     return float(expit(logit(auroc) - reach)), float(expit(logit(auroc) + reach))
 
 
+def delong_intervals(table: PredictionTable, level: float = 0.95) -> dict[str, Any]:
+    """The block ``delong`` of ``metrics.json``: AUROC of each class against the rest.
+
+    Args:
+        table: cases with known truth.
+        level: of the intervals.
+
+    Returns:
+        ``assumes``, in words, what was taken to be independent, and ``per_class`` values.
+    """
+    single = len(set(table.patient_ids)) == len(table.patient_ids)
+    assumes = (
+        "independent cases" if single else "independent patients (Obuchowski 1997), any number of cases each"
+    )
+    found = {}
+    for k, name in enumerate(table.classes):
+        truth = table.truth[:, k]
+        known = np.flatnonzero(~np.isnan(truth))
+        areas, covariance = delong(table.probabilities[:, k], truth, table.patient_ids)
+        patients = len({table.patient_ids[case] for case in known})
+        found[name] = _value(
+            areas[0], delong_interval(areas[0], covariance[0, 0], level), len(known), patients
+        )
+    return {"assumes": assumes, "level": level, "per_class": found}
+
+
 def delong_test(
     first: Floats,
     second: Floats,
@@ -143,3 +170,12 @@ def _covariance(deviations: Floats, present: NDArray[np.bool_], patient: NDArray
     own = above @ above.T * with_positive / (with_positive - 1)
     other = below @ below.T * with_negative / (with_negative - 1)
     return np.asarray(own + other + crossed + crossed.T)
+
+
+def _value(auroc: float, interval: tuple[float, float], n: int, patients: int) -> dict[str, Any]:
+    if np.isnan(auroc):
+        return Value(None, None, None, n, patients, "all cases are of one kind").to_json()
+    if np.isnan(interval[0]):
+        reason = "no interval: the variance is 0, or one kind of case is of a single patient"
+        return Value(float(auroc), None, None, n, patients, reason).to_json()
+    return Value(float(auroc), *interval, n, patients).to_json()

@@ -7,8 +7,8 @@ averaged over the classes for which it is defined.
   McNeil 1982, Radiology 143:29).
 * AP: area under the precision-recall steps, ``sum (R_n - R_{n-1}) P_n`` over distinct scores; no
   interpolation. With no negative case it would be 1 whatever the model says, so it counts as undefined.
-* precision ``tp / predicted``, recall ``tp / positive``, specificity ``tn / negative``,
-  F1 ``2 tp / (positive + predicted)``.
+* precision (PPV) ``tp / predicted``, NPV ``tn / cleared`` (not predicted), recall (sensitivity)
+  ``tp / positive``, specificity ``tn / negative``, F1 ``2 tp / (positive + predicted)``.
 * accuracy: multi-class, the share of cases whose most probable class is the true one; multi-label, the mean
   over findings of the share of cases decided right.
 * balanced accuracy: multi-class, the mean recall of the classes that occur; multi-label, the mean over
@@ -36,6 +36,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "auroc": ("positive", "negative"),
     "ap": ("positive", "negative"),
     "precision": ("predicted",),
+    "npv": ("cleared",),
     "recall": ("positive",),
     "specificity": ("negative",),
     "f1": ("positive or predicted",),
@@ -160,6 +161,7 @@ class Discrimination:
             "auroc": np.stack([auroc for auroc, _ in ranked], axis=1),
             "ap": np.stack([ap for _, ap in ranked], axis=1),
             "precision": ratio(hit, hit + alarm),
+            "npv": ratio(negative - alarm, positive - hit + negative - alarm),
             "recall": recall,
             "specificity": specificity,
             "f1": ratio(2 * hit, positive + hit + alarm),
@@ -175,6 +177,7 @@ class Discrimination:
             "positive": positive,
             "negative": negative,
             "predicted": hit + alarm,
+            "cleared": positive - hit + negative - alarm,
             "positive or predicted": positive + alarm,
         }
         needs = ("positive",) if (self.task, metric) == ("multiclass", "balanced_accuracy") else NEEDS[metric]

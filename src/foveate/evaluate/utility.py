@@ -81,8 +81,8 @@ class NetBenefit:
         present, absent = (truth == 1)[..., None], (truth == 0)[..., None]
         worth = present - absent * limits / (1 - limits)
         acted = probabilities[..., None] >= limits
-        self._all = worth.reshape(len(truth), -1)
-        self._acted = (worth * acted).reshape(len(truth), -1)
+        shape = len(truth), truth.shape[1] * len(limits)
+        self._all, self._acted = worth.reshape(shape), (worth * acted).reshape(shape)
         self._known = np.repeat(~np.isnan(truth), len(limits), axis=1).astype(np.float64)
 
     def __call__(self, weights: Floats) -> dict[str, Floats]:
