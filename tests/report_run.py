@@ -15,18 +15,28 @@ from foveate.data.audit import Audit
 from foveate.data.findings import Finding
 from foveate.data.splits import Splits
 from foveate.evaluate import evaluate_predictions
-from foveate.evaluate.intervals import Bootstrap
-from foveate.evaluate.localization import CaseScore, control_maps, score_case, summarise_localization
+from foveate.evaluate.intervals import Bootstrap, Value
+from foveate.evaluate.localization import (
+    BoxThresholds,
+    CaseScore,
+    best_of,
+    ceiling_maps,
+    control_maps,
+    score_case,
+    summarise_localization,
+)
+from foveate.evaluate.localization.grids import whole
 from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
 from foveate.files import write_atomic, write_json
 from foveate.heatmaps import Entry, Share, file_name, write_case, write_index, write_shares
-from foveate.localize import BoxRule, localize_heatmap
+from foveate.localize import BoxRule, localize_heatmap, sweep
 from foveate.regions import Region
 from foveate.settings import SplitConfig
 from foveate.types import Array, Box, Heatmap, Prediction, Task
 
 SIDE = 96  # pixels of an image
 DEPTH = 9  # slices of a volume
+SWEPT = (0.3, 0.5, 0.7)  # thresholds that boxes are tried at
 TRAIN_CASES, TRAIN_PATIENTS = 300, 100
 EVIL = "<script>alert('case')</script>"
 
@@ -72,6 +82,7 @@ def write_run(
     _write_splits(folder / "splits.json", table)
     _write_training(folder / "training.csv")
     _write_provenance(folder, task)
+    _write_probes(folder / "probes.json", classes, views, table)
     return folder
 
 
@@ -139,18 +150,23 @@ def _write_evidence(folder: Path, table: PredictionTable, draws: np.random.Gener
             for box in localize_heatmap(item.values, BoxRule(0.5), label=item.target).boxes:
                 boxes.append((case_id, "image", item.target, *box.xywh, box.score))
             if item.target in true and table.splits[row] == "test":
-                scores += _scores(item, mask, table.patient_ids[row])
+                scores += _scores(item, picture, mask, table.patient_ids[row], said)
     write_index(folder / "heatmaps", entries)
     _write_csv(folder / "boxes.csv", ("case_id", "view", "target", "x", "y", "w", "h", "score"), boxes)
     thresholds = {"heatmap": 0.5, "random": 0.4, "centre": 0.5}
+    chosen = dict.fromkeys(
+        ("heatmap", "random", "centre", "edge", "average", "ceiling"), BoxThresholds(1, (0, 1, 1))
+    )
     write_json(
         folder / "localization.json",
         summarise_localization(
             scores,
             split="test",
             explainer="gradcam",
-            rule={"keep": "largest", "threshold": thresholds},
+            rule={"kind": "peak", "keep": "largest", "threshold": thresholds},
             bootstrap=Bootstrap(100),
+            box_thresholds=chosen,
+            left_out={"predicted": "the maps of the predicted classes were not drawn"},
         ),
     )
 
@@ -202,7 +218,8 @@ def _write_views(
                     )
                     boxes.append((case_id, view, item.target, *corner, *size, box.score))
             if table.splits[row] == "test":
-                scores += [(view, score) for score in _scores(maps[0], mask, table.patient_ids[row])]
+                own_scores = _scores(maps[0], picture, mask, table.patient_ids[row], said)
+                scores += [(view, score) for score in own_scores]
             weight = (len(views) - number) / len(views)
             for target in targets:
                 value = weight * 2 + draws.normal() * 0.4
@@ -260,11 +277,14 @@ def _evidence(mask: Array, true: bool, draws: np.random.Generator) -> Array:
     return np.asarray(2.3 * centre - 0.8 * against, dtype=np.float32)
 
 
-def _scores(item: Heatmap, mask: Array, patient: str) -> list[CaseScore]:
+def _scores(item: Heatmap, picture: Array, mask: Array, patient: str, said: Sequence[str]) -> list[CaseScore]:
+    """Scores of a map, of the controls, and of what a grid of seven cells along each side could reach."""
     truth = Region.from_mask(mask, item.target)
-    maps = {"heatmap": item.values, **control_maps(mask.shape, case_id=item.case_id)}
-    return [
-        score_case(
+    average = np.zeros((3,) * mask.ndim)
+    average[(1,) * mask.ndim] = 1.0
+
+    def score(values: Array, method: str) -> CaseScore:
+        return score_case(
             values,
             localize_heatmap(values, BoxRule(0.5)),
             truth,
@@ -272,9 +292,14 @@ def _scores(item: Heatmap, mask: Array, patient: str) -> list[CaseScore]:
             patient_id=patient,
             label=item.target,
             method=method,
+            answer="right" if item.target in said else "wrong",
+            sweep=sweep(values, SWEPT),
         )
-        for method, values in maps.items()
-    ]
+
+    controls = control_maps(mask.shape, case_id=item.case_id, picture=picture, average=average)
+    rows = [score(values, method) for method, values in {"heatmap": item.values, **controls}.items()]
+    known = ceiling_maps(mask, (7,) * mask.ndim, whole(mask.shape))
+    return [*rows, best_of([score(values, "ceiling") for values in known], rows[0])]
 
 
 def _write_audit(path: Path, table: PredictionTable, draws: np.random.Generator) -> None:
@@ -330,6 +355,78 @@ def _write_audit(path: Path, table: PredictionTable, draws: np.random.Generator)
         manifest_sha256="0" * 64,
     )
     write_json(path, audit.to_json())
+
+
+def _write_probes(path: Path, classes: Sequence[str], views: Sequence[str], table: PredictionTable) -> None:
+    """A marker found in the first view, nothing in the others; names that try to be markup."""
+    counts = {"n": len(table.case_ids), "patients": len(set(table.patient_ids))}
+    sure, rough, none = (
+        Value(0.41, 0.3, 0.52, **counts).to_json(),
+        Value(0.98, None, None, **counts, reason="the bootstrap replicates do not differ").to_json(),
+        Value(None, None, None, **counts, reason="no case tells it").to_json(),
+    )
+    asked = {"original": rough, "same": rough, "other": sure, "effect": sure}
+    whole = asked | {"removed": sure, "removal": sure, "lost": none, "gained": sure}
+    box, marker = [0.0, 0.875, 0.125, 1.0], "A marker at the top right decides."
+    ring = [[row in (0, 7) or column in (0, 7) for column in range(8)] for row in range(8)]
+    edges = list(range(0, SIDE + 1, SIDE // 8))
+    rows = [
+        {
+            "name": "tile",
+            "box": box,
+            "class": classes[0],
+            **asked,
+            "p": 0.001,
+            "p_corrected": 0.01,
+            "found": True,
+        },
+        {"name": EVIL, "box": None, "class": None, **asked, "p": None, "p_corrected": None, "found": False},
+    ]
+    own = {
+        "n": counts["n"],
+        "attribution": {
+            "explainer": "gradcam",
+            "border": {"evidence": sure, "area": rough, "excess": none},
+            "outside_organ": {"reason": "no test case has an organ mask"},
+        },
+        "tiles": {
+            "screened_on": "val",
+            "rows": edges,
+            "columns": edges,
+            "moved": [[max(column - row, -1) / 7 for column in range(8)] for row in range(8)],
+            "class": [[classes[0]] * 8] * 8,
+            "suspect": ring,
+            "organ": None,
+            "truth": None,
+        },
+        "tested": rows,
+        "regions": [{"name": "border", "box": None, "class": None, "all": whole, "by_class": {}}],
+        "background": {"region": "border", "reason": "there is hardly any background"},
+    }
+    shortcut = {
+        "kind": "marker",
+        "where": {"view": views[0], "box": box, "position": "top right"},
+        "class": classes[0],
+        "effect": 0.41,
+        "interval": [0.3, 0.52],
+        "p": 0.01,
+        "sentence": marker,
+    }
+    leak = shortcut | {"kind": "metadata", "sentence": f"Metadata alone ({EVIL}) tell the class."}
+    told = {"auroc_macro": sure, "per_class": {classes[0]: sure | {"p": 0.01}}, "telling": [classes[0]]}
+    content = {
+        "split": "test",
+        **counts,
+        "classes": list(classes),
+        "bootstrap": {"n": 2000, "level": 0.95, "unit": "patient", "seed": 0},
+        "shortcuts": [shortcut],
+        "leaks": [leak],
+        "sentences": [marker],
+        "views": dict.fromkeys(views, own),
+        "metadata": {"columns": ["age", EVIL], "strongest": [EVIL], **told},
+        "not_tested": [f"{views[0]}: strokes"],
+    }
+    write_json(path, content)
 
 
 def _write_splits(path: Path, table: PredictionTable) -> None:

@@ -14,12 +14,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from foveate import __version__
 from foveate.files import write_atomic
 from foveate.report.files import RunFiles
+from foveate.report.sections.abstention import abstention
 from foveate.report.sections.cohort import data, splits, training
-from foveate.report.sections.evidence import cases, localization
+from foveate.report.sections.evidence import cases
 from foveate.report.sections.guidelines import guidelines, model_card
+from foveate.report.sections.localization import localization
 from foveate.report.sections.provenance import provenance
 from foveate.report.sections.results import calibration, confusion, curves, performance
 from foveate.report.sections.section import Section
+from foveate.report.sections.shortcuts import shortcuts
+from foveate.report.sections.subgroups import subgroups
 from foveate.report.sections.summary import summary
 from foveate.report.sections.views import views
 
@@ -33,9 +37,12 @@ SECTIONS: tuple[Callable[[RunFiles], Section | None], ...] = (
     curves,
     confusion,
     calibration,
+    abstention,
+    subgroups,
     views,
     localization,
     cases,
+    shortcuts,
     model_card,
     guidelines,
     provenance,
