@@ -14,8 +14,11 @@
 Multi-class Platt and isotonic correct each class against the rest and divide by the sum over the classes
 (Zadrozny and Elkan 2002, section 4). The score of a class is the log odds of its raw probability.
 
-Nothing is fitted on fewer than 20 cases, on fewer than 5 with or without the class, or where the optimum lies
-at no finite temperature; the reason is kept, and the calibrated probability is NaN.
+``auto`` is temperature scaling for multi-class and Platt's method for multi-label cohorts.
+
+Nothing is fitted on fewer than 20 cases, on fewer than 5 with or without the class (multi-class temperature
+scaling asks for no class), or where the optimum lies at no finite temperature; the reason is kept, and the
+calibrated probability is NaN.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from foveate.types import Task
 
 Floats = NDArray[np.float64]
 Method = Literal["temperature", "platt", "isotonic", "none"]
+AUTO: Mapping[Task, Method] = {"multiclass": "temperature", "multilabel": "platt"}
 
 MIN_CASES, MIN_EACH = 20, 5
 _WIDEST = 5.0  # natural logarithm of the highest temperature that is looked for, and of its inverse
@@ -70,7 +74,9 @@ class Calibrator:
     fits: tuple[Fit, ...]
 
     @classmethod
-    def fit(cls, logits: Floats, truth: Floats, *, task: Task, method: Method = "temperature") -> Self:
+    def fit(
+        cls, logits: Floats, truth: Floats, *, task: Task, method: Method | Literal["auto"] = "auto"
+    ) -> Self:
         """Fit on validation cases.
 
         Args:
@@ -79,6 +85,7 @@ class Calibrator:
             task: multi-class or multi-label.
             method: of the corrections.
         """
+        method = AUTO[task] if method == "auto" else method
         if method == "none":
             return cls(task, method, ())
         if task == "multiclass" and method == "temperature":
@@ -134,8 +141,8 @@ def _one(fit: Callable[[Floats, Floats], Fit], scores: Floats, truth: Floats) ->
     if cases < MIN_CASES:
         return Fit(None, cases, f"{cases} validation cases are fewer than {MIN_CASES}")
     if (rarer := min(present, cases - present)) < MIN_EACH:
-        kind = "with" if rarer == present else "without"
-        return Fit(None, cases, f"{rarer} validation cases {kind} it are fewer than {MIN_EACH}")
+        kind = "have" if rarer == present else "lack"
+        return Fit(None, cases, f"of the validation cases {rarer} {kind} it, fewer than {MIN_EACH}")
     return fit(scores[known], truth[known])
 
 
