@@ -56,13 +56,14 @@ class CalibrateConfig(Settings):
     """What is fitted on validation cases and travels in the bundle.
 
     Attributes:
-        method: how probabilities are corrected: ``temperature``, ``platt``, ``isotonic``, or ``none``.
+        method: how probabilities are corrected: ``temperature``, ``platt``, ``isotonic``, ``none``, or
+            ``auto``: temperature for one class a case, Platt for findings.
         threshold: operating point of each class or finding: highest ``youden`` index or ``f1``, or the
             one that reaches a ``sensitivity`` or ``specificity`` of ``target``.
         target: the sensitivity or specificity aimed at.
     """
 
-    method: Literal["temperature", "platt", "isotonic", "none"] = "temperature"
+    method: Literal["auto", "temperature", "platt", "isotonic", "none"] = "auto"
     threshold: Literal["youden", "f1", "sensitivity", "specificity"] = "youden"
     target: Share = 0.9
 
