@@ -23,7 +23,6 @@ from foveate.types import Track, quiet
 
 Bools = NDArray[np.bool_]
 SETS = ("coverage", "patient_coverage", "size", "one", "none", "one_right")
-FLAGS = ("flagged", "accuracy_novel", "accuracy_familiar")
 _NO_VALIDATION = "no validation cases besides the evaluated ones, which it would have to be fitted on"
 _NO_NOVELTY = "the predictions do not tell the novelty of every case"
 _TOO_FEW = "too few validation patients for the share asked for"
@@ -136,7 +135,7 @@ class NoveltyFigures:
         ]
 
     def __call__(self, weights: Floats) -> dict[str, Floats]:
-        """Each of ``FLAGS`` ``(B,)`` for ``(B, N)`` case weights; accuracies as ``selective`` has them."""
+        """``flagged``, ``accuracy_novel``, ``accuracy_familiar``: each ``(B,)`` for ``(B, N)`` case weights."""
         novel, familiar = (
             mean_of_defined(ratio(weights @ right, weights @ known)) for known, right in self._groups
         )
@@ -168,14 +167,14 @@ class _Told:
         )
         measured = self._measured(SetFigures(rule, self.part))
         truth = self.part.truth
-        counts = ((truth == 1) if rule.task == "multiclass" else ~np.isnan(truth)).sum(axis=0)
+        asked = truth == 1 if rule.task == "multiclass" else ~np.isnan(truth)
         return {
             **rule.to_json(),
             "reason": _limited(rule, self.part.classes),
             "metrics": {name: measured.tell(name) for name in SETS},
             "per_class": {
                 name: {
-                    figure: measured.tell(f"class_{figure}", k, n=int(counts[k]))
+                    figure: measured.tell(f"class_{figure}", k, cases=asked[:, k])
                     for figure in ("coverage", "size")
                 }
                 for k, name in enumerate(self.part.classes)
@@ -188,13 +187,15 @@ class _Told:
         if np.isnan(validation.novelty).any() or np.isnan(self.part.novelty).any():
             return {"reason": _NO_NOVELTY}
         threshold = conformal_quantile(validation.novelty, validation.patient_ids, options.familiar)
-        measured = self._measured(NoveltyFigures(self.part.novelty > threshold, right))
+        novel = self.part.novelty > threshold
+        measured = self._measured(NoveltyFigures(novel, right))
+        cases = {"flagged": None, "accuracy_novel": novel, "accuracy_familiar": ~novel}
         reached = np.isfinite(threshold)
         return {
             "familiar": options.familiar,
             "threshold": threshold if reached else None,
             "reason": None if reached else f"{_TOO_FEW}: no case is flagged",
-            "metrics": {name: measured.tell(name) for name in FLAGS},
+            "metrics": {name: measured.tell(name, cases=own) for name, own in cases.items()},
         }
 
     def selective(self, sureness: Floats, right: Floats) -> dict[str, Any]:

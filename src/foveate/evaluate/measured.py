@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foveate.evaluate.intervals import Bootstrap, Floats, Statistic
 from foveate.evaluate.table import PredictionTable
 from foveate.types import Track, quiet
 
+Bools = NDArray[np.bool_]
 _WORK, _LEAST = 200_000_000, 200
 
 
@@ -21,15 +24,13 @@ class Measured:
 
     Attributes:
         bootstrap: of the intervals.
-        n: number of cases.
-        patients: number of patients.
+        patients: patient of each case.
         point: by name, the values on the cohort, without the axis of replicates.
         replicates: by name, the values on every replicate; none where there is no interval.
     """
 
     bootstrap: Bootstrap
-    n: int
-    patients: int
+    patients: tuple[str, ...]
     point: Mapping[str, Floats] = field(default_factory=dict)
     replicates: Mapping[str, Floats] = field(default_factory=dict)
 
@@ -41,25 +42,33 @@ class Measured:
         cases = len(table.case_ids)
         point = {name: values[0] for name, values in statistic(np.ones((1, cases))).items()}
         replicates = bootstrap.replicates(statistic, table.patient_ids, track)
-        return cls(bootstrap, cases, len(set(table.patient_ids)), point, replicates)
+        return cls(bootstrap, table.patient_ids, point, replicates)
 
     def tell(
-        self, name: str, at: int | None = None, *, n: int | None = None, reason: str = ""
+        self,
+        name: str,
+        at: int | None = None,
+        *,
+        n: int | None = None,
+        cases: Bools | None = None,
+        reason: str = "",
     ) -> dict[str, Any]:
         """One figure with its interval, as plain JSON.
 
         Args:
             name: of the figure.
             at: place of the value, for figures of several.
-            n: number of cases it rests on; all of them unless given.
+            n: number of cases that it rests on; unless given, that of ``cases``.
+            cases: ``(N,)`` those that it rests on; all of them unless given.
             reason: what limits it.
         """
         point, found = self.point[name], self.replicates.get(name)
+        own = self.patients if cases is None else list(compress(self.patients, cases))
         value = self.bootstrap.value(
             float(point if at is None else point[at]),
             found if found is None or at is None else found[:, at],
-            n=self.n if n is None else n,
-            patients=self.patients,
+            n=len(own) if n is None else n,
+            patients=len(set(own)),
             reason=reason,
         )
         return value.to_json()

@@ -211,22 +211,24 @@ def _gap(groups: _Groups, metric: str, measured: Measured) -> dict[str, Any]:
     """Largest less smallest group of one metric ``(G, K)``, and how easily chance alone gives as much."""
     values, replicates = measured.point[metric], measured.replicates.get(metric)
     names, shared = list(groups.parts), np.ones(values.shape[1], dtype=bool)
+    cases, patients = len(measured.patients), len(set(measured.patients))
     if values.shape[1] == len(groups.table.classes):
         shared = groups.shared_classes()
     if not shared.any():
         value = measured.bootstrap.value(
-            np.nan, None, n=measured.n, patients=measured.patients, reason=f"no class has {_ENOUGH}"
+            np.nan, None, n=cases, patients=patients, reason=f"no class has {_ENOUGH}"
         )
         return {**value.to_json(), "largest": None, "smallest": None, "p": None}
     means = values[:, shared].mean(axis=1)
     drawn = None if replicates is None else replicates[:, :, shared].mean(axis=2)
     high, low = int(means.argmax()), int(means.argmin())
+    kept = [name for name, held in zip(groups.table.classes, shared, strict=False) if held]
     value = measured.bootstrap.value(
         float(means[high] - means[low]),
         None if drawn is None else drawn[:, high] - drawn[:, low],
-        n=measured.n,
-        patients=measured.patients,
-        reason="" if shared.all() else f"over the {shared.sum()} classes that have {_ENOUGH}",
+        n=cases,
+        patients=patients,
+        reason="" if shared.all() else f"over the classes that have {_ENOUGH}: {', '.join(kept)}",
     )
     p = None if drawn is None or value.low is None else _by_chance(means, drawn)
     return {**value.to_json(), "largest": names[high], "smallest": names[low], "p": p}

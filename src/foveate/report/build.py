@@ -15,12 +15,13 @@ from foveate import __version__
 from foveate.files import write_atomic
 from foveate.report.files import RunFiles
 from foveate.report.sections.abstention import abstention
+from foveate.report.sections.calibration import calibration, operating_points
 from foveate.report.sections.cohort import data, splits, training
 from foveate.report.sections.evidence import cases
 from foveate.report.sections.guidelines import guidelines, model_card
 from foveate.report.sections.localization import localization
 from foveate.report.sections.provenance import provenance
-from foveate.report.sections.results import calibration, confusion, curves, performance
+from foveate.report.sections.results import confusion, curves, performance
 from foveate.report.sections.section import Section
 from foveate.report.sections.shortcuts import shortcuts
 from foveate.report.sections.subgroups import subgroups
@@ -36,6 +37,7 @@ SECTIONS: tuple[Callable[[RunFiles], Section | None], ...] = (
     performance,
     curves,
     confusion,
+    operating_points,
     calibration,
     abstention,
     subgroups,
