@@ -15,7 +15,7 @@ from foveate.evaluate.comparison import check_same_cases, compare, enough_replic
 from foveate.evaluate.hypothesis import mcnemar
 from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.localization import CaseScore
-from foveate.evaluate.paired import FIGURES, Entry
+from foveate.evaluate.paired import CALIBRATED, FIGURES, Entry
 from foveate.evaluate.scores import read_scores, write_scores
 from foveate.evaluate.table import PredictionTable
 
@@ -143,7 +143,9 @@ def test_pairing_is_what_makes_the_interval_narrow() -> None:
     assert paired["high"] - paired["low"] < 0.2 * (single["high"] - single["low"])
     same = compare({"a": variants["a"], "b": variants["a"]}, "a", Bootstrap(100))["differences"]["b"]
     assert all(
-        same[figure]["value"] == same[figure]["low"] == same[figure]["high"] == 0 for figure in FIGURES
+        same[figure]["value"] == same[figure]["low"] == same[figure]["high"] == 0
+        for figure in FIGURES
+        if figure not in CALIBRATED
     )
 
 
@@ -261,7 +263,7 @@ def test_p_values_are_corrected_within_their_families() -> None:
         value
         for pair in found["pairs"]
         for name, value in pair["differences"].items()
-        if name != "auroc_macro"
+        if name != "auroc_macro" and value["p"] is not None  # nothing is calibrated here
     ]
     for family in (main, others):
         p = [value["p"] for value in family]
@@ -316,6 +318,20 @@ def test_the_sentence_counts_cases() -> None:
 
 def test_more_tests_need_more_replicates() -> None:
     variants = random_variants(1, resplit=False)
-    assert enough_replicates(variants, 0.95) == 4 * 2 * 12 / 0.05  # two pairs, twelve figures
-    assert enough_replicates(variants, 0.95, every_pair=True) == pytest.approx(4 * 3 * 12 / 0.05, abs=1)
+    assert enough_replicates(variants, 0.95) == 4 * 2 * len(FIGURES) / 0.05  # two pairs
+    assert enough_replicates(variants, 0.95, every_pair=True) == pytest.approx(
+        4 * 3 * len(FIGURES) / 0.05, abs=1
+    )
     assert enough_replicates(variants, 0.9999) == 10_000
+
+
+def test_calibrated_probabilities_are_compared_where_there_are_any() -> None:
+    base = HAND["plain"][0].table
+    mended = replace(base, calibrated=base.truth * 0.8 + 0.1)
+    found = compare({"raw": {0: Entry(base)}, "mended": {0: Entry(mended)}}, "raw", Bootstrap(100))
+    value = found["figures"]["mended"]
+    assert value["brier_calibrated"]["value"] == pytest.approx(2 * 0.01)  # 0.1 off in both classes
+    assert value["log_loss_calibrated"]["value"] == pytest.approx(-np.log(0.9))
+    assert value["ece"] == found["figures"]["raw"]["ece"]
+    assert found["figures"]["raw"]["brier_calibrated"]["value"] is None
+    assert found["differences"]["mended"]["brier_calibrated"]["p"] is None

@@ -23,11 +23,12 @@ from foveate.evaluate.table import PredictionTable
 
 #: Figures that localization gives, by their names in ``CaseScore``.
 LOCALIZED = ("pointing_game", "iou", "energy_inside")
-CALIBRATED = ("ece", "brier")
-CLASSIFIED = (*OVERALL, *CALIBRATED)
-FIGURES = (*CLASSIFIED, *LOCALIZED)
+#: Figures of calibration, of the raw probabilities, and of the calibrated ones where a run has them.
+OF_CALIBRATION = ("ece", "brier", "log_loss")
+CALIBRATED = tuple(f"{name}_calibrated" for name in OF_CALIBRATION)
+FIGURES = (*OVERALL, *OF_CALIBRATION, *CALIBRATED, *LOCALIZED)
 PER_CLASS = ("auroc", "ap", "recall", "specificity", "f1")
-LOWER_IS_BETTER = frozenset(CALIBRATED)
+LOWER_IS_BETTER = frozenset((*OF_CALIBRATION, *CALIBRATED))
 
 #: By figure, ``(1 + n, ...)``: the cohort itself, then n replicates. ``class:<metric>`` is ``(1 + n, K)``.
 Samples = Mapping[str, Floats]
@@ -99,14 +100,22 @@ class Drawing:
         """Every figure of one entry that its predictions give."""
         own = np.array([self.places[seed][case] for case in entry.table.case_ids], dtype=np.intp)
         discrimination = Discrimination(entry.table, entry.table.decisions(entry.thresholds))
-        calibration = Calibration(entry.table)
+        raw = Calibration(entry.table)
+        mended = (
+            None
+            if np.isnan(entry.table.calibrated).any()
+            else Calibration(entry.table, entry.table.calibrated)
+        )
 
         def statistic(weights: Floats) -> dict[str, Floats]:
             mine = weights[:, own]
-            by_class, calibrated = discrimination(mine), calibration(mine)
+            by_class = discrimination(mine)
+            before = raw(mine)
+            after = mended(mine) if mended else dict.fromkeys(OF_CALIBRATION, np.full(len(mine), np.nan))
             return {
                 **{name: mean_of_defined(by_class[source]) for name, source in OVERALL.items()},
-                **{name: calibrated[name] for name in CALIBRATED},
+                **{name: before[name] for name in OF_CALIBRATION},
+                **{f"{name}_calibrated": after[name] for name in OF_CALIBRATION},
                 **{f"class:{metric}": by_class[metric] for metric in PER_CLASS},
             }
 

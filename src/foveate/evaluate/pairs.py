@@ -14,6 +14,8 @@ from foveate.evaluate.hypothesis import bootstrap_p, holm, mcnemar
 from foveate.evaluate.intervals import Bootstrap, Floats
 from foveate.evaluate.paired import FIGURES, LOCALIZED, PER_CLASS, Entry, Samples, over_seeds
 
+_UNMARKED = "nothing was explained that has a true mask or box"
+
 
 @dataclass(frozen=True)
 class Told:
@@ -36,8 +38,7 @@ class Told:
         found = {}
         for name in FIGURES:
             named = located if name in LOCALIZED else classified
-            reason = "" if named else "nothing was explained that has a true mask or box"
-            value = self._value(mean[name], named, reason)
+            value = self._value(mean[name], named, "" if named else _UNMARKED)
             found[name] = value | _spread({seed: part[name][0] for seed, part in self.samples.items()})
         return found
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from foveate import __version__
+from foveate.evaluate.paired import LOWER_IS_BETTER
 from foveate.files import write_atomic
 from foveate.report.build import environment
 from foveate.report.comparison_tables import COLUMNS, comparison_tables, pair_name, shown_figures
@@ -98,7 +99,7 @@ def _forests(result: Json) -> Iterator[Chart]:
     level = result["bootstrap"]["level"]
     for name in shown_figures(result) if result["pairs"] else ():
         rows = [(pair_name(result, pair), pair["differences"][name]) for pair in result["pairs"]]
-        title = COLUMNS[name] + (" (lower is better)" if name in ("ece", "brier") else "")
+        title = COLUMNS[name] + (" (lower is better)" if name in LOWER_IS_BETTER else "")
         yield Chart(svg(forest_figure(rows, level), f"Paired differences of {title}"), title)
 
 

@@ -18,6 +18,10 @@ COLUMNS = {
     "ap_macro": "Macro AP",
     "ece": "ECE",
     "brier": "Brier score",
+    "log_loss": "Log loss",
+    "ece_calibrated": "ECE, calibrated",
+    "brier_calibrated": "Brier score, calibrated",
+    "log_loss_calibrated": "Log loss, calibrated",
     "pointing_game": "Pointing game",
     "iou": "Box IoU",
     "energy_inside": "Energy inside",
@@ -40,8 +44,8 @@ def comparison_tables(result: Json) -> Iterator[Table]:
     yield Table(
         "Figures",
         f"Mean over seeds ± standard deviation over seeds; in brackets the {level} interval of the mean, "
-        f"from {result['bootstrap']['n']:,} resamplings of patients. ECE and Brier score: lower is better. "
-        "† preprocessed otherwise than the reference.",
+        f"from {result['bootstrap']['n']:,} resamplings of patients. ECE, Brier score and log loss: lower is "
+        "better. † preprocessed otherwise than the reference.",
         ("Variant", *(COLUMNS[name] for name in shown)),
         tuple(
             (label + _mark(result, label), *(figure(found[name]) for name in shown))

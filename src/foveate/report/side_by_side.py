@@ -115,7 +115,8 @@ def _trust(runs: Runs) -> Table:
 def _verdicts(trust: Json) -> dict[str, str]:
     """By method, the verdict's sentence."""
     methods = trust.get("methods") or {}
-    return {name: str(found["verdict"]) for name, found in methods.items() if found.get("verdict")}
+    sentences = {name: within(found, "verdict", "sentence") for name, found in methods.items()}
+    return {name: str(text) for name, text in sentences.items() if text}
 
 
 def _shortcuts(runs: Runs) -> Table:

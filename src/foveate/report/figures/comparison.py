@@ -23,7 +23,7 @@ def variants_figure(variants: Mapping[str, Mapping[str, Any]], what: str) -> Fig
             at the top.
         what: name of the figure, for the axis.
     """
-    figure, axes = new_figure(6.4, 0.9 + 0.34 * len(variants))
+    figure, axes = new_figure(5.2, 0.9 + 0.34 * len(variants))
     for row, found in enumerate(variants.values()):
         seeds = [value for value in found["seeds"].values() if value is not None]
         if found["low"] is not None:
@@ -46,7 +46,7 @@ def rank_figure(ranks: Json) -> Figure:
     """
     order = sorted(ranks["models"], key=lambda label: ranks["models"][label]["value"])
     joined = ranks["indistinguishable"]
-    figure, axes = new_figure(6.4, 1.0 + 0.16 * len(joined) + 0.27 * len(order))
+    figure, axes = new_figure(5.2, 1.0 + 0.16 * len(joined) + 0.27 * len(order))
     top = -0.55 - 0.4 * len(joined)
     for row, names in enumerate(joined):
         ends = [ranks["models"][name]["value"] for name in (names[0], names[-1])]
@@ -77,7 +77,7 @@ def forest_figure(rows: Sequence[tuple[str, Json]], level: float) -> Figure:
         rows: for each pair its name, and ``value``, ``low``, ``high`` and ``p_holm`` of its difference.
         level: of confidence.
     """
-    figure, axes = new_figure(5.2, 0.75 + 0.3 * len(rows))
+    figure, axes = new_figure(4.6, 0.75 + 0.3 * len(rows))
     axes.axvline(0, color=MUTED, linewidth=1, linestyle=":")
     for row, (_, found) in enumerate(rows):
         if found["value"] is None:
