@@ -22,18 +22,19 @@ def show_probes(found: Mapping[str, Any]) -> None:
 
 
 def _show_regions(found: Mapping[str, Any]) -> None:
-    """Every exchange with its effect."""
-    table = new_table("region", "of", "AUROC", "same class", "another", "effect", "interval", "p")
+    """What the exchange of each region does to the AUROC: same class minus another class."""
+    table = new_table("region", "class", "effect", "interval", "p", "")
     for view, own in found["views"].items():
         for row in own["tested"]:
-            place = "" if row["box"] is None else " " + _place(row["box"])
+            where = "" if row["box"] is None else f" {_middle(row['box'])}"
             p = row["p_corrected"]
             table.add_row(
-                escape(f"{view}: {row['name']}{place}"),
+                escape(f"{_of(view, found)}{row['name']}{where}"),
                 escape(row["class"] or "all"),
-                *(number(row[name]) for name in ("original", "same", "other", "effect")),
+                number(row["effect"]),
                 interval(row["effect"]),
-                ("–" if p is None else f"{p:.3f}") + (" found" if row["found"] else ""),
+                "–" if p is None else f"{p:.3f}",
+                "found" if row["found"] else "",
             )
     console.print(table)
 
@@ -42,16 +43,23 @@ def _show_models(found: Mapping[str, Any]) -> None:
     """Models of metadata and of background alone."""
     models = {"metadata and files": found["metadata"]}
     for view, own in found["views"].items():
-        models[f"{view}: {own['background'].get('region', 'background')}"] = own["background"]
-    table = new_table("alone", "macro AUROC", "interval")
+        region = own["background"].get("region", "background")
+        models[f"{_of(view, found)}pixels, {region}"] = own["background"]
+    table = new_table("a model of nothing but", "macro AUROC", "interval")
+    for name, own in models.items():
+        if "reason" not in own:
+            table.add_row(escape(name), number(own["auroc_macro"]), interval(own["auroc_macro"]))
+    if table.row_count:
+        console.print(table)
     for name, own in models.items():
         if "reason" in own:
-            table.add_row(escape(name), "–", escape(own["reason"]))
-        else:
-            table.add_row(escape(name), number(own["auroc_macro"]), interval(own["auroc_macro"]))
-    console.print(table)
+            say(f"not tested: {name}: {own['reason']}")
 
 
-def _place(box: list[float]) -> str:
-    top, left, bottom, right = (round(100 * edge) for edge in box)
-    return f"{left}–{right} % across, {top}–{bottom} % down"
+def _of(view: str, found: Mapping[str, Any]) -> str:
+    return f"{view}: " if len(found["views"]) > 1 else ""
+
+
+def _middle(box: list[float]) -> str:
+    """Middle of a box in per cent of width and height."""
+    return f"({50 * (box[1] + box[3]):.0f}%, {50 * (box[0] + box[2]):.0f}%)"

@@ -92,6 +92,7 @@ def list_leaks(metadata: Json, background: Mapping[str, Json]) -> Iterator[Json]
 def _leak(kind: str, view: str | None, found: Json, what: str) -> Json:
     best = max(found["telling"], key=lambda name: found["per_class"][name]["value"])
     value = found["per_class"][best]
+    others = f", and {len(found['telling']) - 1} more" if len(found["telling"]) > 1 else ""
     told = f"{best} with an AUROC of {value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
     return {
         "kind": kind,
@@ -100,7 +101,7 @@ def _leak(kind: str, view: str | None, found: Json, what: str) -> Json:
         "effect": value["value"] - 0.5,
         "interval": [value["low"] - 0.5, value["high"] - 0.5],
         "p": value["p"],
-        "sentence": f"{what[0].upper()}{what[1:]} tell {told}; a model that reaches this has not shown "
+        "sentence": f"{what[0].upper()}{what[1:]} tell {told}{others}; a model that reaches this has not shown "
         "that it sees the disease.",
     }
 
