@@ -15,6 +15,7 @@ from foveate.data.audit import Audit
 from foveate.data.findings import Finding
 from foveate.data.splits import Splits
 from foveate.evaluate import evaluate_predictions
+from foveate.evaluate.calibrators import Calibrator
 from foveate.evaluate.intervals import Bootstrap, Value
 from foveate.evaluate.localization import (
     BoxThresholds,
@@ -71,6 +72,7 @@ def write_run(
     if len(views) > 1:
         kept = [views[: len(views) - (number % 3 == 2)] for number in range(len(predictions))]
         predictions = [replace(item, views=tuple(own)) for item, own in zip(predictions, kept, strict=True)]
+    predictions = _calibrated(folder, task, classes, predictions)
     write_predictions(folder / "predictions.csv", task, classes, predictions)
     table = read_predictions(folder / "predictions.csv")
     write_json(folder / "metrics.json", evaluate_predictions(table, n_boot=200))
@@ -110,6 +112,21 @@ def _predictions(
             share = odds / odds.sum() if task == "multiclass" else odds / (1 + odds)
             found.append(Prediction(case_id, f"patient-{patient:03d}", part, logits, share, truth))
     return found
+
+
+def _calibrated(
+    folder: Path, task: Task, classes: Sequence[str], predictions: Sequence[Prediction]
+) -> list[Prediction]:
+    """With calibrated probabilities; the bundle says how they were fitted."""
+    val = PredictionTable.of(task, classes, predictions).part("val")
+    calibrator = Calibrator.fit(val.logits, val.truth, task=task)
+    facts = {"classes": list(classes), "calibration": calibrator.to_json()}
+    (folder / "bundle").mkdir(parents=True, exist_ok=True)
+    write_json(folder / "bundle" / "bundle.json", facts)
+    if not calibrator.fitted:
+        return list(predictions)
+    calibrated = calibrator.apply(np.stack([item.logits for item in predictions]))
+    return [replace(item, calibrated=row) for item, row in zip(predictions, calibrated, strict=True)]
 
 
 def _write_evidence(folder: Path, table: PredictionTable, draws: np.random.Generator) -> None:

@@ -143,31 +143,59 @@ def test_the_audit_is_repeated(run: Path, page: Node) -> None:
 
 def test_localization_stands_beside_its_controls(run: Path, page: Node) -> None:
     section, found = page.one("section", id="localization"), read(run, "localization.json")
-    methods = [found["overall"]["methods"][name] for name in ("heatmap", "centre", "random")]
-    for key in ("pointing_game", "energy_inside", "iou", "iobb", "mask_iou"):
-        row = section.one("tr", data_measure=key)
+    order = ("heatmap", "ceiling", "random", "centre", "edge", "average")
+    methods = [found["overall"]["methods"][name] for name in order]
+    table = section.one("table", class_="localization")
+    for key in (
+        "pointing_game",
+        "energy_inside",
+        "pixel_ap",
+        "iou",
+        "iobb",
+        "mask_iou",
+        "dice",
+        "max_box_acc",
+    ):
+        row = table.one("tr", data_measure=key)
         assert row.numbers == [number for method in methods for number in triple(method[key])], key
     for at in ("0.1", "0.5", "0.7"):
         values = [method["localization_accuracy"][at] for method in methods]
-        assert section.one("tr", data_iou=at).numbers == [
-            number for value in values for number in triple(value)
-        ]
-    for name, part in found["by_class"].items():
-        values = [
-            part["methods"][m][key]
-            for key in ("pointing_game", "iou")
-            for m in ("heatmap", "centre", "random")
-        ]
-        assert section.one("tr", data_class=name).numbers == [
-            number for value in values for number in triple(value)
-        ]
+        row = section.one("tr", data_iou=at)
+        assert row.numbers == [number for value in values for number in triple(value)]
+        false = [method["false_positives_iou"][at]["value"] for method in methods]
+        assert [small.text for small in row.all("small")] == [f"{value:.2f} false" for value in false]
+    for kind, parts in {"class": found["by_class"], "answer": found["by_answer"]}.items():
+        for name, part in parts.items():
+            shown = f"{name} answer" if kind == "answer" else name
+            for key in ("pointing_game", "energy_inside", "iou"):
+                row = section.one("tr", **{f"data_{kind}": shown, "data_measure": key})
+                values = [part["methods"][method][key] for method in order]
+                assert row.numbers == [number for value in values for number in triple(value)]
+    assert len(section.all("table", class_="per-size")) == 1
+    assert "predicted class (the maps of the predicted classes were not drawn)" in section.text
+    assert "In pointing game the heat maps are better than" in section.text
     assert "heat map at 50 %, random map at 40 %" in section.text, "the rule is stated"
+
+
+def test_published_figures_stand_apart_from_those_of_the_run(findings_run: Path, findings_page: Node) -> None:
+    section = findings_page.one("section", id="localization")
+    found = read(findings_run, "localization.json")
+    rows = section.one("table", class_="published").all("tr")[2:]
+    assert [row.attributes["data-published"] for row in rows] == ["Atelectasis", "Effusion", "Mass"]
+    row = section.one("tr", data_published="Mass")
+    own = found["by_class"]["Mass"]["methods"]["heatmap"]
+    shown = [own["localization_accuracy"]["0.3"], own["iobb_accuracy"]["0.5"]]
+    assert row.numbers == [number for value in shown for number in triple(value)], (
+        "only the run's have exact values"
+    )
+    assert [cell.text for cell in row.all("td")][2::2] == ["0.15", "0.31"]
+    assert "tagged “published”" in section.text and "another rule" in section.text
 
 
 def test_calibration_training_and_provenance(run: Path, page: Node) -> None:
     calibration = read(run, "metrics.json")["calibration"]
     section = page.one("section", id="calibration")
-    rows = section.one("table").all("tr")[1:]
+    rows = section.one("table", class_="bins").all("tr")[1:]
     bins = [part for part in calibration["bins"] if part["n"]]
     assert [row.numbers for row in rows] == [[part["confidence"], part["accuracy"]] for part in bins]
     assert [row.all("td")[-1].text for row in rows] == [str(part["n"]) for part in bins]

@@ -17,6 +17,8 @@ from PIL import Image
 
 from foveate.evaluate.intervals import Value
 from foveate.report import figures, overlays
+from foveate.report.figures.calibration import calibration_figure, class_figure
+from foveate.report.figures.localization import bench_figure, overlap_figure
 from foveate.report.overlays import (
     Legend,
     Picture,
@@ -71,7 +73,7 @@ def test_a_calibration_curve_leaves_empty_bins_out() -> None:
         {"low": 0.5, "high": 0.75, "confidence": None, "accuracy": None, "n": 0},
         {"low": 0.75, "high": 1.0, "confidence": 0.9, "accuracy": 1.0, "n": 7},
     ]
-    upper, lower = figures.calibration_figure(bins).axes
+    upper, lower = calibration_figure(bins).axes
     assert_allclose(line(upper, "model").get_xydata(), [[0.4, 0.25], [0.9, 1.0]])
     bars = [
         (bar.get_x(), bar.get_width(), bar.get_height())
@@ -98,13 +100,24 @@ def test_overlap_curves_carry_their_intervals() -> None:
         "0.7": Value(None, None, None, 0, 0),
     }
     random = {"0.1": Value(0.1, None, None, 10, 5)}
-    axes = figures.overlap_figure({"Heat map": heatmap, "Random map": random}).axes[0]
+    axes = overlap_figure({"Heat map": heatmap, "Random map": random}).axes[0]
     assert_allclose(line(axes, "Heat map").get_xydata(), [[0.1, 0.9], [0.5, 0.4]])
     assert_allclose(line(axes, "Random map").get_xydata(), [[0.1, 0.1]])
     (band,) = axes.collections
     assert {tuple(point) for point in band.get_paths()[0].vertices.round(6)} == {
         (0.1, 0.8), (0.1, 1.0), (0.5, 0.2), (0.5, 0.6)
     }  # fmt: skip
+
+
+def test_the_bench_shows_each_method_at_its_value() -> None:
+    methods = {name: Value(at, None, None, 9, 9) for name, at in (("ceiling", 0.9), ("random", 0.1))}
+    methods["heatmap"] = Value(0.5, 0.4, 0.6, 9, 9)
+    names = {"heatmap": "Heat map", "ceiling": "Ceiling", "random": "Random map"}
+    axes = bench_figure({"IoU": methods, "Dice": methods}, names).axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["IoU", "Dice"]
+    for name, at in (("Heat map", 0.5), ("Ceiling", 0.9), ("Random map", 0.1)):
+        shown = [float(item.get_xdata()[0]) for item in axes.get_lines() if item.get_label() == name]
+        assert shown == [at, at]
 
 
 def test_inline_svg_is_clean_and_takes_the_pages_colours() -> None:

@@ -235,15 +235,11 @@ def test_localization_is_told_by_view(run: Path, page: Node) -> None:
     found = json.loads((run / "localization.json").read_text())["by_view"]
     section = page.one("section", id="localization")
     for view in VIEWS:
-        row = section.one("tr", data_view=view)
-        methods = found[view]["methods"]
-        expected = [
-            number
-            for key in ("pointing_game", "iou")
-            for method in ("heatmap", "centre", "random")
-            for number in triple(methods[method][key])
-        ]
-        assert row.numbers == expected
+        for key in ("pointing_game", "energy_inside", "iou"):
+            row = section.one("tr", data_view=view, data_measure=key)
+            methods = found[view]["methods"]
+            order = ("heatmap", "ceiling", "random", "centre", "edge", "average")
+            assert row.numbers == [number for name in order for number in triple(methods[name][key])]
 
 
 def test_boxes_with_six_numbers_are_read(run: Path) -> None:

@@ -82,7 +82,9 @@ def cropped_shape(crop: SpatialCrop) -> tuple[int, ...]:
 
 
 def seen_field(steps: Iterable[object], shape: Sequence[int]) -> Box:
-    """Where the model looked, in pixels of the original image; padding lies outside it.
+    """Where the model's field lies, in pixels of the original image.
+
+    Padding may reach over the image's edge, or over pixels that the crop to the organ left out.
 
     Args:
         steps: the geometric transforms in the order they ran: crop, padding, resize.

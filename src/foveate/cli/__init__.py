@@ -197,9 +197,10 @@ def localize(target: Target, run: RunOption = None) -> None:
     Example: foveate localize runs/study
     """
     from foveate import evidence, terminal
+    from foveate.terminal.localization import show_localization
 
     opened = open_run(target, run)
-    terminal.show_localization(evidence.localize(opened, track=terminal.track))
+    show_localization(evidence.localize(opened, track=terminal.track))
     terminal.say(f"boxes: {opened.folder / 'boxes.csv'}")
 
 
@@ -293,6 +294,7 @@ def _going_on(refused: list[Partial]) -> Iterator[None]:
 def _whole_way(run: Run) -> None:
     """Every station in turn, each with a heading and its main figures."""
     from foveate import evidence, stations, terminal
+    from foveate.terminal.localization import show_localization
 
     terminal.heading("Audit", "duplicates, leakage, contradictory labels")
     found = stations.audit(run, track=terminal.track)
@@ -313,7 +315,7 @@ def _whole_way(run: Run) -> None:
     localization = evidence.localize(run, track=terminal.track)
     terminal.heading("Result", run.study.name)
     terminal.show_metrics(metrics)
-    terminal.show_localization(localization)
+    show_localization(localization)
     terminal.say(f"report: {stations.report(run)}")
     if refused:
         raise refused[0]

@@ -112,19 +112,6 @@ def _show_by_views(found: Mapping[str, Any]) -> None:
     console.print(table)
 
 
-def show_localization(found: Mapping[str, Any]) -> None:
-    """Print localization beside its controls."""
-    methods = (found.get("overall") or {}).get("methods") or {}
-    if not methods:
-        say(f"localization: {found.get('reason', 'no case has a true mask or box')}")
-        return
-    table = new_table("localization", "heat map", "interval", "random map", "centred prior")
-    for name in ("pointing_game", "iou", "energy_inside"):
-        own, random, centre = (methods[method][name] for method in ("heatmap", "random", "centre"))
-        table.add_row(name.replace("_", " "), number(own), interval(own), number(random), number(centre))
-    console.print(table)
-
-
 def show_predictions(classes: Sequence[str], predictions: Sequence[Prediction]) -> None:
     """Print the probabilities of single images."""
     table = new_table("image", *classes)

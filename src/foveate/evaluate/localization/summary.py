@@ -12,6 +12,7 @@ from foveate.evaluate.intervals import Bootstrap, Floats, ratio
 from foveate.evaluate.localization.cases import IOBB_THRESHOLDS, IOU_THRESHOLDS, CaseScore
 from foveate.evaluate.localization.published import published_beside
 from foveate.evaluate.localization.strata import by_size
+from foveate.evaluate.localization.wording import CONTROLS
 
 BOX_IOUS = (0.3, 0.5, 0.7)
 """The overlaps asked for by MaxBoxAccV2 (Choe et al. 2020); MaxBoxAcc asks for the middle one."""
@@ -107,6 +108,7 @@ def summarise_localization(
         "left_out": dict(left_out or {}),
         "published": published_beside(labels),
         "overall": summary(rows),
+        "differences": _differences(rows, drawn),
         "by_class": {label: summary([row for row in rows if row.label == label]) for label in labels},
         "by_size": by_size(rows, summary),
         "by_answer": _by_answer(rows, summary),
@@ -114,6 +116,29 @@ def summarise_localization(
             view: summary([row for row in rows if own_views[id(row)] == view])
             for view in (named if own_views else ())
         },
+    }
+
+
+def _differences(rows: Sequence[CaseScore], bootstrap: Bootstrap) -> dict[str, Any]:
+    """By control, how much better the heat maps are, paired on the same cases, with its interval."""
+    by_method: dict[str, list[CaseScore]] = {}
+    for row in rows:
+        by_method.setdefault(row.method, []).append(row)
+    heatmaps = by_method.get("heatmap", [])
+    keys = [(row.case_id, row.label) for row in heatmaps]
+    return {
+        method: _averages(
+            {
+                name: np.array(
+                    [getattr(a, name) - getattr(b, name) for a, b in zip(heatmaps, own, strict=True)]
+                )
+                for name in _MEANS
+            },
+            [row.patient_id for row in heatmaps],
+            bootstrap,
+        )
+        for method, own in by_method.items()
+        if method in CONTROLS and [(row.case_id, row.label) for row in own] == keys
     }
 
 

@@ -40,7 +40,7 @@ _VARIABLES = {
     PAPER: "--paper",
 }
 # Colour, marker and dash together, so that a line is known without its colour.
-_LINES = (BLUE, "o", "-"), (ORANGE, "s", "--"), (VERMILLION, "^", ":")
+LINES = (BLUE, "o", "-"), (ORANGE, "s", "--"), (VERMILLION, "^", ":")
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -85,7 +85,7 @@ def lines_figure(
         best: position of the best epoch, or None.
     """
     figure, axes = new_figure(3.4, 2.3)
-    for (name, values), (colour, marker, dash) in zip(series.items(), _LINES, strict=False):
+    for (name, values), (colour, marker, dash) in zip(series.items(), LINES, strict=False):
         known = np.isfinite(values)
         mark = marker if known.sum() <= 20 else ""
         axes.plot(epochs[known], values[known], dash, color=colour, marker=mark, label=name)
@@ -148,60 +148,6 @@ def confusion_figure(labels: Sequence[str], counts: Sequence[Sequence[int]], *, 
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
     _square_cells(axes, [shorten(label) for label in labels])
     axes.set(xlabel="predicted", ylabel="true")
-    return figure
-
-
-@styled
-def calibration_figure(bins: Sequence[Mapping[str, Any]]) -> Figure:
-    """Observed share of correct answers over stated confidence, above the number of answers per bin."""
-    figure = Figure(figsize=(3.8, 3.7))
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    upper.plot([0, 1], [0, 1], ":", color=MUTED, linewidth=1, label="perfect calibration")
-    filled = [
-        part for part in bins if part["n"] and part["confidence"] is not None and part["accuracy"] is not None
-    ]
-    stated, observed = [part["confidence"] for part in filled], [part["accuracy"] for part in filled]
-    upper.vlines(stated, stated, observed, color=VERMILLION, linewidth=1, label="gap")
-    upper.plot(stated, observed, "-o", color=BLUE, label="model")
-    upper.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="observed")
-    upper.legend(loc="upper left")
-    widths = [part["high"] - part["low"] for part in bins]
-    lower.bar(
-        [part["low"] for part in bins],
-        [part["n"] for part in bins],
-        widths,
-        align="edge",
-        color=BLUE,
-        edgecolor=PAPER,
-        linewidth=0.8,
-    )
-    lower.set(xlabel="stated probability", ylabel="count")
-    return figure
-
-
-@styled
-def overlap_figure(methods: Mapping[str, Mapping[str, Value]]) -> Figure:
-    """Share of cases whose box overlaps the truth at least so much, over the overlap asked for.
-
-    Args:
-        methods: at most three; for each, the localization accuracy by IoU threshold (``"0.1"``, …).
-    """
-    figure, axes = new_figure(4.6, 3.0)
-    for (name, accuracy), (colour, marker, dash) in zip(methods.items(), _LINES, strict=False):
-        points = [(float(at), found) for at, found in accuracy.items() if found.value is not None]
-        axes.plot(
-            [at for at, _ in points],
-            [found.value or 0.0 for _, found in points],
-            dash,
-            color=colour,
-            marker=marker,
-            label=name,
-        )
-        bounds = [(at, found.low, found.high) for at, found in points if found.low is not None]
-        if bounds:
-            axes.fill_between(*np.array(bounds, dtype=float).T, color=colour, alpha=0.15, linewidth=0)
-    axes.set(xlabel="IoU asked for", ylabel="share of cases localized", ylim=(-0.02, 1.02))
-    figure.legend(loc="outside upper center", ncols=len(methods))
     return figure
 
 

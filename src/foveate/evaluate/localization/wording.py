@@ -1,0 +1,49 @@
+"""What the figures of the bench come to, in plain sentences that a report and a terminal share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+METHODS = {
+    "heatmap": "Heat map",
+    "predicted": "Predicted class",
+    "ceiling": "Ceiling",
+    "random": "Random map",
+    "centre": "Always the centre",
+    "edge": "Edge map",
+    "average": "Training average",
+}
+"""Every method by its name in the files, in the order of the tables."""
+CONTROLS = {
+    "random": "a random map",
+    "centre": "always pointing at the centre",
+    "edge": "an edge map of the image",
+    "average": "the average mask of training cases",
+}
+MEASURES = {"pointing_game": "pointing game", "energy_inside": "energy inside", "iou": "IoU"}
+
+
+def verdict(found: Mapping[str, Any], measure: str) -> str:
+    """Whether heat maps do better than each control in one measure, by the intervals of paired differences.
+
+    Args:
+        found: content of ``localization.json``.
+        measure: a key of ``MEASURES``.
+
+    Returns:
+        One sentence; empty where nothing was compared.
+    """
+    groups: dict[str, list[str]] = {"better than": [], "worse than": [], "not distinguishable from": []}
+    for control, words in CONTROLS.items():
+        difference = (found.get("differences") or {}).get(control, {}).get(measure)
+        if difference is None or difference["low"] is None:
+            continue
+        outcome = "better than" if difference["low"] > 0 else "worse than" if difference["high"] < 0 else ""
+        groups[outcome or "not distinguishable from"].append(words)
+    said = [f"{outcome} {_listed(names)}" for outcome, names in groups.items() if names]
+    return f"In {MEASURES[measure]} the heat maps are {'; '.join(said)}." if said else ""
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

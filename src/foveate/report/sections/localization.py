@@ -1,0 +1,221 @@
+"""How well heat maps point at the true region, beside controls and beside what their grid allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from foveate.evaluate.intervals import Value
+from foveate.evaluate.localization.wording import CONTROLS, MEASURES, METHODS, verdict
+from foveate.report.figures import svg
+from foveate.report.figures.localization import bench_figure, overlap_figure
+from foveate.report.files import Json, RunFiles, value_of
+from foveate.report.sections.section import Chart, Section, reasons, within
+
+LOCALIZATION = {
+    "pointing_game": ("Pointing game", "the strongest evidence lies inside the true region"),
+    "energy_inside": ("Energy inside", "share of all evidence that lies inside the true region"),
+    "pixel_ap": ("Pixel AP", "area under precision–recall of the pixels"),
+    "iou": ("IoU", "overlap of the box found with the true box"),
+    "iobb": ("IoBB", "share of the box found that lies inside the true box"),
+    "mask_iou": ("Mask IoU", "overlap of the region found with the true outline"),
+    "dice": ("Dice", "the same overlap, counting what both share twice"),
+    "centre_inside": ("Centre inside", "the box found holds the centre of the true box"),
+    "half_inside": ("Half inside", "at least half of what was found is true"),
+    "max_box_acc": ("MaxBoxAcc", "largest box with IoU ≥ 0.5"),
+    "max_box_acc_v2": ("MaxBoxAccV2", "best of all boxes, mean over IoU ≥ 0.3, 0.5, 0.7"),
+    "max_box_acc_at_best": ("MaxBoxAcc, at best", "with the threshold best for these very cases"),
+    "max_box_acc_v2_at_best": ("MaxBoxAccV2, at best", "with the thresholds best for these very cases"),
+}
+_CHARTED = ("pointing_game", "energy_inside", "pixel_ap", "iou", "dice")
+_RULES = {
+    "two_thresholds": "The map is scaled to 0–255 and cut at 60 and, separately, at 180; every connected "
+    "region of both is kept.",
+    "top": "The hottest 5 % of the pixels are taken, and the largest connected region is kept.",
+    "patch": "The window of one cell of the map’s grid with the largest mean is taken.",
+}
+
+
+def localization(files: RunFiles) -> Section:
+    """How well heat maps point at the true region, beside what they must beat and what they could reach."""
+    found = files.localization
+    if found is None:
+        return Section("localization", "Localization", "localize", None)
+    methods = {name: part for name, part in found["overall"]["methods"].items()}
+    present = [name for name in METHODS if name in methods]
+    order = within(files.metrics, "classes") or found["by_class"]
+    scored = {name: found["by_class"][name] for name in order if name in found["by_class"]}
+    groups = _groups(found, scored)
+    content = {
+        "reason": "" if present else str(found.get("reason") or "nothing could be scored"),
+        "explainer": found["explainer"],
+        "part": found["split"],
+        "n": found["overall"]["n"],
+        "patients": found["overall"]["patients"],
+        "rule": rule_in_words(found),
+        "verdicts": [said for measure in MEASURES if (said := verdict(found, measure))],
+        "names": [METHODS[name] for name in present],
+        "measures": _measures(methods, present),
+        "accuracy": _accuracy(methods, present, "iou", "localization_accuracy"),
+        "accuracy_iobb": _accuracy(methods, present, "iobb", "iobb_accuracy"),
+        "charts": _charts(methods, present),
+        "groups": [(title, kind, note, _rows(parts, present)) for title, kind, note, parts in groups],
+        "published": _published(found, scored),
+        "left_out": [(METHODS[name], why) for name, why in (found.get("left_out") or {}).items()],
+        "limited": reasons(_class_values(scored, present), undefined=False),
+        "empty": within(methods, "heatmap", "empty_maps"),
+    }
+    return Section("localization", "Localization", "localize", content)
+
+
+def _measures(methods: Json, present: Sequence[str]) -> list[dict[str, object]]:
+    """One row per measure, with a figure for each method and what a random point would score."""
+    return [
+        {
+            "key": key,
+            "name": name,
+            "meaning": meaning,
+            "values": [value_of(methods[method].get(key)) for method in present],
+            "chance": value_of(methods["heatmap"].get("chance")).value if key == "pointing_game" else None,
+        }
+        for key, (name, meaning) in LOCALIZATION.items()
+        if any(key in methods[method] for method in present)
+    ]
+
+
+def _accuracy(
+    methods: Json, present: Sequence[str], kind: str, key: str
+) -> list[tuple[str, list[tuple[Value, float | None]]]]:
+    """By threshold, accuracy and mean false positives of each method."""
+    curves = [methods[method].get(key, {}) for method in present]
+    false = [methods[method].get(f"false_positives_{kind}", {}) for method in present]
+    thresholds = sorted({at for curve in curves for at in curve}, key=float)
+    return [
+        (
+            at,
+            [
+                (value_of(curve.get(at)), value_of(wrong.get(at)).value)
+                for curve, wrong in zip(curves, false, strict=True)
+            ],
+        )
+        for at in thresholds
+    ]
+
+
+def _charts(methods: Json, present: Sequence[str]) -> list[Chart]:
+    """The main measures on one scale, and the share of cases localized over the overlap asked for."""
+    if "heatmap" not in present:
+        return []
+    values = {
+        LOCALIZATION[key][0]: {method: value_of(methods[method].get(key)) for method in present}
+        for key in _CHARTED
+        if value_of(methods["heatmap"].get(key)).value is not None
+    }
+    control = _best_control(methods, present)
+    shown = [name for name in ("heatmap", control, "ceiling") if name in present]
+    curves = {
+        METHODS[method]: {at: value_of(raw) for at, raw in methods[method]["localization_accuracy"].items()}
+        for method in shown
+    }
+    return [
+        Chart(
+            svg(bench_figure(values, METHODS), "Main measures of heat maps, their ceiling and the controls")
+        ),
+        Chart(svg(overlap_figure(curves), "Share of cases localized over the IoU asked for")),
+    ]
+
+
+def _best_control(methods: Json, present: Sequence[str]) -> str:
+    """The control with the highest mean IoU: the one to beat."""
+    controls = [name for name in CONTROLS if name in present]
+    return max(controls, key=lambda name: value_of(methods[name].get("iou")).value or 0.0, default="")
+
+
+def _groups(found: Json, scored: Json) -> Iterator[tuple[str, str, str, Json]]:
+    """Title, kind, a note and the parts of each way to divide the cases that has more than one part."""
+    sizes = found.get("by_size") or {}
+    bounds = {
+        name: f"{name}, {100 * low:.3g} to {100 * high:.3g} %"
+        for name, (low, high) in (sizes.get("bounds") or {}).items()
+    }
+    strata = {bounds.get(name, name): part for name, part in (sizes.get("strata") or {}).items()}
+    answers = {f"{name} answer": part for name, part in (found.get("by_answer") or {}).items()}
+    divided = (
+        ("Per class", "class", "", scored),
+        ("By size of the true region", "size", f"Groups are {sizes.get('rule')}.", strata),
+        ("Right and wrong answers", "answer", "Wrong answers count in every figure above.", answers),
+        ("Per view", "view", "", found.get("by_view") or {}),
+    )
+    return (item for item in divided if len(item[3]) > 1)
+
+
+def _rows(parts: Json, present: Sequence[str]) -> list[dict[str, object]]:
+    """A row for each part and main measure, with a figure for each method."""
+    return [
+        {
+            "name": name,
+            "n": part["n"],
+            "key": key,
+            "measure": LOCALIZATION[key][0],
+            "first": key == next(iter(MEASURES)),
+            "values": [value_of(within(part, "methods", method, key)) for method in present],
+        }
+        for name, part in parts.items()
+        for key in MEASURES
+    ]
+
+
+def _published(found: Json, scored: Json) -> dict[str, object] | None:
+    """Published figures beside this run's own, finding by finding."""
+    published = found.get("published")
+    if not published:
+        return None
+    columns = list(dict.fromkeys(key for row in published["rows"].values() for key in row))
+    return {
+        "source": published["source"],
+        "same_rule": within(found, "rule", "kind") == published["rule"],
+        "columns": [f"{'IoU' if key.startswith('loc') else 'IoBB'} ≥ {key.split()[1]}" for key in columns],
+        "rows": [
+            (
+                name,
+                scored[name]["n"],
+                [
+                    (value_of(within(scored[name], "methods", "heatmap", *key.split())), row.get(key))
+                    for key in columns
+                ],
+            )
+            for name, row in published["rows"].items()
+            if name in scored
+        ],
+    }
+
+
+def _class_values(scored: Json, present: Sequence[str]) -> Iterator[tuple[str, str, Value]]:
+    for name, part in scored.items():
+        for method in present:
+            for key in MEASURES:
+                words = f"{LOCALIZATION[key][0]}, {METHODS[method].lower()}"
+                yield name, words, value_of(within(part, "methods", method, key))
+
+
+def rule_in_words(found: Json) -> str:
+    """How a heat map became a box."""
+    rule = found["rule"]
+    if (kind := rule.get("kind", "peak")) in _RULES:
+        return _RULES[kind]
+    threshold = rule.get("threshold")
+    shares = (
+        {name: float(share) for name, share in threshold.items()} if isinstance(threshold, Mapping) else {}
+    )
+    cuts = ", ".join(
+        f"{METHODS.get(name, name).lower()} at {100 * share:g} %" for name, share in shares.items()
+    )
+    kept = (
+        "the largest connected region is kept"
+        if rule.get("keep") == "largest"
+        else "every connected region is kept"
+    )
+    chosen = found["threshold_chosen_on"]
+    where = "chosen on validation cases only" if chosen == "val" else f"chosen on {chosen}"
+    return (
+        f"Evidence below a share of the map’s maximum is cut off ({cuts or threshold}; {where}), and {kept}."
+    )
