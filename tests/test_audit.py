@@ -190,8 +190,35 @@ class TestFindings:
         folder.add("colour", rgb)
         assert "24 grey and 1 colour" in found(folder.audit())["mixed-colour"].message
 
+    @pytest.mark.parametrize(
+        ("code", "told"),
+        [
+            ("metadata-tells-label", True),
+            ("names-tell-label", True),
+            ("sizes-tell-label", True),
+            ("sizes-tell-label", False),
+        ],
+    )
+    def test_what_tells_the_label_without_the_picture(self, folder: Folder, code: str, told: bool) -> None:
+        draws = np.random.default_rng(0)
+        folder.rows.clear()
+        for number in range(60):
+            label, chance = "xy"[number % 2], bool(draws.integers(2))
+            here = (label == "x") if told else chance
+            name = f"{'us' if here and code.startswith('names') else 'im'}{draws.integers(1000):03d}-{number}"
+            size = (64, 80) if here and code.startswith("sizes") else (64, 64)
+            scanner = "A" if here and code.startswith("metadata") else "B"
+            folder.add(name, picture(number, size), label=label, scanner=scanner, age=draws.integers(90))
+        codes = found(folder.audit())
+        assert list(codes) == ([code] if told else [])
+        if told:
+            assert codes[code].severity == "note" and "AUROC of 1.00" in codes[code].message
+            source = {"names": "image: pattern", "sizes": "image: width", "metad": "scanner"}[code[:5]]
+            assert source in codes[code].message
+
     def test_each_code_has_a_test_here(self) -> None:
         text = Path(__file__).read_text(encoding="utf-8")
+        text += Path(__file__).with_name("test_contamination.py").read_text(encoding="utf-8")
         assert [code for code in SEVERITY if f'"{code}"' not in text] == []
 
 

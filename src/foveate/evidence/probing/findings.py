@@ -72,8 +72,8 @@ def _sentence(test: Test, kind: str) -> str:
     about, figure = (f" about {test.label}", "its AUROC") if test.label else ("", "the mean AUROC")
     other, same = test.values["other"].value, test.values["same"].value
     return (
-        f"{thing}{view} decides{about}: with what a case of another class has there, {figure} is "
-        f"{other:.2f}; with what a case of the same class has there, {same:.2f}."
+        f"{thing}{view} decides{about}: exchanged for what a case of another class has there, it "
+        f"takes {figure} from {same:.2f} to {other:.2f}."
     )
 
 
@@ -101,8 +101,8 @@ def _leak(kind: str, view: str | None, found: Json, what: str) -> Json:
         "effect": value["value"] - 0.5,
         "interval": [value["low"] - 0.5, value["high"] - 0.5],
         "p": value["p"],
-        "sentence": f"{what[0].upper()}{what[1:]} tell {told}{others}; a model that reaches this has not shown "
-        "that it sees the disease.",
+        "sentence": f"{what[0].upper()}{what[1:]} tell {told}{others}; a model that reaches this has "
+        "not shown that it sees the disease.",
     }
 
 

@@ -1,0 +1,130 @@
+"""A test set against what a model learned from: patients, the same pixels, nearly the same pixels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cohort_files import Row, picture, write_csv, write_image
+from foveate import stations
+from foveate.bundle import load_bundle, save_bundle
+from foveate.data.audit import Audit
+from foveate.data.digests import read_digests
+from foveate.errors import AuditStopped
+from foveate.evidence.contamination import audit_against
+from foveate.files import write_json
+from foveate.run import Run
+from foveate.train.study import Study
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of one epoch on 40 pictures of as many patients."""
+    folder = tmp_path_factory.mktemp("trained")
+    rows: list[Row] = []
+    for number in range(40):
+        write_image(folder / f"c{number:02d}.png", picture(number))
+        rows.append(row(f"c{number:02d}", f"p{number:02d}", "xy"[number % 2]))
+    study = Study.model_validate(
+        {
+            "name": "tiny",
+            "data": {"manifest": write_csv(folder / "manifest.csv", rows)},
+            "preprocess": {"size": (32, 32)},
+            "model": {"name": "timm:test_resnet"},
+            "train": {"epochs": 1, "accelerator": "cpu", "precision": "32", "monitor": "val_loss"},
+        }
+    )
+    made = Run.create(study, folder / "run")
+    stations.audit(made)
+    stations.split(made)
+    stations.train(made)
+    return made
+
+
+def row(name: str, patient: str, label: str = "x") -> Row:
+    return {"case_id": name, "patient_id": patient, "label": label, "image": f"{name}.png"}
+
+
+def codes(audit: Audit) -> dict[str, tuple[str, ...]]:
+    kept = ("training-patients", "training-images", "training-images-unknown")
+    return {finding.code: finding.case_ids for finding in audit.findings if finding.code in kept}
+
+
+def new_set(folder: Path, learned: str) -> Path:
+    """A known patient, a known image, a known image paler, and strangers."""
+    source = picture(int(learned[1:]))
+    pictures = {
+        "same-patient": picture(901),
+        "same-image": source,
+        "paler": (source * 0.7 + 30).astype(np.uint8),
+        **{f"new{number}": picture(700 + number) for number in range(20)},
+    }
+    rows = []
+    for number, (name, pixels) in enumerate(pictures.items()):
+        write_image(folder / f"{name}.png", pixels)
+        patient = learned.replace("c", "p") if name == "same-patient" else f"q{number}"
+        rows.append(row(name, patient, "xy"[number % 2]))
+    return write_csv(folder / "new.csv", rows)
+
+
+def learned_case(run: Run) -> str:
+    parts = json.loads((run.folder / "splits.json").read_text())["folds"][0]
+    return next(name for name, part in parts.items() if part == "train")
+
+
+class TestContamination:
+    def test_what_the_model_learned_from_is_found(self, run: Run, tmp_path: Path) -> None:
+        audit = audit_against(run.folder, new_set(tmp_path, learned_case(run)))
+        assert codes(audit) == {
+            "training-patients": ("same-patient",),
+            "training-images": ("same-image", "paler"),
+        }
+        with pytest.raises(AuditStopped, match="--allow training-images"):
+            audit.raise_if_stopped()
+        accepted = audit_against(
+            run.folder,
+            tmp_path / "new.csv",
+            allow=["training-patients", "training-images", "conflicting-labels"],
+        )
+        accepted.raise_if_stopped()
+
+    def test_a_bundle_alone_knows_patients_and_copies(self, run: Run, tmp_path: Path) -> None:
+        audit = audit_against(run.folder / "bundle", new_set(tmp_path, learned_case(run)))
+        found = codes(audit)
+        assert found["training-patients"] == ("same-patient",) and found["training-images"] == ("same-image",)
+        assert "training-images-unknown" in found  # nearly the same images cannot be looked for
+
+    def test_strangers_are_fine(self, run: Run, tmp_path: Path) -> None:
+        rows = []
+        for number in range(12):
+            write_image(tmp_path / f"n{number}.png", picture(500 + number))
+            rows.append(row(f"n{number}", f"r{number}", "xy"[number % 2]))
+        assert codes(audit_against(run.folder, write_csv(tmp_path / "new.csv", rows))) == {}
+
+    def test_test_cases_of_the_run_are_not_learned_from(self, run: Run) -> None:
+        parts = json.loads((run.folder / "splits.json").read_text())["folds"][0]
+        found = codes(audit_against(run.folder, run.study.data.manifest))
+        learned = {name for name, part in parts.items() if part != "test"}
+        assert set(found["training-images"]) == set(found["training-patients"]) == learned
+
+    def test_an_older_bundle_says_what_it_does_not_know(self, run: Run, tmp_path: Path) -> None:
+        save_bundle(tmp_path / "old", load_bundle(run.folder))  # without fingerprints, as they once were
+        found = codes(audit_against(tmp_path / "old", new_set(tmp_path, learned_case(run))))
+        assert set(found) == {"training-patients", "training-images-unknown"}
+
+    def test_nobody_can_be_read_from_the_bundle(self, run: Run) -> None:
+        facts = json.loads((run.folder / "bundle" / "bundle.json").read_text())
+        digests = read_digests(run.folder / "digests.csv")
+        assert len(digests) == 40 and len(facts["fingerprints"]["hashes"]) == len(facts["patients"]["hashes"])
+        assert not set(digests.values()) & set(facts["fingerprints"]["hashes"])
+        again = load_bundle(run.folder)
+        assert again.images is not None
+        assert sum(digest in again.images for digest in digests.values()) == len(again.images.hashes)
+
+    def test_the_audit_can_be_written(self, run: Run, tmp_path: Path) -> None:
+        audit = audit_against(run.folder, new_set(tmp_path, learned_case(run)))
+        write_json(tmp_path / "audit.json", audit.to_json())
+        assert "digests" not in json.loads((tmp_path / "audit.json").read_text())
