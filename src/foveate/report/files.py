@@ -46,8 +46,8 @@ class RunFiles:
 
     Attributes:
         folder: the run folder.
-        study, run, audit, splits, metrics, localization, trust, probes: the file's content, or None if
-            absent.
+        study, run, audit, splits, metrics, localization, trust, probes, bundle: the file's content (of the
+            bundle ``bundle.json``), or None if absent.
         training: columns of ``training.csv`` by name, NaN where a cell is empty, or None if absent.
         predictions: the table of ``predictions.csv``, or None if absent.
         heatmaps: rows of ``heatmaps/index.csv``, or None if absent.
@@ -71,6 +71,7 @@ class RunFiles:
     trust: Json | None = None
     probes: Json | None = None
     answers: Mapping[str, str] = field(default_factory=dict)
+    bundle: Json | None = None
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -115,6 +116,7 @@ class RunFiles:
             trust=_read_json(folder / "trust.json"),
             probes=_read_json(folder / "probes.json"),
             answers=_read_answers(folder / "answers.yaml"),
+            bundle=_read_json(folder / "bundle" / "bundle.json"),
         )
 
 
@@ -156,9 +158,9 @@ def _read_json(path: Path) -> Json | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
     except ValueError as error:
-        raise _damaged(path, MADE_BY[path.name], error) from error
+        raise _damaged(path, MADE_BY.get(path.name, "train"), error) from error
     if not isinstance(content, dict):
-        raise _damaged(path, MADE_BY[path.name], "it holds no JSON object")
+        raise _damaged(path, MADE_BY.get(path.name, "train"), "it holds no JSON object")
     return content
 
 

@@ -1,4 +1,4 @@
-"""What the model's answers are worth: metrics, curves, confusion, calibration."""
+"""What the model's answers are worth: metrics, curves, confusion."""
 
 from __future__ import annotations
 
@@ -134,27 +134,3 @@ def confusion(files: RunFiles) -> Section:
         for share, title in ((False, "Cases"), (True, "Per cent of each true class"))
     ]
     return Section("confusion", "Confusion", "evaluate", {"charts": charts})
-
-
-def calibration(files: RunFiles) -> Section:
-    """Whether probabilities mean what they say."""
-    metrics = files.metrics
-    if metrics is None:
-        return Section("calibration", "Calibration", "evaluate", None)
-    found = metrics["calibration"]
-    ece, brier = value_of(found.get("ece")), value_of(found.get("brier"))
-    chart = Chart(
-        figures.svg(figures.calibration_figure(found["bins"]), "Calibration curve with counts per bin")
-    )
-    bins = [part for part in found["bins"] if part["n"]]
-    return Section(
-        "calibration",
-        "Calibration",
-        "evaluate",
-        {
-            "chart": chart,
-            "bins": bins,
-            "multilabel": metrics["task"] == "multilabel",
-            "values": [("Expected calibration error (ECE)", ece), ("Brier score", brier)],
-        },
-    )
