@@ -57,6 +57,7 @@ RULES = {
     ),
     LOCALIZING: "Usable if localizing and randomisation are passed, and noise and shift not failed.",
 }
+SHORTCUT = "but the model was found to use a shortcut: the picture may be faithful and the model still wrong"
 _GROUNDS = {
     FAITHFUL: (("faithful", "randomisation"), ("noise", "shift", "permuted", "signs")),
     LOCALIZING: (("localizing", "randomisation"), ("noise", "shift")),
@@ -202,16 +203,18 @@ def signs_hold(beyond: Value, rise: Value) -> Condition:
     return Condition("passed", "the score falls without the positive evidence and rises without the negative")
 
 
-def judge(conditions: Mapping[str, Condition]) -> Verdict:
+def judge(conditions: Mapping[str, Condition], *, flagged: bool = False) -> Verdict:
     """The verdict on a method, by ``RULES``.
 
     Args:
         conditions: by name, as in ``RULES``; one that is absent was not tested.
+        flagged: whether the model was found to use a shortcut: then a faithful picture shows a wrong model.
     """
     usable = tuple(purpose for purpose in _GROUNDS if _may_be_used(conditions, purpose))
     parts = [f"usable for {' and '.join(usable)}"] if usable else []
     parts += [_refusal(conditions, purpose) for purpose in _GROUNDS if purpose not in usable]
     parts += [fault for name, fault in _FAULTS.items() if _state(conditions, name) == "failed"]
+    parts += [SHORTCUT] if flagged else []
     return Verdict(usable, "; ".join(part for part in parts if part) + ".")
 
 

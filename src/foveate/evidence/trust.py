@@ -1,0 +1,217 @@
+"""Can the pictures be trusted? Heat maps are tested against controls; writes ``trust.json``.
+
+Content of ``trust.json``:
+
+* ``split``, ``n``, ``patients``, ``classes``: whose maps were tested, each for the class that was predicted.
+* ``plan``: how many cases each question was asked of; methods named under ``costly`` of half as many.
+* ``rules``: what decides, in words (``foveate.evaluate.verdicts``).
+* ``flags``: what the probes found that the model should not look at; ``shortcuts`` says whether they ran.
+* ``methods``: by method ``conditions`` (``passed``, ``failed`` or ``not tested``, with the reason),
+  ``scores``, ``differences`` from each control (method less control), mean ``curves``, and the ``verdict``.
+* ``controls``: the same of the random, the centred and the edge map, without a verdict; ``random_order`` has
+  scores and curves of a random order of the squares.
+* ``shares``: by curve, shares of the squares; ``stages``: what each step of the randomisation drew anew;
+  ``rivals``: the other models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foveate.errors import InputRefused, UsageError
+from foveate.evaluate.intervals import Bootstrap
+from foveate.evaluate.verdicts import RULES
+from foveate.files import write_json
+from foveate.run import Run
+from foveate.stations import cases_of, prepared_batches, raise_if_partial
+from foveate.types import Track, quiet
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from foveate.bundle import Bundle
+    from foveate.evidence.trusting.asking import Questions
+    from foveate.evidence.trusting.plan import Plan
+
+FAITHFUL_CASES, SANITY_CASES = 64, 24
+NO_PROBES = "shortcuts were not looked for: run `foveate probe`"
+Json = dict[str, Any]
+
+
+def trust(
+    run: Run,
+    part: str = "test",
+    *,
+    methods: Sequence[str] = (),
+    rivals: Mapping[str, Path | None] | None = None,
+    retrain: bool = False,
+    console: Console | None = None,
+    track: Track = quiet,
+) -> Json:
+    """Test the heat maps of a run; writes ``trust.json``.
+
+    Args:
+        run: with a bundle.
+        part: whose cases are asked.
+        methods: names in ``EXPLAINERS``; none takes the study's.
+        rivals: other runs by kind: ``second`` (the same study, another seed), ``permuted`` (permuted labels).
+        retrain: train both from the study, into ``trust/``, where they are not named.
+        console: shows the progress of these trainings.
+        track: shows progress.
+
+    Returns:
+        What ``trust.json`` holds; see the module.
+
+    Raises:
+        UsageError: no such method, a rival does not fit, or the part has no cases.
+        Partial: some cases were refused; the others are in the file.
+    """
+    with run.station("trust"):
+        refused: list[InputRefused] = []
+        questions, patients = _ask(
+            run, part, methods, _rivals(run, rivals or {}, retrain, console), refused, track
+        )
+        result = {"split": part, "n": len(patients), "patients": len(set(patients))} | _tell(
+            run, questions, patients
+        )
+        write_json(run.folder / "trust.json", result)
+    raise_if_partial(refused, f"tested the heat maps of {result['n']} cases")
+    return result
+
+
+def _rivals(
+    run: Run, named: Mapping[str, Path | None], retrain: bool, console: Console | None
+) -> dict[str, Path | None]:
+    from foveate.evidence.trusting import rivals
+
+    return {
+        kind: named.get(kind) or (rivals.retrain(run, kind, console) if retrain else None)
+        for kind in rivals.KINDS
+    }
+
+
+def _ask(
+    run: Run,
+    part: str,
+    methods: Sequence[str],
+    rivals: Mapping[str, Path | None],
+    refused: list[InputRefused],
+    track: Track,
+) -> tuple[Questions, list[str]]:
+    """Ask every question of every case; the answers, and the patients of the cases."""
+    from foveate.bundle import load_bundle
+    from foveate.evidence.explained import explain_options
+    from foveate.evidence.trusting.asking import Questions
+    from foveate.evidence.trusting.columns import Columns
+    from foveate.evidence.trusting.plan import CONTROLS, economical, in_order
+    from foveate.evidence.trusting.pointing import Pointing
+    from foveate.evidence.trusting.rivals import find_rivals
+
+    settings, seed = run.study.trust, run.study.seed
+    bundle = load_bundle(run.path("bundle", made_by="train"))
+    plan = _plan(bundle, settings.cases)
+    cases = in_order(cases_of(run, run.cohort(), [part]), plan.cases, seed)
+    if not cases:
+        raise UsageError(f"no case is in the part '{part}'", fix="choose train, val or test")
+    asked = _known(methods or settings.methods)
+    options = explain_options(bundle, run.study.explain.score, run.study.explain.baseline)
+    questions = Questions(
+        bundle,
+        [*asked, *CONTROLS],
+        plan,
+        economical(options),
+        find_rivals(run, bundle, rivals),
+        Pointing(bundle),
+        seed,
+        Columns(len(cases)),
+    )
+    patients: list[str] = []
+    for batch in prepared_batches(bundle, cases, refused, track, "Testing heat maps"):
+        questions.ask(batch, len(patients))
+        patients += [item.case.patient_id for item in batch]
+    return questions, patients
+
+
+def _tell(run: Run, questions: Questions, patients: list[str]) -> Json:
+    from foveate.evidence.trusting.plan import CONTROLS, COSTLY
+    from foveate.evidence.trusting.telling import add_gaps, card_of, conditions_of, tell, verdict_of
+
+    settings, columns, plan = run.study.evaluate, questions.columns, questions.plan
+    bootstrap = Bootstrap(settings.bootstrap, settings.level, run.study.seed)
+    methods = [name for name in questions.methods if name not in CONTROLS]
+    add_gaps(columns)
+    told = tell(columns, methods, patients, bootstrap)
+    flags, shortcuts = _flags(run.folder / "probes.json")
+    cards: dict[str, Json] = {}
+    for name in (*methods, *CONTROLS, *(["random_order"] if "random_order" in columns.numbers else ())):
+        conditions = {} if name == "random_order" else conditions_of(name, told, _reasons(questions))
+        cards[name] = card_of(name, told, conditions, columns)
+        if name in methods:
+            cards[name]["verdict"] = verdict_of(conditions, bool(flags))
+    impossible = {name: why for name, why in questions.impossible.items() if name != "attention"}
+    return {
+        "classes": list(questions.bundle.classes),
+        "level": settings.level,
+        "plan": {
+            "cases": plan.cases,
+            "faithful": plan.faithful,
+            "sanity": plan.sanity,
+            "costly": [name for name in methods if name in COSTLY],
+        },
+        "rules": RULES,
+        "flags": flags,
+        "shortcuts": shortcuts,
+        "methods": {name: cards[name] for name in methods}
+        | {
+            name: {"verdict": {"usable_for": [], "sentence": f"not tested: {why}."}}
+            for name, why in impossible.items()
+        },
+        "controls": {name: card for name, card in cards.items() if name not in methods},
+        "shares": questions.shares,
+        "stages": questions.stages,
+        "rivals": {kind: str(rival.source) for kind, rival in questions.rivals.items()},
+    }
+
+
+def _plan(bundle: Bundle, cases: int) -> Plan:
+    """Fewer cases where each is a volume, which has as many pixels as a hundred pictures."""
+    from foveate.evidence.trusting.plan import Plan
+
+    share = 4 if bundle.preprocess.config.volumes else 1
+    return Plan(cases, min(cases, FAITHFUL_CASES // share), min(cases, SANITY_CASES // share))
+
+
+def _known(methods: Sequence[str]) -> list[str]:
+    """The methods, each once and without the controls, which are always tested."""
+    from foveate.evidence.trusting.plan import CONTROLS
+    from foveate.explain import EXPLAINERS
+
+    for name in methods:
+        if name.partition(":")[0] not in EXPLAINERS:
+            raise UsageError(f"there is no explainer '{name}'", fix=f"choose from: {', '.join(EXPLAINERS)}")
+    return [name for name in dict.fromkeys(methods) if name not in CONTROLS]
+
+
+def _reasons(questions: Questions) -> dict[str, str]:
+    """Why conditions could not be tested of any method."""
+    from foveate.evidence.trusting.rivals import KINDS
+
+    found = {kind: why for kind, why in KINDS.items() if kind not in questions.rivals}
+    if "attention" in questions.impossible:
+        found["attention"] = questions.impossible["attention"]
+    if not any("pointing_game" in own for own in questions.columns.numbers.values()):
+        found["localizing"] = "nothing is marked in these images"
+    return found
+
+
+def _flags(path: Path) -> tuple[list[str], str]:
+    """What the probes found, as sentences, and whether they ran."""
+    if not path.is_file():
+        return [], NO_PROBES
+    found = [
+        str(shortcut["sentence"]) for shortcut in json.loads(path.read_text(encoding="utf-8"))["shortcuts"]
+    ]
+    return found, "shortcuts were found" if found else "shortcuts were looked for and none was found"

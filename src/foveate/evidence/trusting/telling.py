@@ -1,0 +1,141 @@
+"""From figures of single cases to what ``trust.json`` says: means, differences, conditions, verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from foveate.evaluate.intervals import Bootstrap, Floats, Value
+from foveate.evaluate.verdicts import (
+    Condition,
+    agrees,
+    beats,
+    judge,
+    not_tested,
+    other_picture,
+    same_picture,
+    signs_hold,
+)
+from foveate.evidence.trusting.columns import Columns, means
+from foveate.evidence.trusting.plan import CONTROLS
+
+Json = dict[str, Any]
+GAPS = ("gap_blur", "gap_mean", "road")
+ENOUGH_GAPS = 2  # of the three ways of taking pixels away
+#: Scores in which a method is compared with every control, each case with itself.
+COMPARED = (*GAPS, "sensitivity_n", "pointing_game", "energy_inside", "falls")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Means of every method and control, and differences of methods from controls.
+
+    Attributes:
+        scores: by method and name.
+        differences: by method, control and name: method less control.
+    """
+
+    scores: Mapping[str, Mapping[str, Value]]
+    differences: Mapping[str, Mapping[str, Mapping[str, Value]]]
+
+
+def add_gaps(columns: Columns) -> None:
+    """Enter insertion less deletion: how much faster the score goes by the map's order than against it."""
+    for found in columns.numbers.values():
+        for baseline in ("blur", "mean"):
+            both = found.get(f"insertion_{baseline}"), found.get(f"deletion_{baseline}")
+            if both[0] is not None and both[1] is not None:
+                found[f"gap_{baseline}"] = both[0] - both[1]
+
+
+def tell(columns: Columns, methods: Sequence[str], patients: Sequence[str], bootstrap: Bootstrap) -> Told:
+    """Means with intervals over patients; all figures share the replicates.
+
+    Args:
+        columns: figures of single cases, gaps included.
+        methods: to compare with the controls.
+        patients: of the cases.
+        bootstrap: of the intervals.
+    """
+    table: dict[str, Floats] = {}
+    places: dict[str, tuple[str, ...]] = {}
+    for method, found in columns.numbers.items():
+        for name, values in found.items():
+            table[f"{method}\t{name}"], places[f"{method}\t{name}"] = values, (method, name)
+    for method in methods:
+        for control in CONTROLS:
+            for name in COMPARED:
+                key = f"{method}\t{control}\t{name}"
+                table[key] = columns.of(method, name) - columns.of(control, name)
+                places[key] = method, control, name
+    scores: dict[str, dict[str, Value]] = {}
+    differences: dict[str, dict[str, dict[str, Value]]] = {}
+    cut = {key: values[: len(patients)] for key, values in table.items()}
+    for key, value in means(cut, patients, bootstrap).items():
+        place = places[key]
+        if len(place) == 2:
+            scores.setdefault(place[0], {})[place[1]] = value
+        else:
+            differences.setdefault(place[0], {}).setdefault(place[1], {})[place[2]] = value
+    return Told(scores, differences)
+
+
+def conditions_of(method: str, told: Told, reasons: Mapping[str, str]) -> dict[str, Condition]:
+    """What a method was asked to show, and whether it did.
+
+    Args:
+        method: or control; a control is not compared with controls.
+        told: all figures.
+        reasons: by condition, why it could not be tested of any method.
+    """
+    scores = told.scores.get(method, {})
+    found = {
+        "randomisation": other_picture(_score(scores, "randomised")),
+        "permuted": other_picture(_score(scores, "permuted_magnitude")),
+        **{
+            name: same_picture(_score(scores, name), _score(scores, f"{name}_beyond"))
+            for name in ("noise", "shift", "second")
+        },
+        "attention": agrees(_score(scores, "attention_beyond")),
+    }
+    if method in told.differences:
+        found = _against_controls(told.differences[method], _score(scores, "rises")) | found
+    if method == "attention":
+        reasons = {**reasons, "attention": "this is the model's own attention"}
+    return {
+        name: not_tested(reasons[name]) if condition.state == "not tested" and name in reasons else condition
+        for name, condition in found.items()
+    }
+
+
+def card_of(method: str, told: Told, conditions: Mapping[str, Condition], columns: Columns) -> Json:
+    """Scores, curves and conditions of one method or control, as plain JSON."""
+    return {
+        "conditions": {name: condition.to_json() for name, condition in conditions.items()},
+        "scores": {name: value.to_json() for name, value in told.scores.get(method, {}).items()},
+        "differences": {
+            control: {name: value.to_json() for name, value in found.items()}
+            for control, found in told.differences.get(method, {}).items()
+        },
+        "curves": {name: columns.mean_curve(method, name) for name in columns.curves.get(method, {})},
+    }
+
+
+def verdict_of(conditions: Mapping[str, Condition], flagged: bool) -> Json:
+    """The verdict on a method, as plain JSON."""
+    return judge(conditions, flagged=flagged).to_json()
+
+
+def _against_controls(differences: Mapping[str, Mapping[str, Value]], rises: Value) -> dict[str, Condition]:
+    gaps = {control: [found[name] for name in GAPS] for control, found in differences.items()}
+    points = {control: [found["pointing_game"]] for control, found in differences.items()}
+    return {
+        "faithful": beats(gaps, ENOUGH_GAPS, "score lost by the map's order"),
+        "localizing": beats(points, 1, "pointing game"),
+        "signs": signs_hold(differences["random"]["falls"], rises),
+    }
+
+
+def _score(scores: Mapping[str, Value], name: str) -> Value:
+    return scores.get(name) or Value(None, None, None, 0, 0, "no figures")

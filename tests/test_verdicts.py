@@ -1,0 +1,118 @@
+"""The rules of the verdicts, each on figures made for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from foveate.evaluate.intervals import Value
+from foveate.evaluate.verdicts import (
+    FAITHFUL,
+    LOCALIZING,
+    RULES,
+    SHORTCUT,
+    Condition,
+    agrees,
+    beats,
+    judge,
+    not_tested,
+    other_picture,
+    same_picture,
+    signs_hold,
+)
+
+YES, NO = Condition("passed", ""), Condition("failed", "", ("centre",))
+
+
+def value(low: float, high: float, patients: int = 20) -> Value:
+    return Value((low + high) / 2, low, high, patients, patients)
+
+
+UP, DOWN, OPEN = value(0.1, 0.3), value(-0.3, -0.1), value(-0.1, 0.2)
+MISSING = Value(None, None, None, 0, 0, "nothing is marked")
+
+
+def test_two_of_three_gaps_must_lie_above_nought_and_none_below() -> None:
+    assert beats({"random": [UP, UP, OPEN]}, 2, "gap").state == "passed"
+    assert beats({"random": [UP, OPEN, OPEN]}, 2, "gap").state == "failed"
+    assert beats({"random": [UP, UP, DOWN]}, 2, "gap").state == "failed"
+
+
+def test_the_controls_that_were_not_beaten_are_named() -> None:
+    found = beats({"random": [UP], "centre": [OPEN], "edge": [DOWN]}, 1, "pointing game")
+    assert found == Condition(
+        "failed", "pointing game: not better than a centred map or an edge map", ("centre", "edge")
+    )
+
+
+@pytest.mark.parametrize(
+    ("own", "beyond", "state"),
+    [
+        (value(0.6, 0.9), UP, "passed"),
+        (value(0.4, 0.9), UP, "failed"),  # it may be another picture
+        (value(0.6, 0.9), OPEN, "failed"),  # the pictures of all patients are alike: a centred map
+        (MISSING, UP, "not tested"),
+        (value(0.6, 0.9, patients=4), UP, "not tested"),
+    ],
+)
+def test_the_same_picture(own: Value, beyond: Value, state: str) -> None:
+    assert same_picture(own, beyond).state == state
+
+
+def test_another_picture() -> None:
+    assert other_picture(value(-0.1, 0.49)).state == "passed"
+    assert other_picture(value(0.3, 0.51)).state == "failed"
+    assert other_picture(Value(1.0, 1.0, 1.0, 20, 20)).state == "failed"  # an edge detector
+    assert other_picture(Value(0.2, None, None, 20, 20, "no interval was asked for")) == not_tested(
+        "no interval was asked for"
+    )
+
+
+def test_agreement_needs_more_than_other_patients_give() -> None:
+    assert agrees(UP).state == "passed" and agrees(OPEN).state == "failed"
+
+
+def test_signs() -> None:
+    assert signs_hold(UP, UP).state == "passed"
+    assert signs_hold(OPEN, UP).state == "failed"
+    assert signs_hold(UP, OPEN).state == "failed"
+    only = signs_hold(UP, MISSING)
+    assert only.state == "passed" and "positive evidence only (nothing is marked" in only.reason
+
+
+GOOD = {"faithful": YES, "localizing": YES, "randomisation": YES, "noise": YES, "shift": YES}
+
+
+def test_usable_for_both() -> None:
+    found = judge(GOOD)
+    assert found.usable_for == (FAITHFUL, LOCALIZING)
+    assert found.sentence == f"usable for {FAITHFUL} and {LOCALIZING}."
+
+
+@pytest.mark.parametrize(
+    ("changed", "usable", "words"),
+    [
+        ({"faithful": NO}, (LOCALIZING,), f"not shown to be better than a centred map at {FAITHFUL}"),
+        ({"localizing": NO}, (FAITHFUL,), f"not shown to be better than a centred map at {LOCALIZING}"),
+        ({"randomisation": NO}, (), "it stays the same when the model's layers are drawn anew"),
+        ({"noise": NO}, (), "a little noise changes the picture"),
+        ({"signs": NO}, (LOCALIZING,), "what it calls evidence"),
+        ({"permuted": NO}, (LOCALIZING,), "a model trained on permuted labels draws the same picture"),
+        ({"second": NO}, (FAITHFUL, LOCALIZING), "another training draws another picture"),
+        ({"localizing": not_tested("nothing is marked")}, (FAITHFUL,), "not tested (nothing is marked)"),
+        ({"randomisation": not_tested("no interval")}, (), "no verdict"),
+        ({"noise": not_tested("no interval")}, (FAITHFUL, LOCALIZING), "usable"),
+    ],
+)
+def test_what_one_condition_does_to_the_verdict(
+    changed: dict[str, Condition], usable: tuple[str, ...], words: str
+) -> None:
+    found = judge(GOOD | changed)
+    assert found.usable_for == usable and words in found.sentence
+
+
+def test_a_shortcut_is_told_beside_a_faithful_picture() -> None:
+    assert judge(GOOD, flagged=True).sentence.endswith(f"; {SHORTCUT}.")
+
+
+def test_every_condition_has_its_rule_in_words() -> None:
+    assert set(RULES) == {*GOOD, "permuted", "second", "signs", "attention", FAITHFUL, LOCALIZING}
