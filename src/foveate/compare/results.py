@@ -16,7 +16,7 @@ import numpy as np
 from foveate import __version__
 from foveate.compare.grid import Plan
 from foveate.compare.runs import Trained, planned_runs, without_file
-from foveate.errors import RunFailed
+from foveate.errors import InputRefused, RunFailed
 from foveate.evaluate.comparison import compare, enough_replicates, only_shared_cases
 from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.localization import CaseScore
@@ -181,12 +181,15 @@ def _epoch_seconds(path: Path) -> list[float]:
 
 
 def _parameters(folder: Path) -> int | None:
-    """Learned numbers of a trained model, if it is still there."""
+    """Learned numbers of a trained model, if it is still there and can be opened."""
     from foveate.bundle import load_bundle
 
     if not (folder / "bundle" / "bundle.json").is_file():
         return None
-    return sum(weight.numel() for weight in load_bundle(folder).model.parameters())
+    try:
+        return sum(weight.numel() for weight in load_bundle(folder).model.parameters())
+    except InputRefused:  # what it predicted can be compared all the same
+        return None
 
 
 def published_rows(plan: Plan) -> dict[str, dict[str, Any]]:
