@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,6 +79,79 @@ def test_equal_clusters_give_the_interval_of_the_patients_means_in_scipy() -> No
     )
     found = _mean_interval(values, patients, 20_000)
     np.testing.assert_allclose(found, other.confidence_interval, atol=0.01)
+
+
+def test_bca_gives_the_interval_of_the_patients_means_in_scipy() -> None:
+    """Of a skewed statistic: scipy resamples the means of equal clusters, this project the clusters."""
+    values = np.exp(np.random.default_rng(8).normal(size=(25, 1)) * 1.2) * np.array([[0.9, 1.0, 1.1]])
+    patients = [f"p{p}" for p in range(25) for _ in range(3)]
+    other = stats.bootstrap(
+        (values.mean(axis=1),), np.mean, n_resamples=40_000, method="BCa", rng=np.random.default_rng(1)
+    )
+
+    def mean(weights: Floats) -> dict[str, Floats]:
+        return {"mean": weights @ values.ravel() / weights.sum(axis=1)}
+
+    bootstrap = Bootstrap(40_000, method="bca")
+    rows = bootstrap.replicates(mean, patients)["mean"]
+    assert len(rows) == 40_000 + 25
+    found = bootstrap.value(float(values.mean()), rows, n=75, patients=25)
+    percentile = replace(bootstrap, method="percentile").value(
+        float(values.mean()), rows[:40_000], n=75, patients=25
+    )
+    assert found.low is not None
+    assert percentile.high is not None
+    assert found.reason is None
+    np.testing.assert_allclose([found.low, found.high], other.confidence_interval, rtol=0.015)
+    assert abs(percentile.high - other.confidence_interval.high) > 0.1  # the two kinds do differ here
+
+
+def test_the_jackknife_leaves_out_each_patient_once_and_groups_of_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def rows(patients: Sequence[str]) -> np.ndarray:
+        bootstrap = Bootstrap(10, method="bca")
+        return bootstrap.replicates(lambda weights: {"w": weights}, patients)["w"][10:]
+
+    left_out = rows(["a", "b", "b", "c"])
+    assert sorted(map(tuple, left_out)) == [(0, 1, 1, 1), (1, 0, 0, 1), (1, 1, 1, 0)]
+    monkeypatch.setattr(module, "GROUPS", 4)
+    groups = rows([str(n // 2) for n in range(20)])
+    assert groups.shape == (4, 20)
+    assert (groups.sum(axis=0) == 3).all()
+    assert (groups[:, ::2] == groups[:, 1::2]).all()
+
+
+def test_left_out_groups_estimate_the_acceleration_of_a_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a mean it is known: a sixth of the skewness over the root of the number of patients (Efron 1987)."""
+    values = np.random.default_rng(2).gamma(0.5, size=5000)
+    known = stats.skew(values) / 6 / np.sqrt(len(values))
+
+    def acceleration(seed: int) -> float:
+        bootstrap = Bootstrap(2, seed=seed, method="bca")
+        rows = bootstrap.replicates(
+            lambda w: {"mean": w @ values / w.sum(axis=1)}, list(map(str, range(5000)))
+        )
+        return module._acceleration(rows["mean"][2:])
+
+    grouped = [acceleration(seed) for seed in range(12)]
+    assert np.mean(grouped) == pytest.approx(known, rel=0.25)
+    assert np.std(grouped) < 0.004
+    monkeypatch.setattr(module, "GROUPS", 5000)
+    assert acceleration(0) == pytest.approx(known, rel=1e-6)
+
+
+def test_where_bca_is_undefined_the_percentile_interval_stands_and_says_so() -> None:
+    rows = np.random.default_rng(0).normal(size=520)
+    bootstrap = Bootstrap(500, method="bca")
+    aside = bootstrap.value(float(rows.max() + 1), rows, n=40, patients=20)
+    assert aside.low == pytest.approx(np.quantile(rows[:500], 0.025))
+    assert "percentile interval: all bootstrap replicates lie on one side" in str(aside.reason)
+    unknown = bootstrap.value(0.0, np.append(rows[:519], NAN), n=40, patients=20)
+    assert unknown.low == pytest.approx(np.quantile(rows[:500], 0.025))
+    assert unknown.reason == "percentile interval: undefined without some of the patients"
+    equal = bootstrap.value(1.0, np.ones(520), n=40, patients=20)
+    assert "do not differ" in str(equal.reason)
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
