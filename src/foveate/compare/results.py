@@ -182,10 +182,10 @@ def _epoch_seconds(path: Path) -> list[float]:
 
 def _parameters(folder: Path) -> int | None:
     """Learned numbers of a trained model, if it is still there and can be opened."""
-    from foveate.bundle import load_bundle
-
     if not (folder / "bundle" / "bundle.json").is_file():
         return None
+    from foveate.bundle import load_bundle
+
     try:
         return sum(weight.numel() for weight in load_bundle(folder).model.parameters())
     except InputRefused:  # what it predicted can be compared all the same
