@@ -135,7 +135,7 @@ class NoveltyFigures:
         ]
 
     def __call__(self, weights: Floats) -> dict[str, Floats]:
-        """``flagged``, ``accuracy_novel``, ``accuracy_familiar``: each ``(B,)`` for ``(B, N)`` case weights."""
+        """``flagged``, ``accuracy_novel``, ``accuracy_familiar``, each ``(B,)``, for ``(B, N)`` weights."""
         novel, familiar = (
             mean_of_defined(ratio(weights @ right, weights @ known)) for known, right in self._groups
         )

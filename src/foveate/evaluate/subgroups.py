@@ -230,12 +230,17 @@ def _gap(groups: _Groups, metric: str, measured: Measured) -> dict[str, Any]:
         patients=patients,
         reason="" if shared.all() else f"over the classes that have {_ENOUGH}: {', '.join(kept)}",
     )
-    p = None if drawn is None or value.low is None else _by_chance(means, drawn)
+    p = None if drawn is None or value.low is None else chance_of_gap(means, drawn[: measured.bootstrap.n])
     return {**value.to_json(), "largest": names[high], "smallest": names[low], "p": p}
 
 
-def _by_chance(means: Floats, drawn: Floats) -> float:
-    """Share of replicates ``(B, G)`` in which deviations from the groups' values ``(G,)`` differ as much."""
+def chance_of_gap(means: Floats, drawn: Floats) -> float:
+    """How often groups that do not differ would show as large a gap, as defined above.
+
+    Args:
+        means: ``(G,)`` value of each group.
+        drawn: ``(B, G)`` replicates of them; those with NaN are left out.
+    """
     spread = np.ptp(drawn - means, axis=1)
     spread = spread[~np.isnan(spread)]
     return float((1 + (spread >= np.ptp(means) - _ROUNDING).sum()) / (1 + len(spread)))
