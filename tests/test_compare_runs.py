@@ -210,9 +210,14 @@ def test_runs_side_by_side_show_what_each_has_found(runs: Path, tmp_path: Path) 
     write_json(ours / "trust.json", {"methods": {"gradcam": {"verdict": verdict}}})
     write_json(ours / "probes.json", {"shortcuts": [{"sentence": "a marker at the top right decides"}]})
     (ours / "report.html").write_text("page")
+    metrics = json.loads((ours / "metrics.json").read_text())
+    mended = {"ece": {**metrics["calibration"]["ece"], "value": 0.0123}}
+    write_json(
+        ours / "metrics.json", metrics | {"calibration": {**metrics["calibration"], "calibrated": mended}}
+    )
     (plain,) = named(runs, "plain")
     tree, tables = side_by_side(tmp_path, ours, plain)
-    metrics = json.loads((ours / "metrics.json").read_text())
+    assert "0.012" in tables["Calibrated probabilities"].all("tr")[1].text
     shown = tables["Figures"].all("tr")[1].all("td")[0].text
     assert shown.startswith(f"{metrics['metrics']['auroc_macro']['value']:.3f}")
     assert f"{metrics['calibration']['ece']['value']:.3f}" in tables["Calibration"].all("tr")[1].text

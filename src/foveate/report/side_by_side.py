@@ -77,6 +77,10 @@ def _figures(runs: Runs) -> Iterator[Table]:
     yield _values("Figures", note, runs, {name: COLUMNS[name] for name in COLUMNS}, ("metrics", "metrics"))
     note = "Whether probabilities mean what they say: lower is better."
     yield _values("Calibration", note, runs, _CALIBRATION, ("metrics", "calibration"))
+    note = "The same of the probabilities after calibration on validation cases."
+    yield _values(
+        "Calibrated probabilities", note, runs, _CALIBRATION, ("metrics", "calibration", "calibrated")
+    )
     note = "Heat maps against true masks or boxes. Its controls stand in each run's own report."
     yield _values(
         "Localization", note, runs, _LOCALIZATION, ("localization", "overall", "methods", "heatmap")
