@@ -224,7 +224,9 @@ class TestExchange:
     def test_figures_are_those_of_sklearn(self) -> None:
         cases = material(count=40)
         cases.views["image"][1::2, :, 0:4, 28:32] += 0.2
-        cases = Material(cases.bundle, tuple(_item(n) for n in range(40)), cases.views, cases.truth, ())
+        cases = Material(
+            cases.bundle, tuple(_item(n) for n in range(40)), cases.views, cases.truth, ({},) * 40
+        )
         tiles, logits = Tiles.over((SIDE, SIDE), 8), cases.logits()
         donors = choose_donors(cases.truth, cases.patients)
         region = Region("tile", "image", tiles.mask((0, 7)))
@@ -246,7 +248,7 @@ class TestExchange:
             (said[donors.other] - said)[gets].mean(), abs=1e-3
         )
         assert effect.p["ill"] == pytest.approx(1 / 201)
-        moved = screen(cases, "image", tiles, log_odds(logits, "multiclass"), donors, quiet)
+        moved = screen(cases, "image", tiles, logits, donors, quiet)
         assert np.unravel_index(moved[..., 1].argmax(), (8, 8)) == (0, 7)
         assert np.delete(moved[..., 1].ravel(), 7).max() == 0
 

@@ -119,7 +119,7 @@ def screen(
         material: N cases that all have the view.
         view: whose tiles.
         tiles: the grid.
-        original: ``(N, K)`` log-odds as they are.
+        original: ``(N, K)`` logits as they are.
         donors: only ``other`` is used.
         track: shows progress.
 
@@ -129,13 +129,14 @@ def screen(
         of the log-odds of the class over cases. 0 where a class has no such case.
     """
     truth, task = material.truth, material.bundle.task
-    spread = np.maximum(original.std(axis=0), 1e-6)
+    odds = log_odds(original, task)
+    spread = np.maximum(odds.std(axis=0), 1e-6)
     has, gets = truth == 1, (truth == 0) & (truth[donors.other] == 1)
     found = np.zeros((*tiles.shape, truth.shape[1]))
     for place in track(tiles.places, f"Exchanging tiles ({view})"):
         region = Region("tile", view, tiles.mask(place))
-        changed = material.logits({view: exchanged(material.views[view], region, donors.other)})
-        shift = (log_odds(changed, task) - original) / spread
+        changed = exchanged(material.views[view], region, donors.other)
+        shift = (log_odds(_answers(material, view, changed, original), task) - odds) / spread
         fall = ratio((-shift * has).sum(axis=0), has.sum(axis=0))
         rise = ratio((shift * gets).sum(axis=0), gets.sum(axis=0))
         found[place] = np.nan_to_num(fall) + np.nan_to_num(rise)
@@ -185,11 +186,20 @@ def measure(
     images = material.views[region.view]
     logits = {"original": original}
     for name, rows in (("same", donors.same), ("other", donors.other)):
-        logits[name] = material.logits({region.view: exchanged(images, region, rows)})
+        logits[name] = _answers(material, region.view, exchanged(images, region, rows), original)
     if remove:
-        logits["removed"] = material.logits({region.view: filled(images, region.mask)})
+        logits["removed"] = _answers(material, region.view, filled(images, region.mask), original)
     statistic = _statistic(material, logits, donors)
     return _effect(material, region, statistic, bootstrap)
+
+
+def _answers(material: Material, view: str, changed: Tensor, original: Floats) -> Floats:
+    """``(N, K)`` logits with a view changed; cases in which nothing changed are not asked again."""
+    rows = (changed != material.views[view]).flatten(1).any(dim=1).nonzero().flatten().tolist()
+    found = original.copy()
+    if rows:
+        found[rows] = material.part(rows).logits({view: changed[rows]})
+    return found
 
 
 def _statistic(

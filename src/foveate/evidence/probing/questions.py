@@ -17,7 +17,6 @@ from foveate.evidence.probing.exchange import (
     Effect,
     Region,
     choose_donors,
-    log_odds,
     measure,
     screen,
 )
@@ -174,7 +173,6 @@ def ask_view(
     enough = val is not None and len(val.items) >= FEWEST_TO_SCREEN
     screened = val if val is not None and enough else cases
     donors = choose_donors(screened.truth, screened.patients, seed=seed)
-    original = log_odds(screened.logits(), cases.bundle.task)
     places = find_places(cases, name)
     return AskedView(
         name=name,
@@ -183,7 +181,7 @@ def ask_view(
         places=places,
         original=cases.logits(),
         donors=choose_donors(cases.truth, cases.patients, seed=seed),
-        moved=screen(screened, name, tiles, original, donors, track),
+        moved=screen(screened, name, tiles, screened.logits(), donors, track),
         suspect=suspects(tiles, places),
         screened_on="val" if enough else "test",
     )
@@ -218,14 +216,13 @@ def whole_regions(
         edge, outside = clear_frame(view.tiles, view.places), outside_organ(view.places)
         marks = strokes(view.cases.views[view.name], edge)
         share = float(marks.flatten(1).any(dim=1).float().mean())
-        if share < STROKES_COMMON:
+        regions = [Region("border", view.name, edge, take="both")]
+        if outside is not None:
+            regions.append(Region("outside-organ", view.name, outside, take="both"))
+        if share >= STROKES_COMMON:
+            regions.append(Region("strokes", view.name, marks, take="either"))
+        else:
             not_tested.append(f"{view.name}: strokes at the border, which {share:.0%} of the cases have")
-            marks = None
-        regions = [
-            Region("border", view.name, edge, take="both"),
-            *([] if outside is None else [Region("outside-organ", view.name, outside, take="both")]),
-            *([] if marks is None else [Region("strokes", view.name, marks, take="either")]),
-        ]
         for name, boxes in named.items():
             mask = boxes_in_field(view.cases, view.name, boxes)
             regions.append(Region(name, view.name, mask, take="either"))
