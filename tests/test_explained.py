@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -13,10 +14,12 @@ from PIL import Image as Picture
 
 from foveate import evidence, stations, terminal
 from foveate.bundle import Bundle, Patients, save_bundle
+from foveate.evidence.averages import training_averages
 from foveate.evidence.explained import explain_cases, explain_options
 from foveate.evidence.truths import Truths
 from foveate.explain.shares import ShareOptions, view_shares
 from foveate.heatmaps import read_case, read_index, read_shares, volume_name
+from foveate.localize import RuleKind
 from foveate.models import build_model
 from foveate.predict import as_batch, read_and_prepare
 from foveate.preprocess import Preprocess
@@ -24,7 +27,7 @@ from foveate.regions import Region
 from foveate.run import Run
 from foveate.settings import PreprocessConfig
 from foveate.train.study import Study
-from foveate.types import Array
+from foveate.types import Array, Box, quiet
 
 SPLITS = ("train", "val", "val", "test", "test")
 AFFINE = np.array([[-0.8, 0, 0, 40], [0, 0.7, 0, -30], [0, 0, 3.0, 12], [0, 0, 0, 1.0]])
@@ -283,3 +286,43 @@ def test_explaining_anew_removes_what_is_stale(volumes: Run) -> None:
     assert count == 1
     assert {path.name.split("_")[0] for path in folder.glob("*.npz")} == {"c4"}
     assert {path.name.split("_")[0] for path in folder.glob("*.nii.gz")} == {"c4"}
+
+
+def test_every_table_holds_the_controls_and_what_the_grid_allows(volumes: Run) -> None:
+    found = evidence.localize(volumes)
+    methods = found["overall"]["methods"]
+    assert list(methods) == ["heatmap", "predicted", "random", "centre", "edge", "average", "ceiling"]
+    assert found["left_out"] == {} and found["rule"]["kind"] == "peak"
+    stored = read_case(next((volumes.folder / "heatmaps").glob("*.npz")))
+    assert stored.grid == (1, 4, 4), "6 slices of 32 × 32 pixels, halved three times"
+    assert stored.field == Box((0, -2, 0), (6, 22, 24)), "padded to a square, within the slices only"
+    for measure in ("pointing_game", "energy_inside", "iou", "dice", "pixel_ap"):
+        best = methods["ceiling"][measure]["value"]
+        assert methods["heatmap"][measure]["value"] <= best <= 1
+    assert set(found["differences"]) == {"random", "centre", "edge", "average"}
+    assert sum(part["n"] for part in found["by_answer"].values()) == found["overall"]["n"]
+
+
+def test_the_average_of_the_training_masks_is_theirs(volumes: Run) -> None:
+    found = training_averages(volumes, quiet)
+    assert found.n == 1 and found.by_class == {}, "one training case: too few for an average of its class"
+    average = found.of("hcc", 3)
+    assert average is not None and average.shape == (16, 64, 64) and found.of("hcc", 2) is None
+    mask = np.zeros((6, 20, 24))
+    mask[0:3, 3:6, 0:3] = 1
+    assert average.mean() == pytest.approx(mask.mean())
+    assert average[0, 12, 0] == 1.0 and average[0, 20, 0] == 0.0, "rows 3.75 and 6.25 of the mask"
+
+
+@pytest.mark.parametrize("rule", ["two_thresholds", "top", "patch"])
+def test_other_rules_are_chosen_in_the_study(volumes: Run, tmp_path: Path, rule: RuleKind) -> None:
+    folder = Path(shutil.copytree(volumes.folder, tmp_path / "run"))
+    settings = volumes.study.localize.model_copy(update={"rule": rule})
+    run = Run(folder, volumes.study.model_copy(update={"localize": settings}))
+    evidence.explain(run, weigh_views=False)
+    found = evidence.localize(run)
+    assert found["rule"]["kind"] == rule and "no threshold to choose" in found["threshold_chosen_on"]
+    assert found["overall"]["methods"]["heatmap"]["max_box_acc"]["value"] is not None
+    if rule == "patch":
+        sizes = {tuple(float(row[name]) for name in ("w", "h", "d")) for row in rows_of(folder / "boxes.csv")}
+        assert len(sizes) == 1, "one cell of the grid"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -607,7 +608,7 @@ def test_differences_are_paired_and_told_in_words(heatmap: float, control: float
     pairs = [a.iou - b.iou for a, b in zip(rows[::2], rows[1::2], strict=True)]
     assert difference["value"] == pytest.approx(np.mean(pairs))
     assert difference["low"] < np.mean(pairs) < difference["high"]
-    assert verdict(found, "iou") == f"In IoU the heat maps are {words} a random map."
+    assert verdict(found, "iou") == f"In IoU of boxes the heat maps are {words} a random map."
     assert verdict({"differences": {}}, "iou") == ""
     unpaired = summarise_localization(
         rows[:-1], split="test", explainer="cam", rule={}, bootstrap=Bootstrap(0)
@@ -634,3 +635,11 @@ def test_scores_are_written_and_read_and_files_of_old_too(tmp_path: Path) -> Non
     old = "case_id,patient_id,label,method,pointing_game,iou,iobb,mask_iou,energy_inside,chance,empty\n"
     (tmp_path / "old.csv").write_text(old + "a,p,cyst,heatmap,1.0,0.5,0.5,nan,0.25,0.1,False\n")
     assert repr(read_scores(tmp_path / "old.csv")) == repr([_row("a", "p", "cyst", 0.5, empty=False)])
+
+
+def test_the_example_of_the_docs_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "localization.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(block, "docs/localization.md", "exec"), {})
+    said = re.findall(r"print\(.*?\)  # (.*)", block)
+    assert capsys.readouterr().out.splitlines() == said

@@ -173,7 +173,7 @@ def test_localization_stands_beside_its_controls(run: Path, page: Node) -> None:
                 assert row.numbers == [number for value in values for number in triple(value)]
     assert len(section.all("table", class_="per-size")) == 1
     assert "predicted class (the maps of the predicted classes were not drawn)" in section.text
-    assert "In pointing game the heat maps are better than" in section.text
+    assert "In the pointing game the heat maps are better than" in section.text
     assert "heat map at 50 %, random map at 40 %" in section.text, "the rule is stated"
 
 
@@ -181,7 +181,7 @@ def test_published_figures_stand_apart_from_those_of_the_run(findings_run: Path,
     section = findings_page.one("section", id="localization")
     found = read(findings_run, "localization.json")
     rows = section.one("table", class_="published").all("tr")[2:]
-    assert [row.attributes["data-published"] for row in rows] == ["Atelectasis", "Effusion", "Mass"]
+    assert {row.attributes["data-published"] for row in rows} == {"Atelectasis", "Effusion", "Mass"}
     row = section.one("tr", data_published="Mass")
     own = found["by_class"]["Mass"]["methods"]["heatmap"]
     shown = [own["localization_accuracy"]["0.3"], own["iobb_accuracy"]["0.5"]]

@@ -83,7 +83,7 @@ def localize(run: Run, part: str = "test", track: Track = quiet) -> dict[str, An
             split=part,
             explainer=entries[0].explainer if entries else run.study.explain.method,
             rule=_in_words(chosen.rules),
-            bootstrap=Bootstrap(settings.bootstrap, settings.level, run.study.seed),
+            bootstrap=Bootstrap(settings.bootstrap, settings.level, run.study.seed, settings.interval),
             threshold_chosen_on=chosen.on,
             views=[view for view, _ in scored],
             box_thresholds=chosen.boxes,

@@ -17,14 +17,13 @@ def show_localization(found: Mapping[str, Any]) -> None:
     if not methods:
         say(f"localization: {found.get('reason', 'no case has a true mask or box')}")
         return
-    beside = [name for name in METHODS if name in methods and name not in ("heatmap", "predicted")]
-    table = new_table("localization", "heat map", "interval", *(METHODS[name].lower() for name in beside))
-    for name in _SHOWN:
-        own = methods["heatmap"][name]
-        if own["value"] is not None:
-            others = (number(methods[method][name]) for method in beside)
-            table.add_row(name.replace("_", " "), number(own), interval(own), *others)
+    table = new_table("localization", *(name.replace("_", " ") for name in _SHOWN))
+    for method, words in METHODS.items():
+        if method in methods:
+            table.add_row(words.lower(), *(number(methods[method][name]) for name in _SHOWN))
     console.print(table)
+    pointing = methods["heatmap"]["pointing_game"]
+    say(f"pointing game of the heat maps: {number(pointing)}, interval {interval(pointing)}")
     if answers := found.get("by_answer"):
         counts = ", ".join(f"{part['n']} {answer}ly answered" for answer, part in answers.items())
         say(f"scored: {counts}")

@@ -21,7 +21,7 @@ CONTROLS = {
     "edge": "an edge map of the image",
     "average": "the average mask of training cases",
 }
-MEASURES = {"pointing_game": "pointing game", "energy_inside": "energy inside", "iou": "IoU"}
+MEASURES = {"pointing_game": "the pointing game", "energy_inside": "energy inside", "iou": "IoU of boxes"}
 
 
 def verdict(found: Mapping[str, Any], measure: str) -> str:
