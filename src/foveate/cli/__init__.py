@@ -124,12 +124,13 @@ def predict(
     Example: foveate predict runs/study image.png
     """
     from foveate import stations, terminal
+    from foveate.terminal.predictions import show_predictions
 
     if view:
-        terminal.show_predictions(*stations.predict_views(target, view))
+        show_predictions(*stations.predict_views(target, view))
         return
     if images:
-        terminal.show_predictions(*stations.predict_images(target, images))
+        show_predictions(*stations.predict_images(target, images))
         return
     opened, gone, parts = open_run(target, run), without or [], part or ("val", "test")
     if manifest:

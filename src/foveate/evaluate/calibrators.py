@@ -141,8 +141,8 @@ def _one(fit: Callable[[Floats, Floats], Fit], scores: Floats, truth: Floats) ->
     if cases < MIN_CASES:
         return Fit(None, cases, f"{cases} validation cases are fewer than {MIN_CASES}")
     if (rarer := min(present, cases - present)) < MIN_EACH:
-        kind = "have" if rarer == present else "lack"
-        return Fit(None, cases, f"of the validation cases {rarer} {kind} it, fewer than {MIN_EACH}")
+        kind = "with" if rarer == present else "without"
+        return Fit(None, cases, f"validation cases {kind} it: {rarer} of {cases}, fewer than {MIN_EACH}")
     return fit(scores[known], truth[known])
 
 

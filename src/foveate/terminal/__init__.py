@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from foveate.heatmaps import Entry
     from foveate.models.cards import ModelCard
     from foveate.train.fit import FitResult
-    from foveate.types import Prediction
 
 FEW_MAPS = 20  # of which each gap is printed
 console = Console(soft_wrap=True, highlight=False)
@@ -109,14 +108,6 @@ def _show_by_views(found: Mapping[str, Any]) -> None:
     for names, figures in found.items():
         values = (number(value) for value in figures["metrics"].values())
         table.add_row(escape(names), str(figures["n"]), *values)
-    console.print(table)
-
-
-def show_predictions(classes: Sequence[str], predictions: Sequence[Prediction]) -> None:
-    """Print the probabilities of single images."""
-    table = new_table("image", *classes)
-    for prediction in predictions:
-        table.add_row(escape(prediction.case_id), *(f"{value:.3f}" for value in prediction.probabilities))
     console.print(table)
 
 

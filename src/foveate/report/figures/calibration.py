@@ -47,7 +47,6 @@ def class_figure(raw: Bins, calibrated: Bins | None) -> Figure:
     if calibrated is not None:
         axes.plot(*_points(calibrated), "--s", color=ORANGE, label="calibrated", markersize=3)
     axes.set(xlabel="stated probability", ylabel="observed")
-    axes.legend(loc="upper left", handlelength=1.6, borderaxespad=0.1)
     return figure
 
 
