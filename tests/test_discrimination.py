@@ -324,7 +324,7 @@ def test_the_result_is_plain_json_of_the_documented_shape(task: Task) -> None:
         "level": 0.9,
         "unit": "patient",
         "seed": 4,
-        "method": "percentile",
+        "interval": "bca",
     }
     assert " ".join(found["metrics"]) == (
         "accuracy balanced_accuracy f1_macro precision_macro recall_macro auroc_macro ap_macro"

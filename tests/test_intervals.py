@@ -12,7 +12,10 @@ from scipy import stats
 from foveate.errors import UsageError
 from foveate.evaluate import evaluate_predictions
 from foveate.evaluate import intervals as module
-from foveate.evaluate.intervals import Bootstrap, Floats, mean_of_defined
+from foveate.evaluate.discrimination import Discrimination
+from foveate.evaluate.intervals import Bootstrap, Floats, Statistic, mean_of_defined
+from foveate.evaluate.options import EvaluateOptions
+from foveate.evaluate.table import PredictionTable
 from foveate.types import Item
 from test_discrimination import random_multiclass, table_of
 
@@ -167,6 +170,46 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     assert naive / rounds < 0.86  # resampling cases promises too much
 
 
+def _cohort(draws: np.random.Generator, patients: int) -> PredictionTable:
+    """One finding; 1 to 5 cases a patient, whose scores have half of their variance in common."""
+    patient = np.repeat(np.arange(patients), draws.integers(1, 6, size=patients))
+    truth = (draws.random(len(patient)) < 0.4).astype(float)
+    noise = draws.normal(size=patients)[patient] + draws.normal(size=len(patient))
+    scores = stats.norm.cdf(1.5 * truth - 1 + noise / np.sqrt(2))
+    names = [f"p{n}" for n in patient]
+    return table_of("multilabel", truth[:, None], scores[:, None], patients=names)
+
+
+def _figures(table: PredictionTable) -> Statistic:
+    discrimination = Discrimination(table, table.decisions())
+
+    def chosen(weights: Floats) -> dict[str, Floats]:
+        found = discrimination(weights)
+        return {name: found[name][:, 0] for name in ("auroc", "recall", "specificity", "accuracy")}
+
+    return chosen
+
+
+def test_bca_covers_discrimination_of_clustered_cases_as_often_as_it_says() -> None:
+    """Figures of 80 patients with up to 5 cases; benchmarks/coverage.py has more of them."""
+    draws, rounds = np.random.default_rng(4), 1000
+    large = _cohort(draws, 40_000)
+    truth = _figures(large)(np.ones((1, len(large.truth))))
+    held = dict.fromkeys(truth, 0)
+    for seed in range(rounds):
+        table = _cohort(draws, 80)
+        figures, bootstrap = _figures(table), Bootstrap(400, seed=seed, method="bca")
+        point = figures(np.ones((1, len(table.truth))))
+        rows = bootstrap.replicates(figures, table.patient_ids)
+        for name, value in point.items():
+            told = bootstrap.value(float(value[0]), rows[name], n=1, patients=80)
+            assert told.low is not None
+            assert told.high is not None
+            held[name] += told.low <= truth[name][0] <= told.high
+    for name, count in held.items():
+        assert 0.93 <= count / rounds <= 0.97, f"{name}: {held}"
+
+
 def test_the_clustered_interval_is_wider_than_the_naive_one() -> None:
     draws = np.random.default_rng(2)
     skill = np.repeat(draws.random(30) < 0.7, 6)
@@ -189,7 +232,8 @@ def test_every_metric_is_replicated_as_if_the_drawn_patients_were_the_cohort() -
     table = random_multiclass(17, 30, 3, 6)
     patients = [f"p{n // 3}" for n in range(30)]
     table = table_of("multiclass", table.truth, table.probabilities, patients=patients)
-    found = evaluate_predictions(table, n_boot=40, seed=6)["metrics"]
+    options = EvaluateOptions(interval="percentile")
+    found = evaluate_predictions(table, n_boot=40, seed=6, options=options)["metrics"]
     times = _weights_of(Bootstrap(40, seed=6), patients).astype(int)
     literal = []
     for row in times:

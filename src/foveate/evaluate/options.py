@@ -12,7 +12,7 @@ class EvaluateOptions:
     """What else is told, and from what.
 
     Attributes:
-        interval: ``percentile`` or ``bca``.
+        interval: ``bca`` or ``percentile``, as ``intervals`` has them.
         prevalence: of classes, where predictive values shall also be told at it, each in (0, 1).
         metadata: by case id, the other columns of the manifest, as text.
         subgroups: columns to tell figures apart by; None looks for age, sex, site and scanner.
@@ -25,7 +25,7 @@ class EvaluateOptions:
         target: the sensitivity or specificity that the rule aims at.
     """
 
-    interval: Literal["percentile", "bca"] = "percentile"
+    interval: Literal["percentile", "bca"] = "bca"
     prevalence: Mapping[str, float] = field(default_factory=dict)
     metadata: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     subgroups: tuple[str, ...] | None = None

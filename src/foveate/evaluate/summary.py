@@ -93,7 +93,7 @@ def evaluate_predictions(
             "level": level,
             "unit": "patient",
             "seed": seed,
-            "method": chosen.interval,
+            "interval": chosen.interval,
         },
         "metrics": {name: counted.overall(name) for name in OVERALL},
         "per_class": {name: counted.per_class(k) for k, name in enumerate(known.classes)},

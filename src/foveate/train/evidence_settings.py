@@ -88,7 +88,8 @@ class EvaluateConfig(Settings):
     Attributes:
         bootstrap: resamples of patients.
         level: of the intervals.
-        interval: ``percentile`` or ``bca`` (bias-corrected and accelerated).
+        interval: ``bca`` (bias-corrected and accelerated; closer to its level for few patients) or
+            ``percentile``.
         prevalence: of classes, where the predictive values shall also be told at it.
         subgroups: columns of the manifest to tell figures apart by; None looks for age, sex, site, scanner.
         min_group: patients that a subgroup needs for its figures to be told.
@@ -98,7 +99,7 @@ class EvaluateConfig(Settings):
 
     bootstrap: Annotated[int, Field(ge=100)] = 1000
     level: Share = 0.95
-    interval: Literal["percentile", "bca"] = "percentile"
+    interval: Literal["percentile", "bca"] = "bca"
     prevalence: dict[str, Share] = Field(default_factory=dict)
     subgroups: list[str] | None = None
     min_group: Count = 10
