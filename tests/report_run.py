@@ -27,6 +27,7 @@ from foveate.evaluate.localization import (
     summarise_localization,
 )
 from foveate.evaluate.localization.grids import whole
+from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
 from foveate.files import write_atomic, write_json
 from foveate.heatmaps import Entry, Share, file_name, write_case, write_index, write_shares
@@ -75,7 +76,8 @@ def write_run(
     predictions = _calibrated(folder, task, classes, predictions)
     write_predictions(folder / "predictions.csv", task, classes, predictions)
     table = read_predictions(folder / "predictions.csv")
-    write_json(folder / "metrics.json", evaluate_predictions(table, n_boot=200))
+    options = EvaluateOptions(metadata=_metadata(table), min_group=6)
+    write_json(folder / "metrics.json", evaluate_predictions(table, n_boot=200, options=options))
     if len(views) == 1 and not volumes:
         _write_evidence(folder, table, draws)
     else:
@@ -110,8 +112,27 @@ def _predictions(
             case_id = EVIL if patient == number == 0 else f"case-{patient:03d}-{number}"
             part = "val" if patient % 4 == 3 else "test"
             share = odds / odds.sum() if task == "multiclass" else odds / (1 + odds)
-            found.append(Prediction(case_id, f"patient-{patient:03d}", part, logits, share, truth))
+            found.append(
+                Prediction(
+                    case_id,
+                    f"patient-{patient:03d}",
+                    part,
+                    logits,
+                    share,
+                    truth,
+                    novelty=float(3 - share.max() + patient % 5),
+                )
+            )
     return found
+
+
+def _metadata(table: PredictionTable) -> dict[str, dict[str, str]]:
+    """Age and sex of each patient, and a hostile site that only some have."""
+    numbers = [int(name.removeprefix("patient-")) for name in table.patient_ids]
+    return {
+        case_id: {"age": str(7 * number % 90), "sex": "FM"[number % 2], "site": EVIL if number % 3 else ""}
+        for case_id, number in zip(table.case_ids, numbers, strict=True)
+    }
 
 
 def _calibrated(

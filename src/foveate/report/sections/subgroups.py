@@ -70,7 +70,7 @@ def _patient(found: Json) -> dict[str, Any]:
         "patients": found["patients"],
         "left_out": found["left_out"],
         "most_cases": found["most_cases"],
-        "values": [(_called(key), value_of(value)) for key, value in found["metrics"].items()],
+        "figures": [(_called(key), value_of(value)) for key, value in found["metrics"].items()],
         "per_class": _by_class(found),
     }
 
