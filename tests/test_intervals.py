@@ -191,18 +191,18 @@ def _figures(table: PredictionTable) -> Statistic:
 
 
 def test_bca_covers_discrimination_of_clustered_cases_as_often_as_it_says() -> None:
-    """Figures of 80 patients with up to 5 cases; benchmarks/coverage.py has more of them."""
+    """Figures of 200 patients with up to 5 cases; benchmarks/coverage.py has more of them."""
     draws, rounds = np.random.default_rng(4), 1000
     large = _cohort(draws, 40_000)
     truth = _figures(large)(np.ones((1, len(large.truth))))
     held = dict.fromkeys(truth, 0)
     for seed in range(rounds):
-        table = _cohort(draws, 80)
-        figures, bootstrap = _figures(table), Bootstrap(400, seed=seed, method="bca")
+        table = _cohort(draws, 200)
+        figures, bootstrap = _figures(table), Bootstrap(600, seed=seed, method="bca")
         point = figures(np.ones((1, len(table.truth))))
         rows = bootstrap.replicates(figures, table.patient_ids)
         for name, value in point.items():
-            told = bootstrap.value(float(value[0]), rows[name], n=1, patients=80)
+            told = bootstrap.value(float(value[0]), rows[name], n=1, patients=200)
             assert told.low is not None
             assert told.high is not None
             held[name] += told.low <= truth[name][0] <= told.high
