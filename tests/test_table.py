@@ -163,6 +163,53 @@ def test_what_is_no_csv_is_refused(tmp_path: Path) -> None:
         read_predictions(tmp_path / "absent.csv")
 
 
+def test_what_the_bundle_can_tell_further_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.csv"
+    found = [
+        replace(
+            item,
+            calibrated=np.array([0.1 + 0.2, NAN, 0.7]),
+            novelty=1 / 3 + number,
+            answer_set=("normal", "FNH")[:number],
+            abstain=("novel", "set-large")[:number],
+        )
+        for number, item in enumerate(MULTICLASS)
+    ]
+    write_predictions(path, "multiclass", CLASSES, found)
+    read = read_predictions(path)
+    np.testing.assert_array_equal(read.calibrated, np.stack([item.calibrated for item in found]))
+    np.testing.assert_array_equal(read.novelty, [item.novelty for item in found])
+    only = read.only(np.array([False, True, True]))
+    np.testing.assert_array_equal(only.novelty, read.novelty[1:])
+    np.testing.assert_array_equal(only.calibrated, read.calibrated[1:])
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    calibrated = [f"calibrated:{name}" for name in CLASSES]
+    assert list(rows[0])[14:] == ["views", *calibrated, "novelty", "set", "abstain"]
+    assert [row["set"] for row in rows] == ["", "normal", "normal;FNH"]
+    assert [row["abstain"] for row in rows] == ["", "novel", "novel;set-large"]
+
+
+def test_files_without_further_columns_know_nothing_further(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.csv"
+    write_predictions(path, "multiclass", CLASSES, MULTICLASS)
+    read = read_predictions(path)
+    assert np.isnan(read.calibrated).all() and read.calibrated.shape == (3, 3)
+    assert np.isnan(read.novelty).all() and read.novelty.shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("cell", "code"), [("often", "not-a-number"), ("1.5", "bad-probability"), ("-0.1", "bad-probability")]
+)
+def test_damaged_calibrated_probabilities_are_refused(tmp_path: Path, cell: str, code: str) -> None:
+    path = tmp_path / "predictions.csv"
+    header = HEADER.replace("\n", ",calibrated:A,calibrated:B\n")
+    path.write_text(header + GOOD.replace("\n", f",{cell},0.5\n"), encoding="utf-8")
+    with pytest.raises(InputRefused) as refusal:
+        read_predictions(path)
+    assert refusal.value.code == code
+
+
 def _predicted(path: Path) -> list[str]:
     with path.open(encoding="utf-8", newline="") as stream:
         return [row["predicted"] for row in csv.DictReader(stream)]

@@ -40,7 +40,7 @@ Method = Literal["temperature", "platt", "isotonic", "none"]
 AUTO: Mapping[Task, Method] = {"multiclass": "temperature", "multilabel": "platt"}
 
 MIN_CASES, MIN_EACH = 20, 5
-_WIDEST = 5.0  # natural logarithm of the highest temperature that is looked for, and of its inverse
+_WIDEST = 7.0  # natural logarithm of the highest temperature that is looked for, and of its inverse
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,29 +152,43 @@ def _shared_temperature(logits: Floats, truth: Floats) -> Fit:
     if (cases := int(known.sum())) < MIN_CASES:
         return Fit(None, cases, f"{cases} validation cases are fewer than {MIN_CASES}")
     logits, truth = np.asarray(logits[known], dtype=np.float64), truth[known]
+    own = (truth * logits).sum(axis=1)
     return _least(
-        lambda temperature: -float((truth * log_softmax(logits / temperature, axis=1)).sum()), cases
+        lambda temperature: -float((truth * log_softmax(logits / temperature, axis=1)).sum()),
+        worst=float((own - logits.max(axis=1)).min()),
+        lead=float((own - logits.mean(axis=1)).sum()),
+        cases=cases,
     )
 
 
 def _temperature(scores: Floats, truth: Floats) -> Fit:
     """The temperature of one finding."""
     signed = np.where(truth == 1, scores, -scores)
-    return _least(lambda temperature: float(np.logaddexp(0, -signed / temperature).sum()), len(scores))
-
-
-def _least(loss: Callable[[float], float], cases: int) -> Fit:
-    """The temperature of least loss, which has one minimum over its logarithm at most."""
-    found = minimize_scalar(
-        lambda t: loss(float(np.exp(t))),
-        bounds=(-_WIDEST, _WIDEST),
-        method="bounded",
-        options={"xatol": 1e-9},
+    return _least(
+        lambda temperature: float(np.logaddexp(0, -signed / temperature).sum()),
+        worst=float(signed.min()),
+        lead=float(signed.sum()),
+        cases=len(scores),
     )
-    if found.x < 0.99 * -_WIDEST:
+
+
+def _least(loss: Callable[[float], float], *, worst: float, lead: float, cases: int) -> Fit:
+    """The temperature of least loss; the loss is convex in its inverse.
+
+    Args:
+        loss: of a temperature.
+        worst: smallest margin of the true answer over the best other one; from 0 on, colder is always better.
+        lead: minus the slope of the loss where the inverse is 0; up to 0, hotter is always better.
+        cases: that the loss rests on.
+    """
+    if worst >= 0:
         return Fit(None, cases, "every validation case is answered right, which bounds no temperature")
-    if found.x > 0.99 * _WIDEST:
+    if lead <= 0:
         return Fit(None, cases, "the scores of the validation cases say nothing about the truth")
+    bounds, options = (-_WIDEST, _WIDEST), {"xatol": 1e-9}
+    found = minimize_scalar(
+        lambda t: loss(float(np.exp(t))), bounds=bounds, method="bounded", options=options
+    )
     return Fit({"temperature": float(np.exp(found.x))}, cases)
 
 
