@@ -35,6 +35,7 @@ from foveate.localize import BoxRule, localize_heatmap, sweep
 from foveate.regions import Region
 from foveate.settings import SplitConfig
 from foveate.types import Array, Box, Heatmap, Prediction, Task
+from trust_run import trust_card
 
 SIDE = 96  # pixels of an image
 DEPTH = 9  # slices of a volume
@@ -87,6 +88,7 @@ def write_run(
     _write_training(folder / "training.csv")
     _write_provenance(folder, task)
     _write_probes(folder / "probes.json", classes, views, table)
+    write_json(folder / "trust.json", trust_card(table.part("test").patient_ids, classes))
     return folder
 
 

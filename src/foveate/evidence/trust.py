@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from foveate.errors import InputRefused, UsageError
 from foveate.evaluate.intervals import Bootstrap
-from foveate.evaluate.verdicts import RULES
+from foveate.evaluate.verdicts import CONTROLS, RULES
 from foveate.files import write_json
 from foveate.run import Run
 from foveate.stations import cases_of, prepared_batches, raise_if_partial
@@ -106,7 +106,7 @@ def _ask(
     from foveate.evidence.explained import explain_options
     from foveate.evidence.trusting.asking import Questions
     from foveate.evidence.trusting.columns import Columns
-    from foveate.evidence.trusting.plan import CONTROLS, economical, in_order
+    from foveate.evidence.trusting.plan import economical, in_order
     from foveate.evidence.trusting.pointing import Pointing
     from foveate.evidence.trusting.rivals import find_rivals
 
@@ -136,7 +136,7 @@ def _ask(
 
 
 def _tell(run: Run, questions: Questions, patients: list[str]) -> Json:
-    from foveate.evidence.trusting.plan import CONTROLS, COSTLY
+    from foveate.evidence.trusting.plan import COSTLY
     from foveate.evidence.trusting.telling import add_gaps, card_of, conditions_of, tell, verdict_of
 
     settings, columns, plan = run.study.evaluate, questions.columns, questions.plan
@@ -186,7 +186,6 @@ def _plan(bundle: Bundle, cases: int) -> Plan:
 
 def _known(methods: Sequence[str]) -> list[str]:
     """The methods, each once and without the controls, which are always tested."""
-    from foveate.evidence.trusting.plan import CONTROLS
     from foveate.explain import EXPLAINERS
 
     for name in methods:

@@ -26,6 +26,7 @@ from foveate.report.sections.section import Section
 from foveate.report.sections.shortcuts import shortcuts
 from foveate.report.sections.subgroups import subgroups
 from foveate.report.sections.summary import summary
+from foveate.report.sections.trust import trust
 from foveate.report.sections.views import views
 
 # The order of the page; a section's template is ``templates/sections/<anchor>.html.j2``.
@@ -45,6 +46,7 @@ SECTIONS: tuple[Callable[[RunFiles], Section | None], ...] = (
     localization,
     cases,
     shortcuts,
+    trust,
     model_card,
     guidelines,
     provenance,

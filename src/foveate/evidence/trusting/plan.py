@@ -13,7 +13,6 @@ from foveate.types import Case
 
 COSTLY = ("integrated_gradients", "smoothgrad", "occlusion")
 """Methods that take dozens of passes for one map; every question is asked of half as many of their cases."""
-CONTROLS = ("random", "centre", "edge")
 IG_STEPS, SMOOTHGRAD_SAMPLES = 10, 8
 
 

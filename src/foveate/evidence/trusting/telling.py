@@ -8,6 +8,7 @@ from typing import Any
 
 from foveate.evaluate.intervals import Bootstrap, Floats, Value
 from foveate.evaluate.verdicts import (
+    CONTROLS,
     Condition,
     agrees,
     beats,
@@ -18,7 +19,6 @@ from foveate.evaluate.verdicts import (
     signs_hold,
 )
 from foveate.evidence.trusting.columns import Columns, means
-from foveate.evidence.trusting.plan import CONTROLS
 
 Json = dict[str, Any]
 GAPS = ("gap_blur", "gap_mean", "road")

@@ -1,0 +1,167 @@
+"""Can the pictures be trusted? Verdicts first, then what they rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from foveate.evaluate.intervals import Value
+from foveate.evaluate.verdicts import ALIKE, FAITHFUL, LOCALIZING
+from foveate.report import figures
+from foveate.report.figures.trust import CONTROL_NAMES, curves_figure, gaps_figure, stages_figure
+from foveate.report.files import Json, RunFiles, value_of
+from foveate.report.sections.section import Chart, Section
+
+CONDITIONS = {
+    "faithful": "It shows what the score depends on",
+    "randomisation": "It changes when the model forgets",
+    "permuted": "It changes when the labels were nonsense",
+    "noise": "A little noise leaves it as it is",
+    "shift": "It moves with the image",
+    "second": "A second training draws the same",
+    "signs": "Its signs are right",
+    "localizing": "It points at what is marked",
+    "attention": "It agrees with the model’s attention",
+}
+SCORES = {
+    "gap_blur": "Gap between insertion and deletion, blurred",
+    "gap_mean": "Gap between insertion and deletion, mean",
+    "road": "Gap of ROAD",
+    "sensitivity_n": "Sensitivity-n",
+    "pointing_game": "Pointing game",
+    "energy_inside": "Energy inside",
+    "randomised": "Rank correlation, all layers drawn anew",
+    "randomised_structure": "Structural similarity, all layers drawn anew",
+    "noise": "Rank correlation under noise",
+    "shift": "Rank correlation under a shift",
+    "second": "Rank correlation with a second training",
+    "permuted_magnitude": "Rank correlation with permuted labels",
+    "attention": "Rank correlation with the attention",
+    "falls": "Fall of the logit without positive evidence",
+    "rises": "Rise of the logit without negative evidence",
+}
+_PANELS = {
+    "deletion_blur": "removed first, blurred",
+    "insertion_blur": "shown first, from a blur",
+    "road_most": "removed first, ROAD",
+}
+_GAPS = {"gap_blur": "blur", "gap_mean": "mean", "road": "ROAD"}
+_SYMBOLS = {"passed": "✓", "failed": "✗", "not tested": "–"}
+
+
+def trust(files: RunFiles) -> Section:
+    """The verdict on every method, the conditions, and the figures beside those of the controls."""
+    found = files.trust
+    if found is None:
+        return Section("trust", "Trust card", "trust", None)
+    cards: dict[str, Json] = {**found["methods"], **found["controls"]}
+    tested = {name: card for name, card in cards.items() if card.get("scores")}
+    methods = [name for name in found["methods"] if name in tested]
+    shown = [name for name in tested if tested[name].get("conditions")]
+    content = {
+        "flags": found["flags"],
+        "shortcuts": found["shortcuts"],
+        "part": found["split"],
+        "n": found["n"],
+        "patients": found["patients"],
+        "level": f"{100 * found['level']:g} %",
+        "plan": found["plan"],
+        "verdicts": [(name, card["verdict"]) for name, card in found["methods"].items()],
+        "names": [_name(name) for name in shown],
+        "conditions": list(_conditions(tested, shown)),
+        "reasons": list(_reasons(tested, methods)),
+        "charts": list(_charts(found, tested, methods)),
+        "columns": [_name(name) for name in tested],
+        "scores": list(_scores(tested)),
+        "rules": [(name, _rule_name(name), text) for name, text in found["rules"].items()],
+        "stages": found["stages"],
+        "rivals": found["rivals"],
+    }
+    return Section("trust", "Trust card", "trust", content)
+
+
+def _name(name: str) -> str:
+    return CONTROL_NAMES.get(name, name)
+
+
+def _rule_name(name: str) -> str:
+    return (
+        CONDITIONS.get(name)
+        or {FAITHFUL: f"Usable for {FAITHFUL}", LOCALIZING: f"Usable for {LOCALIZING}"}[name]
+    )
+
+
+def _conditions(tested: Mapping[str, Json], shown: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for key, name in CONDITIONS.items():
+        cells = [tested[method]["conditions"].get(key) for method in shown]
+        if any(cells):
+            yield {"key": key, "name": name, "cells": [_cell(cell) for cell in cells]}
+
+
+def _cell(condition: Json | None) -> dict[str, str]:
+    """State, symbol and reason; a control has no condition where it is what others are compared with."""
+    if condition is None:
+        return {"state": "", "symbol": "", "reason": ""}
+    return {
+        "state": condition["state"],
+        "symbol": _SYMBOLS[condition["state"]],
+        "reason": condition["reason"],
+    }
+
+
+def _reasons(tested: Mapping[str, Json], methods: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Why conditions were not tested, each reason once with its conditions and methods."""
+    grouped: dict[str, dict[str, list[str]]] = {}
+    for method in methods:
+        for key, condition in tested[method]["conditions"].items():
+            if condition["state"] == "not tested":
+                grouped.setdefault(condition["reason"], {}).setdefault(CONDITIONS[key], []).append(method)
+    for reason, names in grouped.items():
+        everywhere = all(len(who) == len(methods) for who in names.values())
+        who = (
+            "" if everywhere else f" ({', '.join(dict.fromkeys(m for each in names.values() for m in each))})"
+        )
+        yield ", ".join(f"“{name}”" for name in names) + who, reason
+
+
+def _charts(found: Json, tested: Mapping[str, Json], methods: Sequence[str]) -> Iterator[Chart]:
+    panels = {
+        title: (found["shares"][curve], curves)
+        for curve, title in _PANELS.items()
+        if (
+            curves := {
+                name: card["curves"][curve] for name, card in tested.items() if curve in card["curves"]
+            }
+        )
+    }
+    if panels:
+        label = "Mean score over the share of the image that was removed or shown, by method and control"
+        yield Chart(
+            figures.svg(curves_figure(panels, methods), label), "Score as the image goes, and comes back"
+        )
+    gaps = {title: {name: _value(card, key) for name, card in tested.items()} for key, title in _GAPS.items()}
+    label = "How much faster the score goes by each map's order than against it"
+    yield Chart(
+        figures.svg(gaps_figure(gaps, methods), label), "Faster by the map’s order than against it, by"
+    )
+    stages = {
+        name: [_value(card, f"randomised_{number}") for number in range(len(found["stages"]))]
+        for name, card in tested.items()
+        if "randomised_0" in card["scores"]
+    }
+    if stages:
+        label = "Likeness with the trained model's map while its layers are drawn anew"
+        yield Chart(
+            figures.svg(stages_figure(stages, methods, ALIKE), label), "What is left when the model forgets"
+        )
+
+
+def _scores(tested: Mapping[str, Json]) -> Iterator[dict[str, Any]]:
+    for key, name in SCORES.items():
+        values = [_value(card, key) for card in tested.values()]
+        if any(value.value is not None for value in values):
+            yield {"key": key, "name": name, "values": values}
+
+
+def _value(card: Json, key: str) -> Value:
+    return value_of(card["scores"].get(key))
