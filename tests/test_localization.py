@@ -610,6 +610,8 @@ def test_differences_are_paired_and_told_in_words(heatmap: float, control: float
     assert difference["low"] < np.mean(pairs) < difference["high"]
     assert verdict(found, "iou") == f"In IoU of boxes the heat maps are {words} a random map."
     assert verdict({"differences": {}}, "iou") == ""
+    few = summarise_localization(rows[:8], split="test", explainer="cam", rule={}, bootstrap=Bootstrap(100))
+    assert verdict(few, "iou") == "In IoU of boxes nothing is compared: only 4 patients are marked."
     unpaired = summarise_localization(
         rows[:-1], split="test", explainer="cam", rule={}, bootstrap=Bootstrap(0)
     )

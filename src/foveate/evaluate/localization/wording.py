@@ -21,6 +21,7 @@ CONTROLS = {
     "edge": "an edge map of the image",
     "average": "the average mask of training cases",
 }
+FEW_PATIENTS = 10  # below which a bootstrap interval is no ground for a sentence
 MEASURES = {"pointing_game": "the pointing game", "energy_inside": "energy inside", "iou": "IoU of boxes"}
 
 
@@ -34,6 +35,9 @@ def verdict(found: Mapping[str, Any], measure: str) -> str:
     Returns:
         One sentence; empty where nothing was compared.
     """
+    pairs = [own[measure] for own in (found.get("differences") or {}).values() if measure in own]
+    if pairs and (patients := min(pair["patients"] for pair in pairs)) < FEW_PATIENTS:
+        return f"In {MEASURES[measure]} nothing is compared: only {patients} patients are marked."
     groups: dict[str, list[str]] = {"better than": [], "worse than": [], "not distinguishable from": []}
     for control, words in CONTROLS.items():
         difference = (found.get("differences") or {}).get(control, {}).get(measure)
