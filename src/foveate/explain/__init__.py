@@ -40,7 +40,8 @@ EXPLAINERS: dict[str, Explainer] = {
     "centre": centre_map,
     "edge": edge_map,
 }
-_OF_INPUT = ("integrated_gradients", "smoothgrad", "occlusion", "centre", "edge")  # they use no map of the model
+# These use no map of the model.
+_OF_INPUT = ("integrated_gradients", "smoothgrad", "occlusion", "centre", "edge")
 
 
 def explain_batch(

@@ -56,13 +56,15 @@ def edge_map(
 ) -> dict[str, Tensor]:
     """Where the image has edges: the Sobel gradient's magnitude, averaged over channels, never negative.
 
-    It looks like a saliency map and knows nothing of the model (the control of Adebayo et al. 2018, section 5).
+    It looks like a saliency map and knows nothing of the model (a control of Adebayo et al. 2018).
     """
     maps = {}
     for view, x in views.items():
         planes = x.flatten(0, 1).cpu().numpy()
-        slopes = [ndimage.generic_gradient_magnitude(plane, ndimage.sobel, mode="nearest") for plane in planes]
-        edges = torch.from_numpy(np.stack(slopes)).to(x.device).unflatten(0, x.shape[:2]).mean(dim=1)
+        slopes = [
+            ndimage.generic_gradient_magnitude(plane, ndimage.sobel, mode="nearest") for plane in planes
+        ]
+        edges = torch.from_numpy(np.stack(slopes)).to(x.device).reshape(x.shape).mean(dim=1)
         maps[view] = edges.unsqueeze(1).repeat(1, len(targets), *[1] * (x.ndim - 2))
     return maps
 

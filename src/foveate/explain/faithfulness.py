@@ -9,63 +9,31 @@
 
 Maps of any resolution are asked about the same squares of the image (``perturbation.BlockGrid``), so that a
 coarse map and a fine one can be compared; what is finer than a square is not tested. All maps meet the same
-random sets, noise and tie-breaks, and ``random_order``, a random order of the squares, is measured beside them.
+random sets, noise and tie-breaks. ``random_order``, a random order of the squares, is measured beside them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from foveate.contract import Classifier, Views
-from foveate.explain.options import Baseline, Score
+from foveate.errors import UsageError
+from foveate.explain.checks import check_finite, checked_targets, lacking
+from foveate.explain.curves import Bench, Curve
+from foveate.explain.isolation import isolated
+from foveate.explain.options import FaithfulnessOptions
+
+__all__ = ["RANDOM_ORDER", "Faithfulness", "FaithfulnessOptions", "higher_is_better", "measure_faithfulness"]
 
 RANDOM_ORDER = "random_order"
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FaithfulnessOptions:
-    """Choices of the measurement.
-
-    Attributes:
-        score: of the target: its probability by ``softmax`` or ``sigmoid``, or its ``logit``. Sensitivity-n
-            takes the logit in any case, as the maps explain it.
-        blocks: squares along the longest side of each view; the other sides get squares of about that size.
-        baselines: what takes the place of squares in deletion and insertion, see ``ExplainOptions``.
-        fractions: shares of the squares removed (deletion) or shown (insertion), besides 0 and 1.
-        road_fractions: shares of the squares removed by ROAD.
-        road_noise: standard deviation of ROAD's noise, in normalized pixels.
-        subset_fractions: sizes of the random sets of sensitivity-n, as shares of the squares.
-        subsets: random sets of each size; 0 leaves sensitivity-n out.
-        least_rise: deletion and insertion are undefined for a case whose whole image scores less than this
-            above the baseline: there is nothing to lose, and the curves are measured in units of that rise.
-        precision: ``auto``: bfloat16 where the machine computes in it and a sample of the answers agrees with
-            float32, else float32.
-        batch_size: images that go through the model at once.
-    """
-
-    score: Score = "softmax"
-    blocks: int = 14
-    baselines: tuple[Baseline, ...] = ("blur", "mean")
-    fractions: tuple[float, ...] = (0.1, 0.2, 0.4, 0.7)
-    road_fractions: tuple[float, ...] = (0.1, 0.3, 0.6)
-    road_noise: float = 0.01
-    subset_fractions: tuple[float, ...] = (0.1, 0.5)
-    subsets: int = 16
-    least_rise: float = 0.1
-    precision: Literal["auto", "float32"] = "auto"
-    batch_size: int = 16
-
-    def passes(self, maps: int) -> int:
-        """Images that go through the model for each case when ``maps`` maps are measured at once."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +63,21 @@ class Faithfulness:
 
     @classmethod
     def joined(cls, parts: Sequence[Faithfulness]) -> Faithfulness:
-        """Put the cases of several measurements with the same maps and options together."""
-        raise NotImplementedError
+        """Put the cases of several measurements with the same maps and options together, in their order."""
+        first = parts[0]
+        return cls(
+            measures={name: _stacked([part.measures[name] for part in parts]) for name in first.measures},
+            curves={name: _stacked([part.curves[name] for part in parts]) for name in first.curves},
+            shares=first.shares,
+            whole=np.concatenate([part.whole for part in parts]),
+            empty=_stacked([part.empty for part in parts]),
+        )
 
     def mean_curve(self, curve: str, method: str) -> Floats:
         """Mean curve ``(points,)`` over the cases for which it is defined; NaN if there is none."""
-        raise NotImplementedError
+        values = self.curves[curve][method]
+        known = values[~np.isnan(values).any(axis=1)]
+        return known.mean(axis=0) if len(known) else np.full(values.shape[1], np.nan)
 
 
 def higher_is_better(measure: str) -> bool:
@@ -120,7 +97,7 @@ def measure_faithfulness(
     """Measure how far maps name what the scores of a batch rest on, leaving no trace in the model.
 
     Several views are changed together, by one ranking of the squares of all of them; a view that a case lacks
-    stays away. What is drawn depends on the seed and a case's pixels, so that a batch is its cases one by one.
+    stays away. What is drawn depends on the seed and a case's pixels: a batch is its cases one by one.
 
     Args:
         model: any classifier.
@@ -138,4 +115,57 @@ def measure_faithfulness(
         UsageError: maps, views and targets do not fit together.
         RunFailed: a map or a score is not finite.
     """
-    raise NotImplementedError
+    chosen = options or FaithfulnessOptions()
+    wanted = checked_targets(model, targets)
+    lacking(model, views)
+    _check_maps(views, maps, wanted)
+    with isolated(model, views) as (worker, inputs), torch.no_grad():
+        bench = Bench(worker, inputs, wanted, chosen, seed)
+        masses = torch.stack([bench.grid.masses(own) for own in maps.values()])
+        with torch.autocast(bench.device.type, torch.bfloat16, enabled=bench.agrees_in_bf16()):
+            curves = bench.curves(masses)
+        names = (*maps, RANDOM_ORDER)
+        return Faithfulness(
+            measures={measure: _by_map(values, names) for measure, values in _measures(curves).items()},
+            curves={name: _by_map(curve.values, names) for name, curve in curves.items()},
+            shares={name: curve.shares.numpy() for name, curve in curves.items()},
+            whole=bench.whole.numpy(),
+            empty={name: values.numpy() for name, values in bench.empty.items()},
+        )
+
+
+def _measures(curves: Mapping[str, Curve]) -> dict[str, Float[Tensor, "M B"]]:
+    """One number for each curve, or pair of curves."""
+    found = {
+        name: torch.trapezoid(curve.values, curve.shares[:, None], dim=1)
+        for name, curve in curves.items()
+        if name.startswith(("deletion", "insertion"))
+    }
+    if "road_most" in curves:
+        found["road"] = (curves["road_least"].values - curves["road_most"].values)[:, 1:].mean(dim=1)
+    if "sensitivity_n" in curves:
+        found["sensitivity_n"] = curves["sensitivity_n"].values.nanmean(dim=1)
+    return found
+
+
+def _by_map(values: Float[Tensor, "M *points B"], names: Sequence[str]) -> dict[str, Floats]:
+    """By map ``(B,)`` or ``(B, points)``."""
+    return {name: own.numpy().T for name, own in zip(names, values, strict=True)}
+
+
+def _stacked(parts: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _check_maps(views: Views, maps: Mapping[str, Mapping[str, Tensor]], targets: Sequence[int]) -> None:
+    """Raise if there is no map, or one does not lie over the views, or targets are not one per case."""
+    cases = len(next(iter(views.values())))
+    if not maps or RANDOM_ORDER in maps:
+        raise UsageError(f"name at least one map, and none '{RANDOM_ORDER}', which is always measured")
+    if len(targets) != cases:
+        raise UsageError(f"{cases} cases need {cases} targets, got {len(targets)}")
+    for name, own in maps.items():
+        for view, x in views.items():
+            if view not in own or own[view].ndim != x.ndim - 1 or len(own[view]) != cases:
+                raise UsageError(f"the map '{name}' of view '{view}' must be {cases} maps over its space")
+            check_finite(own[view], f"the map '{name}' holds values")

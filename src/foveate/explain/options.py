@@ -1,4 +1,4 @@
-"""What an explainer is, and the choices that can be made about one."""
+"""What an explainer is, and the choices that can be made about one and about its measurement."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from foveate.errors import UsageError
 Baseline = Literal["zero", "mean", "blur", "black", "random"]
 Rule = Literal["midpoint", "gauss_legendre", "left"]
 Score = Literal["logit", "softmax", "sigmoid"]
+Precision = Literal["auto", "float32"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,65 @@ class ExplainOptions:
             if (value := getattr(self, name)) not in get_args(known):
                 fix = f"choose from: {', '.join(get_args(known))}"
                 raise UsageError(f"there is no {name} '{value}'", fix=fix)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaithfulnessOptions:
+    """Choices of the measurement.
+
+    Attributes:
+        score: of the target: its probability by ``softmax`` or ``sigmoid``, or its ``logit``. Sensitivity-n
+            takes the logit in any case, as the maps explain it.
+        blocks: squares along the longest side of each view; the other sides get squares of about that size.
+        baselines: what takes the place of squares in deletion and insertion, see ``ExplainOptions``.
+        fractions: shares of the squares removed (deletion) or shown (insertion), besides 0 and 1.
+        road_fractions: shares of the squares removed by ROAD.
+        road_noise: standard deviation of ROAD's noise, in normalized pixels.
+        subset_fractions: sizes of the random sets of sensitivity-n, as shares of the squares.
+        subsets: random sets of each size; 0 leaves sensitivity-n out.
+        least_rise: deletion and insertion are undefined for a case whose whole image scores less than this
+            above the baseline: there is nothing to lose, and the curves are measured in units of that rise.
+        precision: ``auto``: bfloat16 where the machine computes in it and a sample of the answers agrees with
+            float32, else float32.
+        batch_size: images that go through the model at once.
+    """
+
+    score: Score = "softmax"
+    blocks: int = 14
+    baselines: tuple[Baseline, ...] = ("blur", "mean")
+    fractions: tuple[float, ...] = (0.1, 0.2, 0.4, 0.7)
+    road_fractions: tuple[float, ...] = (0.1, 0.3, 0.6)
+    road_noise: float = 0.01
+    subset_fractions: tuple[float, ...] = (0.1, 0.5)
+    subsets: int = 16
+    least_rise: float = 0.1
+    precision: Precision = "auto"
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        for name, least in (("blocks", 2), ("subsets", 0), ("batch_size", 1)):
+            if (value := getattr(self, name)) < least:
+                raise UsageError(f"{name} must be at least {least}, got {value}")
+        for name in ("fractions", "road_fractions", "subset_fractions"):
+            shares = getattr(self, name)
+            if not all(0 < share < 1 for share in shares) or list(shares) != sorted(set(shares)):
+                raise UsageError(f"{name} must ascend between 0 and 1, got {shares}")
+        for name in ("road_noise", "least_rise"):
+            if not 0 <= (value := getattr(self, name)) < float("inf"):
+                raise UsageError(f"{name} must be 0 or more, got {value}")
+        for name, value, known in (
+            ("score", self.score, get_args(Score)),
+            ("precision", self.precision, get_args(Precision)),
+            *(("baseline", each, get_args(Baseline)) for each in self.baselines),
+        ):
+            if value not in known:
+                raise UsageError(f"there is no {name} '{value}'", fix=f"choose from: {', '.join(known)}")
+
+    def passes(self, maps: int) -> int:
+        """Images that go through the model for each case when ``maps`` maps are measured at once."""
+        of_orders = 2 * len(self.baselines) * len(self.fractions) + 2 * len(self.road_fractions)
+        shared = 1 + len(self.baselines) + self.subsets * len(self.subset_fractions)
+        return shared + (maps + 1) * of_orders
 
 
 class Explainer(Protocol):
