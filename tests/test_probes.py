@@ -22,7 +22,16 @@ from foveate.evidence import probes
 from foveate.evidence.probing.attribution import border
 from foveate.evidence.probing.exchange import Region, choose_donors, exchanged, log_odds, measure, screen
 from foveate.evidence.probing.material import Material, Places
-from foveate.evidence.probing.regions import Tiles, filled, frame, position, strokes, suspects
+from foveate.evidence.probing.regions import (
+    Tiles,
+    clear_frame,
+    filled,
+    frame,
+    outside_organ,
+    position,
+    strokes,
+    suspects,
+)
 from foveate.preprocess import Preprocess
 from foveate.run import Run
 from foveate.settings import PreprocessConfig, SplitConfig
@@ -304,6 +313,18 @@ class TestRegions:
         truth = torch.zeros(2, 32, 32, dtype=torch.bool)
         truth[:, :4, 28:] = True
         assert not suspects(tiles, Places(field, organ, truth))[0, 7]
+
+    def test_lesions_are_taken_out_of_border_and_outside(self) -> None:
+        tiles, field = Tiles.over((32, 32), 8), torch.ones(2, 32, 32, dtype=torch.bool)
+        organ, truth = torch.zeros_like(field), torch.zeros_like(field)
+        organ[0, :, :16], truth[0, :2, 20:24] = True, True
+        edge, outside = (
+            clear_frame(tiles, Places(field, organ, truth)),
+            outside_organ(Places(field, organ, truth)),
+        )
+        assert outside is not None and int(outside[0].sum()) == 16 * 32 - 8 and not outside[1].any()
+        assert int(edge[0].sum()) == (32 * 32 - 24 * 24) // 2 - 8
+        assert int(clear_frame(tiles, Places(field, None, None))[0].sum()) == 32 * 32 - 24 * 24
 
     def test_border_of_an_original_image(self) -> None:
         found = border((3, 40, 80), 8)

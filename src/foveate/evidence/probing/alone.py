@@ -22,7 +22,7 @@ from foveate.evaluate.metadata_model import (
     how_well_told,
 )
 from foveate.evidence.probing.material import Material, Places
-from foveate.evidence.probing.regions import Tiles, frame, outside_organ
+from foveate.evidence.probing.regions import Tiles, clear_frame, outside_organ
 
 CELLS = 32  # along each side, that background pixels are averaged in
 TELLING = 0.6  # AUROC from which on something is called telling
@@ -102,7 +102,7 @@ def figures(told: Told) -> Json:
         if tested
         else {}
     )
-    per_class = {
+    per_class: dict[str, Json] = {
         name: value.to_json() | {"p": float(corrected[name]) if name in corrected else None}
         for name, value in told.per_class.items()
     }
@@ -130,7 +130,7 @@ def _columns(rows: Sequence[dict[str, str]]) -> Columns:
 
 def _background(places: Places, tiles: Tiles) -> Tensor:
     outside = outside_organ(places)
-    return frame(tiles, places.field) if outside is None else outside
+    return clear_frame(tiles, places) if outside is None else outside
 
 
 def _cells(images: Tensor, where: Tensor) -> Floats:

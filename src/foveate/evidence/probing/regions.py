@@ -118,19 +118,23 @@ def frame(tiles: Tiles, field: Tensor) -> Tensor:
 
 
 def clear_frame(tiles: Tiles, places: Places) -> Tensor:
-    """The frame, without what of the organ reaches into it."""
-    edge = frame(tiles, places.field)
+    """The frame, without what of organs and lesions reaches into it: ``(N, *space)``."""
+    edge = frame(tiles, places.field) & _clear_of_lesions(places)
     return edge if places.organ is None else edge & ~places.organ
 
 
 def outside_organ(places: Places) -> Tensor | None:
-    """All image outside the organ, ``(N, *space)``; nothing where a case has no organ mask."""
+    """All image outside organ and lesions, ``(N, *space)``; nothing where a case has no organ mask."""
     if places.organ is None:
         return None
     known = places.organ.flatten(1).any(dim=1)
-    found = places.field & ~places.organ
+    found = places.field & ~places.organ & _clear_of_lesions(places)
     found[~known] = False
     return found
+
+
+def _clear_of_lesions(places: Places) -> Tensor:
+    return torch.ones_like(places.field) if places.truth is None else ~places.truth
 
 
 def strokes(images: Tensor, where: Tensor) -> Tensor:
