@@ -11,6 +11,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_scor
 
 from foveate.evaluate.grouping import MISSING, group, telling_columns
 from foveate.evaluate.intervals import Bootstrap
+from foveate.evaluate.measured import affordable
 from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.patients import by_patient, per_patient
 from foveate.evaluate.subgroups import VIEWS, chance_of_gap, subgroups
@@ -116,6 +117,25 @@ def test_figures_of_groups_are_those_of_their_cases_by_scikit_learn() -> None:
         assert gap["value"] == pytest.approx(abs(expected))
         assert (gap["largest"], gap["smallest"]) == (("F", "M") if expected > 0 else ("M", "F"))
         assert gap["low"] < gap["value"] < gap["high"] and 0 < gap["p"] <= gap["p_holm"] <= 1
+
+
+def test_chance_of_a_gap_takes_no_row_of_the_jackknife() -> None:
+    whole = invented()
+    metadata = {case: {"sex": "FM"[n % 2]} for n, case in enumerate(whole.case_ids)}
+    plain, skewed = (
+        subgroups(whole, EvaluateOptions(metadata=metadata), Bootstrap(60, method=method))["sex"]["gaps"]
+        for method in ("percentile", "bca")
+    )
+    assert [gap["p"] for gap in plain.values()] == [gap["p"] for gap in skewed.values()]
+    assert plain["auroc_macro"]["low"] != skewed["auroc_macro"]["low"]
+
+
+def test_very_large_tables_have_fewer_replicates() -> None:
+    small, large = invented(12), invented(600)
+    assert affordable(Bootstrap(2000), small).n == 2000
+    wide = replace(large, probabilities=np.broadcast_to(0.5, (25_000, 14)))
+    assert affordable(Bootstrap(2000), wide).n == 571
+    assert affordable(Bootstrap(100), wide).n == 100
 
 
 def test_small_groups_are_counted_but_not_told_and_missing_values_are_a_group() -> None:

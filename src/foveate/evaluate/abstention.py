@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from foveate.evaluate.conformal import SetRule, conformal_quantile
 from foveate.evaluate.intervals import Bootstrap, Floats, Statistic, mean_of_defined, ratio
-from foveate.evaluate.measured import Measured
+from foveate.evaluate.measured import Measured, affordable
 from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.selective import FIGURES, GRID, Selective, answers
 from foveate.evaluate.table import PredictionTable
@@ -48,15 +48,17 @@ def abstention(
         track: shows progress.
 
     Returns:
-        Plain JSON: ``sets`` (rule, metrics, per class), ``novelty`` (threshold, metrics) and ``selective``
-        (by ``confidence`` and by ``novelty``); what could not be made holds nothing but a ``reason``.
+        Plain JSON: ``replicates`` (fewer than asked for where the table is very large), ``sets`` (rule,
+        metrics, per class), ``novelty`` (threshold, metrics) and ``selective`` (by ``confidence`` and by
+        ``novelty``); what could not be made holds nothing but a ``reason``.
     """
     validation = table.part("val")
     if "val" in part.splits:
         validation = validation.only(np.zeros(len(validation.case_ids), dtype=bool))
     sureness, right = answers(part, part.decisions(thresholds), thresholds)
-    told = _Told(part, bootstrap, track)
+    told = _Told(part, affordable(bootstrap, part), track)
     return {
+        "replicates": told.bootstrap.n,
         "sets": told.sets(validation, options),
         "novelty": told.novelty(validation, right, options),
         "selective": {
