@@ -17,7 +17,7 @@ from PIL import Image
 
 from foveate.evaluate.intervals import Value
 from foveate.report import figures, overlays
-from foveate.report.figures.calibration import calibration_figure, class_figure
+from foveate.report.figures.calibration import calibration_figure
 from foveate.report.figures.localization import bench_figure, overlap_figure
 from foveate.report.overlays import (
     Legend,
