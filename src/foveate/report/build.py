@@ -17,6 +17,7 @@ from foveate.report.files import RunFiles
 from foveate.report.sections.abstention import abstention
 from foveate.report.sections.calibration import calibration, operating_points
 from foveate.report.sections.cohort import data, splits, training
+from foveate.report.sections.decisions import decisions
 from foveate.report.sections.evidence import cases
 from foveate.report.sections.guidelines import guidelines, model_card
 from foveate.report.sections.localization import localization
@@ -40,6 +41,7 @@ SECTIONS: tuple[Callable[[RunFiles], Section | None], ...] = (
     confusion,
     operating_points,
     calibration,
+    decisions,
     abstention,
     subgroups,
     views,

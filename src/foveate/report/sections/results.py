@@ -27,7 +27,17 @@ PER_CLASS = {
     "recall": "Sensitivity",
     "specificity": "Specificity",
     "precision": "PPV",
+    "npv": "NPV",
     "f1": "F1",
+}
+
+
+KINDS = {"bca": "bias-corrected and accelerated (BCa)", "percentile": "percentile"}
+AGREEMENT = {
+    "kappa": "Cohen’s kappa",
+    "kappa_linear": "Kappa, linear weights",
+    "kappa_quadratic": "Kappa, quadratic weights",
+    "mcc": "Matthews correlation (MCC)",
 }
 
 
@@ -57,6 +67,10 @@ def performance(files: RunFiles) -> Section:
         "undefined": reasons(class_values(metrics), undefined=True),
         "limited": reasons(class_values(metrics), undefined=False),
         "thresholds": metrics["task"] == "multilabel",
+        "delong": [
+            (name, value_of(value)) for name, value in (within(metrics, "delong", "per_class") or {}).items()
+        ],
+        "assumes": within(metrics, "delong", "assumes"),
         **sample(metrics),
     }
     return Section("performance", "Performance", "evaluate", content)
@@ -93,6 +107,7 @@ def sample(metrics: Json) -> dict[str, object]:
         "patients": metrics["patients"],
         "level": f"{100 * level:g}\N{NO-BREAK SPACE}%",
         "replicates": int(within(metrics, "bootstrap", "n") or 0),
+        "kind": KINDS.get(within(metrics, "bootstrap", "interval"), ""),
     }
 
 
@@ -123,8 +138,13 @@ def confusion(files: RunFiles) -> Section:
     metrics = files.metrics
     if metrics is None:
         return Section("confusion", "Confusion", "evaluate", None)
+    agreement = within(metrics, "agreement", "metrics") or {}
+    content: dict[str, object] = {
+        "agreement": [(AGREEMENT[name], value_of(value)) for name, value in agreement.items()],
+        "order": within(metrics, "agreement", "order") if "kappa_linear" in agreement else None,
+    }
     if metrics["task"] == "multilabel":
-        return Section("confusion", "Confusion", "evaluate", {"findings": metrics["confusion"]})
+        return Section("confusion", "Confusion", "evaluate", content | {"findings": metrics["confusion"]})
     labels, counts = metrics["confusion"]["labels"], metrics["confusion"]["counts"]
     charts = [
         Chart(
@@ -133,4 +153,4 @@ def confusion(files: RunFiles) -> Section:
         )
         for share, title in ((False, "Cases"), (True, "Per cent of each true class"))
     ]
-    return Section("confusion", "Confusion", "evaluate", {"charts": charts})
+    return Section("confusion", "Confusion", "evaluate", content | {"charts": charts})

@@ -1,0 +1,50 @@
+"""What acting on the answers is worth: decision curves, and predictive values at a stated prevalence."""
+
+from __future__ import annotations
+
+from foveate.evaluate.intervals import Value
+from foveate.report import figures
+from foveate.report.figures.statistics import decision_figure
+from foveate.report.files import Json, RunFiles, value_of
+from foveate.report.sections.section import Chart, Section, reasons, within
+
+TITLE = "Decisions"
+
+
+def decisions(files: RunFiles) -> Section | None:
+    """Net benefit of each class, and predictive values at a stated prevalence.
+
+    None where ``metrics.json`` is of a version that did not tell them.
+    """
+    if files.metrics is None:
+        return Section("decisions", TITLE, "evaluate", None)
+    found = files.metrics.get("decision_curves")
+    if not found:
+        return None
+    drawn = {name: row for name, row in found["per_class"].items() if None not in row["model"]}
+    content = {
+        "probabilities": found["probabilities"],
+        "charts": [_chart(name, row, found["thresholds"]) for name, row in drawn.items()],
+        "at": list(next(iter(drawn.values()))["at"]) if drawn else [],
+        "gains": [(name, [gain for _, gain in _gains(row)]) for name, row in drawn.items()],
+        "limited": reasons(
+            ((name, at, gain) for name, row in drawn.items() for at, gain in _gains(row)), undefined=False
+        ),
+        "unknown": [name for name in found["per_class"] if name not in drawn],
+        "elsewhere": [
+            (name, row["prevalence"], row["observed"], value_of(row["ppv"]), value_of(row["npv"]))
+            for name, row in (files.metrics.get("at_prevalence") or {}).items()
+        ],
+        "level": f"{100 * float(within(files.metrics, 'bootstrap', 'level') or 0.95):g}\N{NO-BREAK SPACE}%",
+    }
+    return Section("decisions", TITLE, "evaluate", content)
+
+
+def _gains(row: Json) -> list[tuple[str, Value]]:
+    return [(f"from {t}", value_of(found["gain"])) for t, found in row["at"].items()]
+
+
+def _chart(name: str, row: Json, thresholds: list[float]) -> Chart:
+    at = {float(t): value_of(found["model"]) for t, found in row["at"].items()}
+    drawn = decision_figure(thresholds, row["model"], row["treat_all"], at)
+    return Chart(figures.svg(drawn, f"Decision curve of {name}"), name)
