@@ -259,11 +259,11 @@ class _Binned:
         size = self._groups * self._bins
         values = np.concatenate([np.ones(len(rows)), confidence, observed])
         places = np.concatenate([place, place + size, place + 2 * size])
-        self._matrix = csr_array((values, (places, np.tile(rows, 3))), shape=(3 * size, len(stated)))
+        self._matrix = csr_array((values, (np.tile(rows, 3), places)), shape=(len(stated), 3 * size))
 
     def __call__(self, weights: Floats) -> _Sums:
         """Sums for ``(B, N)`` case weights."""
-        sums = np.asarray(self._matrix @ weights.T).T.reshape(len(weights), 3, self._groups, self._bins)
+        sums = np.asarray(weights @ self._matrix).reshape(len(weights), 3, self._groups, self._bins)
         return _Sums(sums[:, 0], sums[:, 1], sums[:, 2])
 
 
