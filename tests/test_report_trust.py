@@ -86,7 +86,7 @@ def test_what_is_printed(run: Path) -> None:
         show_trust(card | {"flags": ["A marker decides."]})
     lines = caught.get().splitlines()
     assert lines[0].strip() == "beware: A marker decides."
-    assert any(
-        line.split() == ["randomisation", "passed", "failed", "failed", "failed", "failed"] for line in lines
-    )
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
+    forgets = next(line.split() for line in lines if "forgets" in line).index("forgets") - 2  # "16 cases"
+    assert rows["gradcam"][forgets] == "✓" and rows["smoothgrad"][forgets] == "✗"
     assert f"gradcam: {card['methods']['gradcam']['verdict']['sentence']}" in caught.get()

@@ -51,7 +51,6 @@ def trust_card(
         put(name, "randomised_structure", some, kept, 0.02)
         for kind in ("noise", "shift"):
             put(name, kind, some, stable, 0.05)
-            put(name, f"{kind}_beyond", some, 0.0 if name == "centre" else stable / 2, 0.05)
         for curve, sign in (("deletion_blur", -1), ("insertion_blur", 1), ("road_most", -1)):
             ends = np.linspace(0, 1, 4)[:: sign or 1]
             bend = sign * right * np.sin(np.pi * np.linspace(0, 1, 4))

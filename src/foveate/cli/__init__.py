@@ -16,6 +16,7 @@ from foveate.cli import models as cli_models
 from foveate.cli import phantom as cli_phantom
 from foveate.cli import probe as cli_probe
 from foveate.cli import sources as cli_sources
+from foveate.cli import trust as cli_trust
 from foveate.cli.target import Allow, Part, RunOption, Target, open_run
 from foveate.errors import FoveateError, Partial, UsageError
 
@@ -241,7 +242,7 @@ def report(
 
 @app.command(name="run")
 def run_all(target: Target, run: RunOption = None, allow: Allow = None) -> None:
-    """Do every station of a study: audit, split, train, predict, evaluate, explain, localize, report.
+    """Do every station of a study, from the audit over training, heat maps and their tests to the report.
 
     Example: foveate run study.yaml
     """
@@ -249,6 +250,9 @@ def run_all(target: Target, run: RunOption = None, allow: Allow = None) -> None:
 
 
 app.command()(cli_probe.probe)
+
+
+app.command()(cli_trust.trust)
 
 
 app.command()(cli_compare.compare)
@@ -295,7 +299,11 @@ def _going_on(refused: list[Partial]) -> Iterator[None]:
 def _whole_way(run: Run) -> None:
     """Every station in turn, each with a heading and its main figures."""
     from foveate import evidence, stations, terminal
+    from foveate.evidence.probes import probe
+    from foveate.evidence.trust import trust
     from foveate.terminal.localization import show_localization
+    from foveate.terminal.probes import show_probes
+    from foveate.terminal.trust import show_trust
 
     terminal.heading("Audit", "duplicates, leakage, contradictory labels")
     found = stations.audit(run, track=terminal.track)
@@ -314,6 +322,12 @@ def _whole_way(run: Run) -> None:
     with _going_on(refused):
         evidence.explain(run, track=terminal.track)
     localization = evidence.localize(run, track=terminal.track)
+    terminal.heading("Probe", "does it read its answer where nothing of the disease is?")
+    with _going_on(refused):
+        show_probes(probe(run, track=terminal.track))
+    terminal.heading("Trust", "can the heat maps be trusted?")
+    with _going_on(refused):
+        show_trust(trust(run, track=terminal.track))
     terminal.heading("Result", run.study.name)
     terminal.show_metrics(metrics)
     show_localization(localization)

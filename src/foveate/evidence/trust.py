@@ -3,7 +3,8 @@
 Content of ``trust.json``:
 
 * ``split``, ``n``, ``patients``, ``classes``: whose maps were tested, each for the class that was predicted.
-* ``plan``: how many cases each question was asked of; methods named under ``costly`` of half as many.
+* ``plan``: how many cases each question was asked of; methods under ``costly`` of half of ``faithful`` and of
+  half of ``sanity``.
 * ``rules``: what decides, in words (``foveate.evaluate.verdicts``).
 * ``flags``: what the probes found that the model should not look at; ``shortcuts`` says whether they ran.
 * ``methods``: by method ``conditions`` (``passed``, ``failed`` or ``not tested``, with the reason),
@@ -136,7 +137,7 @@ def _ask(
 
 
 def _tell(run: Run, questions: Questions, patients: list[str]) -> Json:
-    from foveate.evidence.trusting.plan import COSTLY
+    from foveate.evidence.trusting.plan import is_costly
     from foveate.evidence.trusting.telling import add_gaps, card_of, conditions_of, tell, verdict_of
 
     settings, columns, plan = run.study.evaluate, questions.columns, questions.plan
@@ -159,7 +160,7 @@ def _tell(run: Run, questions: Questions, patients: list[str]) -> Json:
             "cases": plan.cases,
             "faithful": plan.faithful,
             "sanity": plan.sanity,
-            "costly": [name for name in methods if name in COSTLY],
+            "costly": [name for name in methods if is_costly(name)],
         },
         "rules": RULES,
         "flags": flags,

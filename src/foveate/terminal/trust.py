@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.markup import escape
+from rich.table import Table
 
-from foveate.terminal import console, new_table, say
+from foveate.terminal import console, say
 
-_MARKS = {"passed": "passed", "failed": "[bold red]failed[/bold red]", "not tested": "[dim]–[/dim]"}
+_MARKS = {"passed": "✓", "failed": "[bold red]✗[/bold red]", "not tested": "[dim]–[/dim]"}
+_SHORT = {"randomisation": "forgets", "localizing": "points"}  # names that do not fit a column
 
 
 def show_trust(found: Mapping[str, Any]) -> None:
@@ -20,11 +22,15 @@ def show_trust(found: Mapping[str, Any]) -> None:
         say(found["shortcuts"])
     cards = {**found["methods"], **found["controls"]}
     tested = {name: card["conditions"] for name, card in cards.items() if card.get("conditions")}
-    names = dict.fromkeys(name for conditions in tested.values() for name in conditions)
-    table = new_table(f"{found['n']} cases", *(escape(name) for name in tested))
-    for condition in names:
-        states = (conditions.get(condition, {}).get("state", "") for conditions in tested.values())
-        table.add_row(condition, *(_MARKS.get(state, "") for state in states))
+    asked = dict.fromkeys(
+        name for states in tested.values() for name, own in states.items() if own["state"] != "not tested"
+    )
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2))
+    for column in (f"{found['n']} cases", *(_SHORT.get(name, name) for name in asked)):
+        table.add_column(column, no_wrap=True)
+    for name, conditions in tested.items():
+        states = (conditions.get(condition, {}).get("state", "") for condition in asked)
+        table.add_row(escape(name), *(_MARKS.get(state, "") for state in states))
     console.print(table)
     for name, card in found["methods"].items():
         say(f"{name}: {card['verdict']['sentence']}")

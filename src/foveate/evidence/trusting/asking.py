@@ -14,13 +14,13 @@ from foveate.contract import Classifier
 from foveate.errors import UsageError
 from foveate.evaluate.intervals import Floats
 from foveate.evidence.trusting.columns import Columns
-from foveate.evidence.trusting.plan import Plan
+from foveate.evidence.trusting.plan import Plan, is_costly
 from foveate.evidence.trusting.pointing import Pointing
 from foveate.evidence.trusting.rivals import Rival
 from foveate.explain import ExplainOptions
 from foveate.explain.each import explain_each
 from foveate.explain.faithfulness import FaithfulnessOptions, measure_faithfulness
-from foveate.explain.sanity import likeness, noisy, randomised, shifted, sign_check, unshifted
+from foveate.explain.sanity import STAGES, likeness, noisy, randomised, shifted, sign_check, unshifted
 from foveate.predict import PreparedCase, as_batch
 
 Maps = Mapping[str, Tensor]
@@ -186,16 +186,19 @@ class Questions:
         return {key: (maps, place) for place, key in enumerate(wanted)}
 
     def _ask_randomisation(self, batch: Batch, maps: Mapping[str, Maps]) -> None:
-        own = batch.first(self.plan.sanity)
-        stages = []
+        """Compare with maps of ever more layers drawn anew; of costly methods with those of all layers."""
+        own, last = batch.first(self.plan.sanity), len(STAGES) - 1
+        self.stages = []
         for number, (stage, fresh) in enumerate(randomised(self.bundle.model, own.views, seed=self.seed)):
-            stages.append(stage)
+            self.stages.append(stage)
             for name, before, asked in self._each(batch, maps):
+                if number < last and is_costly(name):
+                    continue
                 found = likeness(before, self._maps(fresh, asked, name))
                 self.columns.put(name, f"randomised_{number}", asked.rows, found.magnitude)
-                self.columns.put(name, "randomised", asked.rows, found.magnitude)  # the last stage stays
-                self.columns.put(name, "randomised_structure", asked.rows, found.structure)
-        self.stages = stages
+                if number == last:
+                    self.columns.put(name, "randomised", asked.rows, found.magnitude)
+                    self.columns.put(name, "randomised_structure", asked.rows, found.structure)
 
     def _ask_stability(self, batch: Batch, maps: Mapping[str, Maps]) -> None:
         for name, before, asked in self._each(batch, maps):

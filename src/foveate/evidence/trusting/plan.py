@@ -12,7 +12,8 @@ from foveate.explain import ExplainOptions
 from foveate.types import Case
 
 COSTLY = ("integrated_gradients", "smoothgrad", "occlusion")
-"""Methods that take dozens of passes for one map; every question is asked of half as many of their cases."""
+"""Methods that take dozens of passes for one map: theirs are drawn for half as many cases as are changed, and
+drawn anew for half as many as those of the others."""
 IG_STEPS, SMOOTHGRAD_SAMPLES = 10, 8
 
 
@@ -32,8 +33,14 @@ class Plan:
 
     def asked(self, method: str, question: str) -> int:
         """Number of cases for one question (``cases``, ``faithful``, ``sanity``) and method."""
-        count = {"cases": self.cases, "faithful": self.faithful, "sanity": self.sanity}[question]
-        return -(-count // 2) if method.partition(":")[0] in COSTLY else count
+        if is_costly(method):
+            return -(-(self.sanity if question == "sanity" else self.faithful) // 2)
+        return {"cases": self.cases, "faithful": self.faithful, "sanity": self.sanity}[question]
+
+
+def is_costly(method: str) -> bool:
+    """Whether one map of a method takes dozens of passes."""
+    return method.partition(":")[0] in COSTLY
 
 
 def in_order(cases: Sequence[Case], limit: int, seed: int) -> list[Case]:

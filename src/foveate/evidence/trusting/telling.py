@@ -93,10 +93,7 @@ def conditions_of(method: str, told: Told, reasons: Mapping[str, str]) -> dict[s
     found = {
         "randomisation": other_picture(_score(scores, "randomised")),
         "permuted": other_picture(_score(scores, "permuted_magnitude")),
-        **{
-            name: same_picture(_score(scores, name), _score(scores, f"{name}_beyond"))
-            for name in ("noise", "shift", "second")
-        },
+        **{name: same_picture(_score(scores, name)) for name in ("noise", "shift", "second")},
         "attention": agrees(_score(scores, "attention_beyond")),
     }
     if method in told.differences:

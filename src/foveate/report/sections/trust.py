@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from foveate.evaluate.intervals import Value
-from foveate.evaluate.verdicts import ALIKE, FAITHFUL, LOCALIZING
+from foveate.evaluate.verdicts import ALIKE
 from foveate.report import figures
 from foveate.report.figures.trust import CONTROL_NAMES, curves_figure, gaps_figure, stages_figure
 from foveate.report.files import Json, RunFiles, value_of
@@ -35,6 +35,7 @@ SCORES = {
     "noise": "Rank correlation under noise",
     "shift": "Rank correlation under a shift",
     "second": "Rank correlation with a second training",
+    "second_beyond": "That, less the one with maps of other patients",
     "permuted_magnitude": "Rank correlation with permuted labels",
     "attention": "Rank correlation with the attention",
     "falls": "Fall of the logit without positive evidence",
@@ -85,10 +86,7 @@ def _name(name: str) -> str:
 
 
 def _rule_name(name: str) -> str:
-    return (
-        CONDITIONS.get(name)
-        or {FAITHFUL: f"Usable for {FAITHFUL}", LOCALIZING: f"Usable for {LOCALIZING}"}[name]
-    )
+    return CONDITIONS.get(name, f"Usable for {name}")
 
 
 def _conditions(tested: Mapping[str, Json], shown: Sequence[str]) -> Iterator[dict[str, Any]]:
