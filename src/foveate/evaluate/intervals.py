@@ -23,7 +23,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from foveate.errors import UsageError
 from foveate.types import Track, quiet
@@ -163,9 +163,9 @@ class Bootstrap:
             return tails, "percentile interval: all bootstrap replicates lie on one side of the value"
         if np.isnan(left_out).any():
             return tails, "percentile interval: undefined without some of the patients"
-        bias, normal = norm.ppf(below), norm.ppf(tails)
+        bias, normal = ndtri(below), ndtri(tails)
         moved = bias + (bias + normal) / (1 - _acceleration(left_out) * (bias + normal))
-        return np.asarray(norm.cdf(moved)), ""
+        return np.asarray(ndtr(moved)), ""
 
     def _left_out(self, index: NDArray[np.intp]) -> Iterator[Floats]:
         """Case weights of the jackknife, 1 but for the cases of one patient or group, which have 0."""
