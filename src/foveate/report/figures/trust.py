@@ -24,22 +24,18 @@ CONTROL_NAMES = {
 
 
 @styled
-def curves_figure(panels: Mapping[str, tuple[Curve, Mapping[str, Curve]]], methods: Sequence[str]) -> Figure:
-    """Mean score over the share of the image that is removed or shown, a panel for each way.
+def removal_figure(shares: Curve, curves: Mapping[str, Curve], methods: Sequence[str]) -> Figure:
+    """Mean score over the share of the image that is removed or shown.
 
     Args:
-        panels: by title the shares, and for each method and control the mean curve at these shares.
+        shares: of the image.
+        curves: for each method and control the mean curve at these shares.
         methods: names of the methods; all others are controls.
     """
-    figure = Figure(figsize=(3.3 * len(panels), 3.4))
-    for axes, (title, (shares, curves)) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
-    ):
-        _draw(axes, shares, curves, methods)
-        axes.set_title(title, fontsize=9)
-        axes.set(xlabel="share of the image", xlim=(-0.02, 1.02))
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    figure, axes = new_figure(3.6, 3.3)
+    _draw(axes, shares, curves, methods)
+    axes.set(xlabel="share of the image", ylabel="score")
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
@@ -52,7 +48,7 @@ def stages_figure(curves: Mapping[str, Sequence[Value]], methods: Sequence[str],
         methods: names of the methods; all others are controls.
         alike: below which pictures count as different.
     """
-    figure, axes = new_figure(3.8, 3.2)
+    figure, axes = new_figure(3.6, 3.3)
     stages = list(range(1 + max(map(len, curves.values()))))
     axes.axhline(alike, color=MUTED, linewidth=0.9)
     _draw(axes, stages, {name: [1.0, *(v.value for v in values)] for name, values in curves.items()}, methods)
@@ -63,30 +59,29 @@ def stages_figure(curves: Mapping[str, Sequence[Value]], methods: Sequence[str],
 
 
 @styled
-def gaps_figure(panels: Mapping[str, Mapping[str, Value]], methods: Sequence[str]) -> Figure:
-    """One figure of every method and control with its interval, a panel for each way of measuring.
+def gaps_figure(values: Mapping[str, Value], methods: Sequence[str]) -> Figure:
+    """One figure of every method and control with its interval.
 
     Args:
-        panels: by title, for each method and control the mean.
+        values: for each method and control the mean.
         methods: names of the methods; all others are controls.
     """
-    names = list(next(iter(panels.values())))
-    figure = Figure(figsize=(1.0 + 2.3 * len(panels), 0.75 + 0.27 * len(names)))
-    row_of = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axes, (title, values) in zip(row_of, panels.items(), strict=True):
-        axes.axvline(0, color=MUTED, linewidth=0.9, linestyle=":")
-        for row, found in enumerate(values.values()):
-            colour = BLUE if names[row] in methods else MUTED
-            if found.low is not None and found.high is not None:
-                axes.plot([found.low, found.high], [row, row], color=colour, alpha=0.45, linewidth=4)
-            if found.value is not None:
-                axes.plot(found.value, row, "o", color=colour)
-        axes.set_title(title, fontsize=9)
-        axes.grid(visible=False, axis="y")
-        axes.locator_params(axis="x", nbins=4)
-    row_of[0].set_yticks(range(len(names)), [shorten(CONTROL_NAMES.get(name, name), 24) for name in names])
-    row_of[0].set_ylim(len(names) - 0.5, -0.5)
+    figure, axes = new_figure(3.6, 0.75 + 0.27 * len(values))
+    axes.axvline(0, color=MUTED, linewidth=0.9, linestyle=":")
+    for row, (name, found) in enumerate(values.items()):
+        colour = BLUE if name in methods else MUTED
+        if found.low is not None and found.high is not None:
+            axes.plot([found.low, found.high], [row, row], color=colour, alpha=0.45, linewidth=4)
+        if found.value is not None:
+            axes.plot(found.value, row, "o", color=colour)
+    axes.set_yticks(range(len(values)), [_label(name) for name in values])
+    axes.set_ylim(len(values) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
     return figure
+
+
+def _label(name: str) -> str:
+    return shorten(CONTROL_NAMES.get(name, name), 21)
 
 
 def _draw(axes: Axes, places: Curve, curves: Mapping[str, Curve], methods: Sequence[str]) -> None:
@@ -97,7 +92,7 @@ def _draw(axes: Axes, places: Curve, curves: Mapping[str, Curve], methods: Seque
         if not known:
             continue
         at, value = zip(*known, strict=True)
-        label = shorten(CONTROL_NAMES.get(name, name), 22)
+        label = _label(name)
         if name in style:
             axes.plot(at, value, "-", color=style[name][0], marker=style[name][1], label=label)
         else:

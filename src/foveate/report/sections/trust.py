@@ -8,7 +8,7 @@ from typing import Any
 from foveate.evaluate.intervals import Value
 from foveate.evaluate.verdicts import ALIKE
 from foveate.report import figures
-from foveate.report.figures.trust import CONTROL_NAMES, curves_figure, gaps_figure, stages_figure
+from foveate.report.figures.trust import CONTROL_NAMES, gaps_figure, removal_figure, stages_figure
 from foveate.report.files import Json, RunFiles, value_of
 from foveate.report.sections.section import Chart, Section
 
@@ -41,10 +41,10 @@ SCORES = {
     "falls": "Fall of the logit without positive evidence",
     "rises": "Rise of the logit without negative evidence",
 }
-_PANELS = {
-    "deletion_blur": "removed first, blurred",
-    "insertion_blur": "shown first, from a blur",
-    "road_most": "removed first, ROAD",
+_REMOVALS = {
+    "deletion_blur": "What the map names is blurred first",
+    "insertion_blur": "What the map names comes back first",
+    "road_most": "What the map names is filled in first (ROAD)",
 }
 _GAPS = {"gap_blur": "blur", "gap_mean": "mean", "road": "ROAD"}
 _SYMBOLS = {"passed": "✓", "failed": "✗", "not tested": "–"}
@@ -92,7 +92,7 @@ def _rule_name(name: str) -> str:
 def _conditions(tested: Mapping[str, Json], shown: Sequence[str]) -> Iterator[dict[str, Any]]:
     for key, name in CONDITIONS.items():
         cells = [tested[method]["conditions"].get(key) for method in shown]
-        if any(cells):
+        if any(cell and cell["state"] != "not tested" for cell in cells):
             yield {"key": key, "name": name, "cells": [_cell(cell) for cell in cells]}
 
 
@@ -123,35 +123,26 @@ def _reasons(tested: Mapping[str, Json], methods: Sequence[str]) -> Iterator[tup
 
 
 def _charts(found: Json, tested: Mapping[str, Json], methods: Sequence[str]) -> Iterator[Chart]:
-    panels = {
-        title: (found["shares"][curve], curves)
-        for curve, title in _PANELS.items()
-        if (
-            curves := {
-                name: card["curves"][curve] for name, card in tested.items() if curve in card["curves"]
-            }
-        )
-    }
-    if panels:
-        label = "Mean score over the share of the image that was removed or shown, by method and control"
-        yield Chart(
-            figures.svg(curves_figure(panels, methods), label), "Score as the image goes, and comes back"
-        )
-    gaps = {title: {name: _value(card, key) for name, card in tested.items()} for key, title in _GAPS.items()}
-    label = "How much faster the score goes by each map's order than against it"
-    yield Chart(
-        figures.svg(gaps_figure(gaps, methods), label), "Faster by the map’s order than against it, by"
-    )
+    for curve, title in _REMOVALS.items():
+        if curve in found["shares"]:
+            curves = {name: card["curves"][curve] for name, card in tested.items() if curve in card["curves"]}
+            figure = removal_figure(found["shares"][curve], curves, methods)
+            yield Chart(figures.svg(figure, title), title)
+    for key, way in _GAPS.items():
+        values = {
+            name: value for name, card in tested.items() if (value := _value(card, key)).value is not None
+        }
+        if values:
+            title = f"Faster by the map’s order than against it: {way}"
+            yield Chart(figures.svg(gaps_figure(values, methods), title), title)
     stages = {
         name: [_value(card, f"randomised_{number}") for number in range(len(found["stages"]))]
         for name, card in tested.items()
-        if "randomised_0" in card["scores"]
+        if "randomised" in card["scores"]
     }
     if stages:
-        label = "Likeness with the trained model's map while its layers are drawn anew"
-        yield Chart(
-            figures.svg(stages_figure(stages, methods, ALIKE), label), "What is left when the model forgets"
-        )
+        title = "What is left of the map when the model forgets"
+        yield Chart(figures.svg(stages_figure(stages, methods, ALIKE), title), title)
 
 
 def _scores(tested: Mapping[str, Json]) -> Iterator[dict[str, Any]]:
