@@ -141,7 +141,7 @@ def _tell(run: Run, questions: Questions, patients: list[str]) -> Json:
     from foveate.evidence.trusting.telling import add_gaps, card_of, conditions_of, tell, verdict_of
 
     settings, columns, plan = run.study.evaluate, questions.columns, questions.plan
-    bootstrap = Bootstrap(settings.bootstrap, settings.level, run.study.seed)
+    bootstrap = Bootstrap(settings.bootstrap, settings.level, run.study.seed, settings.interval)
     methods = [name for name in questions.methods if name not in CONTROLS]
     add_gaps(columns)
     told = tell(columns, methods, patients, bootstrap)
