@@ -140,17 +140,18 @@ def how_well_told(
 
     point = aurocs(np.ones((1, len(scores))))
     drawn = bootstrap.replicates(aurocs, patients)
-    counts = {"n": len(scores), "patients": len(set(patients))}
+    count, people = len(scores), len(set(patients))
     why = "no case with the class, none without it, or none of them to learn from"
 
     def value(k: int) -> Value:
         replicates = drawn["per_class"][:, k] if drawn else None
         found = float(point["per_class"][0, k])
-        return bootstrap.value(found, replicates, **counts, reason=why if np.isnan(found) else "")
+        reason = why if np.isnan(found) else ""
+        return bootstrap.value(found, replicates, n=count, patients=people, reason=reason)
 
     per_class = {name: value(k) for k, name in enumerate(classes)}
     return Told(
-        bootstrap.value(float(point["macro"][0]), drawn.get("macro"), **counts),
+        bootstrap.value(float(point["macro"][0]), drawn.get("macro"), n=count, patients=people),
         per_class,
         {
             name: permutation_p(scores[:, k], known[:, k], patients, seed=bootstrap.seed)
@@ -231,4 +232,5 @@ def _present(shares: Floats, kinds: NDArray[np.int64]) -> Floats:
     if not {0, 1} <= set(by_kind):
         return np.full(len(shares), np.nan)
     whole = by_kind[0] + by_kind[1]
-    return np.divide(by_kind[1], whole, out=np.full(len(shares), 0.5), where=whole > 0)
+    found: Floats = np.divide(by_kind[1], whole, out=np.full(len(shares), 0.5), where=whole > 0)
+    return found

@@ -86,7 +86,8 @@ def list_leaks(metadata: Json, background: Mapping[str, Json]) -> Iterator[Json]
     for view, found in background.items():
         if found.get("telling"):
             place = "outside the organ" if found["region"] == "outside-organ" else "along the border"
-            yield _leak("background", view, found, f"the pixels {place} alone")
+            of = f" of {view}" if len(background) > 1 else ""
+            yield _leak("background", view, found, f"the pixels {place}{of} alone")
 
 
 def _leak(kind: str, view: str | None, found: Json, what: str) -> Json:
