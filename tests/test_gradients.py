@@ -134,6 +134,30 @@ def test_random_maps_are_uniform_and_belong_to_their_case_and_class() -> None:
     assert not torch.equal(other, found)
 
 
+@pytest.mark.parametrize("space", [(6, 8), (4, 6, 8)])
+def test_the_edge_of_a_step_is_where_the_step_is(space: tuple[int, ...]) -> None:
+    x = torch.zeros(1, 3, *space)
+    x[0, 0, ..., 4:] = 1  # a step of one in the first of three channels, along the last axis
+    model = PooledCnn(len(space))
+    found = explain_batch(model, {"image": x}, [0, 2], "edge")["image"]
+    assert found.shape == (1, 2, *space)
+    expected = torch.zeros(space)
+    expected[..., 3:5] = 4 ** (len(space) - 1) / 3  # weights 1, 2, 1 along each other axis
+    torch.testing.assert_close(found, expected.expand_as(found))
+
+
+def test_edges_are_those_of_sobels_masks_channel_by_channel() -> None:
+    x = images(2, 9, 7)
+    mask = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+    slopes = [
+        torch.nn.functional.conv2d(x.flatten(0, 1)[:, None], each[None, None]) for each in (mask, mask.T)
+    ]
+    magnitude = (slopes[0] ** 2 + slopes[1] ** 2).sqrt().unflatten(0, (2, 3)).squeeze(2).mean(dim=1)
+    found = explain_batch(PooledCnn(), {"image": x}, [1], "edge")["image"]
+    torch.testing.assert_close(found[:, 0, 1:-1, 1:-1], magnitude)
+    assert torch.equal(found, explain_batch(PooledCnn(classes=2), {"image": x}, [0], "edge")["image"])
+
+
 # --- Options --------------------------------------------------------------------------------------
 
 
