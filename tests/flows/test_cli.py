@@ -24,6 +24,7 @@ preprocess: {size: [48, 48], window: [-60, 240], neighbours: 1, organ_crop: true
 model: {name: dadrn50, options: {width: 0.125, depths: [1, 1, 1, 1]}}
 train: {epochs: 1, batch_size: 8}
 evaluate: {bootstrap: 100}
+trust: {methods: [gradcam, smoothgrad], cases: 8}
 """
 
 
@@ -55,11 +56,22 @@ def test_every_station_left_its_files(workplace: Path) -> None:
     run = workplace / "run"
     wanted = "study.yaml audit.json splits.json training.csv bundle/model.safetensors bundle/bundle.json "
     wanted += (
-        "predictions.csv metrics.json heatmaps/index.csv boxes.csv localization.json report.html run.json"
+        "predictions.csv metrics.json heatmaps/index.csv boxes.csv localization.json probes.json trust.json "
+        "report.html run.json"
     )
     assert [name for name in wanted.split() if not (run / name).is_file()] == []
     stations = json.loads((run / "run.json").read_text())["stations"]
-    assert set(stations) == {"audit", "split", "train", "predict", "evaluate", "explain", "localize"}
+    assert set(stations) == {
+        "audit",
+        "split",
+        "train",
+        "predict",
+        "evaluate",
+        "explain",
+        "localize",
+        "probe",
+        "trust",
+    }
 
 
 def test_heat_maps_lie_in_original_pixels_and_outside_the_organ_is_nothing(workplace: Path) -> None:

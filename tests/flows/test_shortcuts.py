@@ -9,6 +9,7 @@ import pytest
 from foveate import stations
 from foveate.data.phantom import draw_phantom
 from foveate.evidence.probes import Json, probe
+from foveate.evidence.trust import trust
 from foveate.report import write_report
 from foveate.run import Run
 from foveate.train.study import Study
@@ -32,6 +33,7 @@ def probed(folder: Path, *, shortcut: bool, epochs: int) -> Json:
                 "precision": "32",
             },
             "evaluate": {"bootstrap": 200},
+            "trust": {"methods": ["gradcam"], "cases": 8},
         }
     )
     run = Run.create(study, folder / "run")
@@ -39,6 +41,9 @@ def probed(folder: Path, *, shortcut: bool, epochs: int) -> Json:
     stations.split(run)
     stations.train(run)
     found = probe(run)
+    card = trust(run)
+    assert card["flags"] == [item["sentence"] for item in found["shortcuts"]]
+    assert ("use a shortcut" in card["methods"]["gradcam"]["verdict"]["sentence"]) == bool(card["flags"])
     page = write_report(run.folder).read_text(encoding="utf-8")
     assert all(shortcut["sentence"] in page for shortcut in found["shortcuts"])
     return found
