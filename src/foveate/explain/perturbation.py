@@ -242,11 +242,10 @@ def _around(values: Float[Tensor, "Q C *space"]) -> Float[Tensor, "Q C *space"]:
     """Sum over the neighbours of each pixel, with the weights of ``_neighbours`` but for a factor."""
     total = values
     for axis in range(2, values.ndim):
-        ahead, behind = (
-            total.narrow(axis, 1, total.shape[axis] - 1),
-            total.narrow(axis, 0, total.shape[axis] - 1),
-        )
+        side = total.shape[axis] - 1
+        below, above = total.narrow(axis, 0, side), total.narrow(axis, 1, side)
         total = total * 2
-        total.narrow(axis, 0, ahead.shape[axis]).add_(ahead)
-        total.narrow(axis, 1, behind.shape[axis]).add_(behind)
-    return total - 2 ** (values.ndim - 2) * values
+        total.narrow(axis, 0, side).add_(above)
+        total.narrow(axis, 1, side).add_(below)
+    centre: Tensor = values * 2 ** (values.ndim - 2)
+    return total - centre
