@@ -15,12 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from foveate.answers import truth_of, with_doubts
 from foveate.bundle import Bundle
-from foveate.data.dataset import ImageReader, MaskReader, prepare_case, with_views_of
-from foveate.errors import InputRefused, UsageError
+from foveate.contract import ModelOutput, Views
+from foveate.data.dataset import ImageReader, MaskReader, prepare_case
+from foveate.errors import UsageError
 from foveate.explain import explain_batch
 from foveate.io import read_image, read_mask
 from foveate.novelty import pooled_features
+from foveate.pixels import with_views_of
 from foveate.preprocess import Prepared
 from foveate.types import Case, Heatmap, Prediction
 
@@ -58,7 +61,7 @@ def read_and_prepare(
     """
     needed = with_views_of(case, bundle.views, tolerant=bundle.model.tolerates_missing)
     views = prepare_case(needed, bundle.preprocess, image_reader=image_reader, mask_reader=mask_reader)
-    return PreparedCase(case, views, _truth(bundle, case))
+    return PreparedCase(case, views, truth_of(case, bundle.task, bundle.classes))
 
 
 def predict_case(bundle: Bundle, case: Case) -> Prediction:
@@ -98,9 +101,23 @@ def explain_case(
 def predict_prepared(bundle: Bundle, cases: Sequence[PreparedCase]) -> list[Prediction]:
     """Classify a batch of prepared cases; in float32, whatever precision the training used."""
     batch = as_batch(bundle, cases)
-    output = bundle.model(batch)
-    probabilities = bundle.probabilities(output.logits).cpu().numpy()
-    scores = output.logits.double().cpu().numpy()
+    return predictions_of(bundle, cases, bundle.model(batch), batch)
+
+
+@torch.no_grad()
+def predictions_of(
+    bundle: Bundle, cases: Sequence[PreparedCase], output: ModelOutput, batch: Views
+) -> list[Prediction]:
+    """What the model's output on a batch says of its cases.
+
+    Args:
+        bundle: whose model it is.
+        cases: N prepared cases.
+        output: of the model.
+        batch: that it was given, as ``as_batch`` makes it.
+    """
+    probabilities = bundle.probabilities(output.logits.detach()).cpu().numpy()
+    scores = output.logits.detach().double().cpu().numpy()
     strange = np.full(len(cases), np.nan)
     if bundle.novelty is not None:
         strange = bundle.novelty.score(pooled_features(bundle.model, output, batch).cpu().numpy())
@@ -129,26 +146,12 @@ def complete(bundle: Bundle, predictions: Sequence[Prediction]) -> list[Predicti
     """
     if not predictions:
         return []
-    probabilities = np.stack([item.probabilities for item in predictions])
     calibrated: Sequence[Floats | None] = [None] * len(predictions)
     if bundle.calibration is not None and bundle.calibration.fitted:
         calibrated = list(bundle.calibration.apply(np.stack([item.logits for item in predictions])))
-    sets: Sequence[tuple[str, ...] | None] = [None] * len(predictions)
-    doubts = [""] * len(predictions)
-    if bundle.set_rule is not None:
-        texts = bundle.set_rule.texts(probabilities, bundle.classes)
-        sets = [tuple(text.split(";")) if text else () for text in texts]
-        doubts = bundle.set_rule.doubts(probabilities)
-    novel = [bundle.novelty is not None and item.novelty > bundle.novelty.threshold for item in predictions]
-    return [
-        replace(
-            item,
-            calibrated=calibrated[row],
-            answer_set=sets[row],
-            abstain=tuple(filter(None, ("novel" if novel[row] else "", doubts[row]))),
-        )
-        for row, item in enumerate(predictions)
-    ]
+    raw = [replace(item, calibrated=calibrated[row]) for row, item in enumerate(predictions)]
+    strangest = bundle.novelty.threshold if bundle.novelty is not None else np.inf
+    return with_doubts(raw, bundle.classes, bundle.set_rule, strangest)
 
 
 @torch.inference_mode()
@@ -251,20 +254,3 @@ def bundle_index(bundle: Bundle, name: str) -> int:
             f"the model knows no class '{name}'", fix=f"choose from: {', '.join(bundle.classes)}"
         )
     return bundle.classes.index(name)
-
-
-def _truth(bundle: Bundle, case: Case) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Truth over the bundle's classes (NaN where the case does not say)."""
-    if bundle.task == "multilabel":
-        found = [case.findings.get(name) for name in bundle.classes]
-        return np.array([np.nan if value is None else float(value) for value in found])
-    if case.label is None:
-        return np.full(len(bundle.classes), np.nan)
-    if case.label not in bundle.classes:
-        raise InputRefused(
-            f"label '{case.label}' is not one that the model learned ({', '.join(bundle.classes)})",
-            where=f"case {case.case_id}",
-            fix="correct the label, or leave it empty to predict without truth",
-            code="unknown-label",
-        )
-    return np.array([float(case.label == name) for name in bundle.classes])

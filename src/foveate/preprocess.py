@@ -30,6 +30,7 @@ from torch import Tensor
 
 from foveate.contract import InputSpec
 from foveate.errors import InputRefused, UndoImpossible, UsageError
+from foveate.pixels import chosen_pixels, limits
 from foveate.resample import LINEAR, TracedResize, border, crop_to, cropped_shape
 from foveate.settings import PreprocessConfig
 from foveate.types import Array, Image
@@ -128,7 +129,7 @@ class Preprocess:
             InputRefused: the organ mask is empty or of another shape, or the result is not finite.
         """
         config = self.settings(view)
-        unit = _unit(self._pixels(image, slice_index), self.limits(image, view))
+        unit = _unit(chosen_pixels(image, self.config, slice_index), self.limits(image, view))
         if image.channels == 3 and (config.colour == "grey" or config.volumes):
             unit = _luminance(unit)[None]
         if config.mask == "otsu_dark":
@@ -203,66 +204,8 @@ class Preprocess:
         return result
 
     def limits(self, image: Image, view: str | None = None) -> tuple[float, float]:
-        """Values that become 0 and 1: the window, else the 8-bit range, else the image's percentiles."""
-        config = self.settings(view)
-        if config.window is not None:
-            return config.window
-        if image.value_range is not None and image.pixels.dtype == np.uint8:
-            return image.value_range
-        with np.errstate(invalid="ignore"):  # of infinities; ``prepare`` refuses what comes of them
-            low, high = np.percentile(image.pixels, config.percentiles)
-        return float(low), float(high)
-
-    def _pixels(self, image: Image, slice_index: int | None) -> Array:
-        """``(C, D, H, W)`` if the model sees volumes, else ``(C, H, W)``."""
-        if not self.config.volumes:
-            return self._planes(image, slice_index)
-        if image.dimensions == 2:
-            raise UsageError(
-                f"the study takes volumes (preprocess.size is {list(self.config.size)}), and this is a "
-                f"single image",
-                where=image.source,
-                fix="give preprocess.size two numbers (H, W), or volumes (NIfTI or a DICOM series)",
-            )
-        if slice_index is not None:
-            raise UsageError(
-                f"the study takes whole volumes (preprocess.size is {list(self.config.size)}), and the "
-                f"manifest names slice {slice_index}",
-                where=image.source,
-                fix="give preprocess.size two numbers (H, W), or leave out the column 'slice'",
-            )
-        return image.pixels
-
-    def _planes(self, image: Image, slice_index: int | None) -> Array:
-        """``(C, H, W)``: the image itself, or the slice with its neighbours (edges replicated)."""
-        reach = self.config.neighbours
-        if image.dimensions == 2:
-            if reach:
-                raise UsageError(
-                    "the study asks for neighbouring slices, but this is a single image",
-                    where=image.source,
-                    fix="set preprocess.neighbours: 0, or give volumes (NIfTI or a DICOM series)",
-                )
-            return image.pixels
-        depth = image.pixels.shape[1]
-        if slice_index is None:
-            raise UsageError(
-                f"this is a volume of {depth} slices, and the manifest does not say which one to classify",
-                where=image.source,
-                fix="add a column 'slice' (0-based) to the manifest, or give preprocess.size three numbers "
-                "(D, H, W) to classify whole volumes",
-            )
-        if not 0 <= slice_index < depth:
-            raise InputRefused(
-                f"slice {slice_index} does not exist: the volume has {depth} slices, 0 to {depth - 1}",
-                where=image.source,
-                fix="correct the column 'slice'",
-                code="slice-outside-volume",
-            )
-        if image.channels != 1 and reach:
-            raise UsageError("neighbouring slices as channels need a grey volume", where=image.source)
-        chosen = np.clip(np.arange(slice_index - reach, slice_index + reach + 1), 0, depth - 1)
-        return image.pixels[0, chosen] if image.channels == 1 else image.pixels[:, slice_index]
+        """Values that become 0 and 1; see ``pixels.limits``."""
+        return limits(image, self.settings(view))
 
     def _organ(
         self,

@@ -11,7 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -24,6 +24,7 @@ from torch import Tensor
 from foveate.data.cache import FileHashes, PreparedCache, cache_key
 from foveate.errors import InputRefused
 from foveate.io import read_image, read_mask
+from foveate.pixels import with_views_of
 from foveate.preprocess import Prepared, Preprocess
 from foveate.types import Array, Case, Cohort, Image, Track, quiet
 
@@ -65,32 +66,6 @@ def prepare_case(
         )
         for view, path in case.views.items()
     }
-
-
-def with_views_of(case: Case, views: Sequence[str], *, tolerant: bool) -> Case:
-    """The case with the model's views alone.
-
-    Args:
-        case: as in the manifest.
-        views: names of the model's inputs.
-        tolerant: whether the model can do without some of them (``Classifier.tolerates_missing``).
-
-    Raises:
-        InputRefused: a view is missing that the model cannot do without; all of them, if it is tolerant.
-    """
-    there = {view: case.views[view] for view in views if view in case.views}
-    if not there or (len(there) < len(views) and not tolerant):
-        missing = ", ".join(view for view in views if view not in there)
-        needs = "at least one of the views" if tolerant else "the views"
-        raise InputRefused(
-            f"the model needs {needs} {', '.join(views)}; missing: {missing}",
-            where=f"case {case.case_id}",
-            fix="give one of them, or leave this case out"
-            if tolerant
-            else "give every view, leave this case out, or train a model that tolerates missing views",
-            code="view-missing",
-        )
-    return replace(case, views=there)
 
 
 @dataclass(frozen=True, slots=True)

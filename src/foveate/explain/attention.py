@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -63,9 +63,35 @@ def attention_map(
                 len(views[view]), len(targets), *[1] * axes, device=output.logits.device
             )
             continue
-        nearest = max(enumerate(drawn), key=lambda item: (not item[1].endswith("inter"), item[0]))[1]
-        found[view] = drawn[nearest].detach()[:, None].expand(-1, len(targets), *[-1] * axes)
+        found[view] = _nearest(drawn).detach()[:, None].expand(-1, len(targets), *[-1] * axes)
     return found
+
+
+def own_attention(model: Classifier, output: ModelOutput, axes: int) -> dict[str, Float[Tensor, "B *space"]]:
+    """The attention nearest to the logits over each view that has any, from an output that is there already.
+
+    Args:
+        model: that handed it out.
+        output: of a batch.
+        axes: number of spatial axes, 2 or 3.
+    """
+    over = {each.name: places(each, output, axes) for each in output.attention}
+    found = {}
+    for view in model.input_spec.views:
+        drawn = {
+            name: values
+            for name, values in over.items()
+            if values is not None and view in _lies_over(name, model.input_spec.views)
+        }
+        if drawn:
+            found[view] = _nearest(drawn).detach()
+    return found
+
+
+def _nearest(drawn: Mapping[str, Tensor]) -> Tensor:
+    """The last of them, rather one of a view itself than of how it reads another."""
+    name = max(enumerate(drawn), key=lambda item: (not item[1].endswith("inter"), item[0]))[1]
+    return drawn[name]
 
 
 def places(attention: AttentionMap, output: ModelOutput, axes: int) -> Float[Tensor, "B *space"] | None:

@@ -103,6 +103,62 @@ def analytic_cam(
     return dict.fromkeys(keys, values)
 
 
+def class_maps(model: Classifier, views: Views) -> tuple[ModelOutput, dict[str, Float[Tensor, "B K *space"]]]:
+    """Logits, and Grad-CAM of every class, from one forward pass.
+
+    Where the head is linear on the average these are ``w_k A / N`` and cost one small product; else one
+    backward pass per class from the logits to the features, through the head alone. For a model in
+    evaluation mode; its parameters may or may not require gradients.
+
+    Args:
+        model: any classifier.
+        views: for each view ``(B, C, *space)``, normalized; a row of NaN where a case lacks it, whose map is
+            zero.
+
+    Returns:
+        What the model hands out, and its maps by view; no maps if the model names no feature for some view.
+    """
+    if set(model.cam_feature) != set(views):
+        with torch.no_grad():
+            return model(views), {}
+    keys = dict(model.cam_feature)
+    head = _declared_head(model, keys)
+    if head is None:
+        output, by_key = _maps_by_autograd(model, views, keys)
+    else:
+        with torch.no_grad():
+            output = model(views)
+            ((key, values),) = spatial_features(output, keys).items()
+            places = math.prod(values.shape[2:])
+            by_key = {key: torch.einsum("kc,bc...->bk...", head.weight.to(values.dtype) / places, values)}
+    if not model.tolerates_missing:
+        return output, {view: by_key[key] for view, key in keys.items()}
+    return output, {view: _where_given(by_key[key], views[view]) for view, key in keys.items()}
+
+
+def _where_given(maps: Float[Tensor, "B K *space"], view: Tensor) -> Tensor:
+    """The maps, zero where a case lacks the view."""
+    there = given(view)[1].view(-1, *[1] * (maps.ndim - 1))
+    return torch.where(there, maps, 0)
+
+
+def _maps_by_autograd(
+    model: Classifier, views: Views, keys: Mapping[str, str]
+) -> tuple[ModelOutput, dict[str, Tensor]]:
+    """The output, and Grad-CAM of every class by feature: one forward pass, K backward through the head."""
+    with torch.enable_grad():
+        output = model({view: x.detach().requires_grad_() for view, x in views.items()})
+        features = spatial_features(output, keys)
+        found = [_grad_cams(output.logits[:, k].sum(), features) for k in range(model.num_classes)]
+    return output, {key: torch.stack([each[key] for each in found], dim=1).detach() for key in features}
+
+
+def _grad_cams(score: Tensor, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Grad-CAM of one score for each feature."""
+    gradients = _gradient(score, features, ())
+    return {key: grad_cam(values, gradients[key]) for key, values in features.items()}
+
+
 def feature_keys(model: Classifier, views: Views, options: ExplainOptions) -> dict[str, str]:
     """For each view, the key of ``ModelOutput.features`` that its map is made of.
 

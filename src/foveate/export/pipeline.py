@@ -1,0 +1,158 @@
+"""Everything between decoded pixels and an answer as one torch module that can be exported.
+
+The same numbers as ``Preprocess``, ``Bundle`` and ``explain_batch`` give, in operations that ONNX Runtime,
+OpenVINO and torch all have, for any batch and image size. The parity gate compares them on real cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from foveate.bundle import Bundle
+from foveate.engines.facts import attention_over, maps_over
+from foveate.errors import UsageError
+from foveate.explain.attention import own_attention
+from foveate.explain.cam import class_maps
+from foveate.export.fitted import Calibration, Novelty
+from foveate.export.resizing import resized
+from foveate.settings import PreprocessConfig
+
+_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in preprocess
+
+
+class Pipeline(nn.Module):
+    """Pixels of a batch → logits, probabilities, decisions, maps.
+
+    Args:
+        bundle: whose model, preprocessing, calibration and thresholds count.
+
+    Raises:
+        UsageError: the preprocessing has a step that no graph can hold.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__()
+        self.model = bundle.model
+        self.preprocess = bundle.preprocess
+        self.views, self.task, self.classes = bundle.views, bundle.task, bundle.classes
+        for view in self.views:
+            check_exportable(self.preprocess.settings(view), view)
+        limits = [bundle.thresholds.get(name, 0.5) for name in self.classes]
+        self.register_buffer("thresholds", torch.tensor(limits))
+        fitted = bundle.calibration is not None and bundle.calibration.fitted
+        self.calibration = Calibration(bundle.calibration) if bundle.calibration and fitted else None
+        self.novelty = Novelty(bundle.novelty) if bundle.novelty is not None else None
+
+    def forward(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Answer a batch.
+
+        Args:
+            inputs: in the order of ``Facts.input_names``.
+
+        Returns:
+            The outputs that ``engines.graph`` names.
+        """
+        given = iter(inputs)
+        batch = {}
+        for view in self.views:
+            config = self.preprocess.settings(view)
+            pixels = next(given)
+            window = pixels.new_tensor([config.window]) if config.window is not None else next(given)
+            unit = prepared(pixels, window, config, missing=self.model.tolerates_missing)
+            batch[view] = self.preprocess.normalize(unit, view)
+        output, maps = class_maps(self.model, batch)
+        found = self._told(output.logits.detach().float())
+        if self.novelty is not None:
+            found["novelty"] = self.novelty(self.model, output, batch)
+        attention = own_attention(self.model, output, len(self.preprocess.config.size))
+        found |= {maps_over(view): values.float() for view, values in maps.items()}
+        return found | {attention_over(view): values.float() for view, values in attention.items()}
+
+    def _told(self, logits: Float[Tensor, "B K"]) -> dict[str, Tensor]:
+        """What follows from logits alone; a decision is 1 for what is called present, else 0."""
+        multiclass = self.task == "multiclass"
+        probabilities = logits.softmax(dim=1) if multiclass else logits.sigmoid()
+        if multiclass:
+            answer = logits.argmax(dim=1, keepdim=True)
+            decision = (torch.arange(len(self.classes), device=logits.device) == answer).float()
+        else:
+            decision = (probabilities >= self.thresholds).float()
+        found = {"logits": logits, "probabilities": probabilities, "decision": decision}
+        if self.calibration is not None:
+            found["calibrated"] = self.calibration(logits)
+        return found
+
+
+def prepared(
+    pixels: Float[Tensor, "B C *space"],
+    window: Float[Tensor, "b 2"],
+    config: PreprocessConfig,
+    *,
+    missing: bool = False,
+) -> Float[Tensor, "B c *size"]:
+    """What ``Preprocess.prepare`` makes of an image, for a batch of one size.
+
+    Args:
+        pixels: as the file stores them.
+        window: values that become 0 and 1, for each case or for all.
+        config: of the view.
+        missing: whether cases may lack the view (all NaN); they stay NaN.
+    """
+    axes = [1] * (pixels.ndim - 1)
+    low, high = window[:, 0].view(-1, *axes), window[:, 1].view(-1, *axes)
+    lacking = pixels.flatten(1).isnan().any(dim=1).view(-1, *axes) if missing else None
+    if lacking is not None:
+        pixels = torch.where(lacking, 0.0, pixels)
+    unit = ((pixels - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)).clamp(0, 1)
+    seen = resized(unit, config.size, how=config.resize, keep_aspect=config.keep_aspect)
+    seen = _three(seen)
+    if (config.colour == "grey" or config.volumes) and not config.neighbours:
+        seen = _luminance(seen)
+    seen = _as_half(seen)
+    return seen if lacking is None else torch.where(lacking, torch.nan, seen)
+
+
+def check_exportable(config: PreprocessConfig, view: str) -> None:
+    """Refuse what no graph can hold.
+
+    Raises:
+        UsageError: the study crops to an organ mask, or masks by Otsu's threshold.
+    """
+    reason = ""
+    if config.organ_crop:
+        reason = "it crops to an organ mask, which is another file and gives every image a size of its own"
+    elif config.mask != "none":
+        reason = f"it masks the image by '{config.mask}', a histogram that graphs have no operation for"
+    if reason:
+        raise UsageError(
+            f"the preprocessing of view '{view}' cannot be put into a graph: {reason}",
+            where="foveate export",
+            fix="use the run itself, which `foveate predict` takes as well",
+            code="not-exportable",
+        )
+
+
+def _three(values: Float[Tensor, "B C *space"]) -> Float[Tensor, "B 3 *space"]:
+    """Grey repeated, colour as it is; whether C is 1 or 3 is not known while the graph is made."""
+    return values.index_select(1, torch.arange(3, device=values.device).clamp(max=values.shape[1] - 1))
+
+
+def _luminance(colours: Float[Tensor, "B 3 *space"]) -> Float[Tensor, "B 1 *space"]:
+    """What was grey stays as it is: the weights of its three equal channels are 1 together."""
+    red, green, blue = colours.unbind(dim=1)
+    return (_LUMINANCE[0] * red + _LUMINANCE[1] * green + _LUMINANCE[2] * blue)[:, None]
+
+
+def _as_half(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Values in [0, 1] rounded as float16 has them, to 11 significant bits (below 1/32 to 2**-17).
+
+    Written out, because engines leave a conversion there and back away.
+    """
+    scale: Tensor | float = 2.0**11
+    for power in range(1, 6):
+        scale = scale + 2.0 ** (10 + power) * (values < 2.0**-power).float()
+    return (values * scale).round() / scale
