@@ -24,7 +24,7 @@ from foveate.train.checkpoint import CheckpointFolder, seed_everything
 from foveate.train.display import Display
 from foveate.train.feed import Device, Feed
 from foveate.train.lock import run_lock
-from foveate.train.loop import Loop, TrainingState
+from foveate.train.loop import Loop, TrainingState, Watch
 from foveate.train.material import TOLERANT, Material, load_material
 from foveate.train.signals import StopRequest
 from foveate.train.study import Study, TrainConfig
@@ -66,6 +66,7 @@ def fit(
     console: Console | None = None,
     resume: bool = True,
     cache: Path | None = None,
+    watch: Watch | None = None,
 ) -> FitResult:
     """Train a study's model, or go on with an interrupted training exactly where it stopped.
 
@@ -78,6 +79,7 @@ def fit(
         console: where progress is shown; None shows nothing.
         resume: False starts anew, and removes the checkpoints of an earlier training.
         cache: folder for prepared images; None takes ``default_cache_folder()``.
+        watch: is given the row of every epoch, in the first process; what it raises ends the training.
 
     Raises:
         UsageError: the study does not fit the cohort, the machine, or the checkpoint that is there;
@@ -97,11 +99,12 @@ def fit(
             material = load_material(
                 study, cohort, splits.parts(fold), cache, display, tolerant=model.tolerates_missing
             )
-        checkpoints = CheckpointFolder(run / "checkpoints", material.identity(), display.say)
+        processes = {"processes": fabric.world_size} if fabric.world_size > 1 else {}
+        checkpoints = CheckpointFolder(run / "checkpoints", material.identity() | processes, display.say)
         if not resume and fabric.is_global_zero:
             checkpoints.clear()
         fabric.barrier()
-        loop = _make_loop(material, model, fabric, checkpoints, display, run)
+        loop = _make_loop(material, model, fabric, checkpoints, display, run=run, watch=watch)
         resumed = loop.resume()
         with StopRequest() as stop:
             loop.run(stop)
@@ -174,7 +177,9 @@ def _make_loop(
     fabric: Fabric,
     checkpoints: CheckpointFolder,
     display: Display,
+    *,
     run: Path,
+    watch: Watch | None,
 ) -> Loop:
     """The loop, with the classification loss that the study chose."""
     study, task = material.study, material.cohort.task
@@ -194,6 +199,7 @@ def _make_loop(
         checkpoints=checkpoints,
         display=display,
         folder=run,
+        watch=watch,
     )
 
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
@@ -24,13 +26,14 @@ from foveate.errors import RunFailed
 from foveate.train.checkpoint import CheckpointFolder, random_state, restore_random_state, seed_everything
 from foveate.train.display import Display
 from foveate.train.feed import Batch, Feed
-from foveate.train.log import TrainingLog
+from foveate.train.log import Row, TrainingLog
 from foveate.train.monitor import is_better, validation_figures
 from foveate.train.optim import make_optimizer, rate_factor, set_rate
 from foveate.train.signals import StopRequest
 from foveate.train.study import Study
 from foveate.types import Task
 
+Watch = Callable[[Row], None]
 _SECONDS_BETWEEN_SAVES = 60.0
 _MOST_TIME_SAVING = 0.05  # share of the time that saving large models may take
 
@@ -42,8 +45,8 @@ class TrainingState:
     Attributes:
         epoch: epochs done.
         batch: steps done in the present epoch.
-        loss_sum: losses of the present epoch's cases, added up.
-        cases: cases seen in the present epoch.
+        loss_sum: losses of the present epoch's cases, added up over all devices.
+        cases: cases seen in the present epoch, by all devices.
         seconds: spent in the present epoch.
         rows: the training log, one row per epoch done.
         best_epoch: 1-based epoch with the best figure, 0 before the first.
@@ -93,6 +96,7 @@ class Loop:
         checkpoints: where the state is put down, and taken up again if there is one.
         display: what a person sees.
         folder: of the run, for the training log.
+        watch: is given the row of every epoch, in the first process; what it raises ends the training.
     """
 
     def __init__(
@@ -106,7 +110,9 @@ class Loop:
         checkpoints: CheckpointFolder,
         display: Display,
         folder: Path,
+        watch: Watch | None = None,
     ) -> None:
+        self._watch = watch
         self.state = TrainingState()
         self._config, self._seed, self._task = study.train, study.seed, task
         self._fabric, self._feed, self._checkpoints = fabric, feed, checkpoints
@@ -137,8 +143,6 @@ class Loop:
         self._model.load_state_dict(content["model"])
         self._plain_optimizer.load_state_dict(content["optimizer"])
         restore_random_state(content["random"])
-        if self._fabric.global_rank > 0:  # the checkpoint holds the first process's generators
-            seed_everything(self._seed + self.steps_done + self._fabric.global_rank)
         return True
 
     def best_model(self) -> Classifier:
@@ -166,6 +170,8 @@ class Loop:
                         f"{self._config.monitor} {self.state.best_value:.3f} in epoch {self.state.best_epoch}"
                     )
                     self._display.epoch(self.state.rows[-1], best)
+                    if self._watch is not None:
+                        self._watch(self.state.rows[-1])
                 self._save_if_due(epoch_ends=True)
         log.close()
 
@@ -174,14 +180,24 @@ class Loop:
         state = self.state
         self._model.train()
         for batch in self._feed.training(state.epoch, state.batch):
+            self._seed_device()
             loss = self._train_step(batch)
-            state.loss_sum += loss * len(batch.case_ids)
-            state.cases += len(batch.case_ids)
+            state.loss_sum += self._across_devices(loss * len(batch.case_ids), "sum")
+            state.cases += len(batch.case_ids) * self._fabric.world_size
             state.batch += 1
             self._lap()
             self._display.step(state.epoch + 1, self._config.epochs, state.loss_sum / state.cases)
             self._leave_if_asked(stop)
             self._save_if_due()
+
+    def _seed_device(self) -> None:
+        """With several devices, what a step draws is a function of (seed, step, device).
+
+        A checkpoint holds the first one's generators alone, and all must go on as if nothing had happened.
+        """
+        if self._fabric.world_size > 1:
+            place = (self._seed, self.steps_done, self._fabric.global_rank)
+            seed_everything(int(np.random.SeedSequence(place).generate_state(1)[0]))
 
     def _train_step(self, batch: Batch) -> float:
         """One optimizer step; its loss."""
@@ -245,15 +261,14 @@ class Loop:
         training_seconds = state.seconds
         self._lap()
         targets = validation.targets.to(logits.device)
-        loss, cases = (self._across_devices(value, "sum") for value in (state.loss_sum, state.cases))
         return {
             "epoch": state.epoch + 1,
-            "train_loss": loss / cases,
+            "train_loss": state.loss_sum / state.cases,
             "val_loss": float(self._model.criterion(logits, targets)),
             **validation_figures(self._task, logits.double().cpu().numpy(), validation.truth),
             "lr": float(self._plain_optimizer.param_groups[0]["lr"]),
             "seconds": state.seconds,
-            "images_per_second": cases / training_seconds,
+            "images_per_second": state.cases / training_seconds,
         }
 
     def _save_if_due(self, *, epoch_ends: bool = False) -> None:
