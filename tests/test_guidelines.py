@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -110,6 +111,25 @@ def test_the_first_page_answers_five_questions(run: Path) -> None:
     counts = metrics["confusion"]["counts"]
     most = max(n for i, row in enumerate(counts) for j, n in enumerate(row) if i != j)
     assert f"The most frequent error, {most} of " in questions["Where does it fail?"]
+    trust, probes = files.trust, files.probes
+    assert trust is not None and probes is not None
+    answer = questions["Can the pictures be trusted?"]
+    assert all(found["sentence"] in answer for found in probes["shortcuts"])
+    assert all(method in answer for method in trust["methods"])
+
+
+def test_a_gap_is_told_on_the_first_page_only_if_chance_does_not_explain_it(
+    run: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    gap = metrics["subgroups"]["sex"]["gaps"]["accuracy"]
+    for p, told in ((0.2, False), (0.01, True)):
+        gap |= {"value": 0.3, "low": 0.1, "high": 0.5, "largest": "F", "smallest": "M", "p_holm": p}
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        where = one_minute(RunFiles.read(folder))[3].sentences
+        assert ("By sex, accuracy is lower for M than for F, by 0.30 [0.10, 0.50]." in where) == told
 
 
 def test_a_page_is_printed_whole(run: Path, tmp_path: Path) -> None:

@@ -257,7 +257,7 @@ def subgroups(files: RunFiles) -> Answer:
     found = within(files.metrics, "subgroups")
     if found is None:
         return Answer("", "subgroups", "metrics.json")
-    names = list(within(found, "columns") or ())
+    names = list(found)
     text = (
         f"Figures by {', '.join(names)}, with the gap between groups."
         if names

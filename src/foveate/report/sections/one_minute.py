@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from foveate.evaluate.intervals import Value
 from foveate.report.files import Json, RunFiles, value_of
 from foveate.report.sections.results import chances
 from foveate.report.sections.section import within
+
+_ALPHA = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,7 @@ def _whom(files: RunFiles, metrics: Json) -> Iterator[str]:
         "who took no part in training" if metrics["split"] == "test" else f"of the part “{metrics['split']}”"
     )
     yield f"{metrics['n']} cases of {metrics['patients']} patients {part}, of the same source."
-    groups = within(metrics, "subgroups", "columns") or {}
-    if groups:
+    if groups := within(metrics, "subgroups"):
         yield f"Figures are told apart by {', '.join(groups)}."
     use = files.answers.get("Intended use")
     yield f"Intended use: {use}" if use else "For whom it is meant is for people to say: no file knows it."
@@ -64,9 +65,12 @@ def _how_good(metrics: Json) -> Iterator[str]:
     for key, name in (("balanced_accuracy", "Balanced accuracy"), ("auroc_macro", "Macro AUROC")):
         found, chance = value_of(metrics["metrics"].get(key)), chances(metrics)[key]
         yield f"{name}: {_told(found)}; guessing gives {chance:.2f}."
-    error = value_of(within(metrics, "calibration", "ece"))
-    if error.value is not None:
-        yield f"Its probabilities are off by {100 * error.value:.0f} points on average (ECE)."
+    raw, calibrated = (
+        value_of(within(metrics, "calibration", *path)) for path in (("ece",), ("calibrated", "ece"))
+    )
+    if raw.value is not None:
+        after = "" if calibrated.value is None else f", {100 * calibrated.value:.0f} once calibrated"
+        yield f"Its probabilities are off by {100 * raw.value:.0f} points on average{after} (ECE)."
 
 
 def _where(files: RunFiles, metrics: Json) -> Iterator[str]:
@@ -77,6 +81,7 @@ def _where(files: RunFiles, metrics: Json) -> Iterator[str]:
         yield f"It misses {worst} most: sensitivity {_told(recalls[worst])}."
     if swap := _most_frequent_error(metrics):
         yield swap
+    yield from _gaps(within(metrics, "subgroups") or {})
     for finding in within(files.audit, "findings") or ():
         if finding["severity"] == "stop":
             yield f"The data have a fault that was accepted: {finding['code']}."
@@ -100,15 +105,31 @@ def _most_frequent_error(metrics: Json) -> str:
     return f"The most frequent error, {count} of {total}: {true} is called {said}."
 
 
+def _gaps(columns: Mapping[str, Json]) -> Iterator[str]:
+    """Gaps between groups that chance does not explain, after correction for how many there are."""
+    for column, found in columns.items():
+        for key, gap in (found["gaps"] or {}).items():
+            if gap["p_holm"] is not None and gap["p_holm"] < _ALPHA:
+                name = key.removesuffix("_macro").replace("_", " ")
+                between = f"{gap['smallest']} than for {gap['largest']}"
+                yield f"By {column}, {name} is lower for {between}, by {_told(value_of(gap))}."
+
+
 def _pictures(files: RunFiles) -> Iterator[str]:
     for found in within(files.probes, "shortcuts") or ():
         yield f"Beware: {found['sentence']}"
     if files.trust is None:
-        yield "Not tested yet: run `foveate trust`."
+        yield "Not tested yet: run foveate trust."
         return
-    for name, found in (files.trust.get("methods") or {}).items():
-        if "verdict" in found:
-            yield f"{name}: {found['verdict']['sentence']}"
+    usable: dict[str, list[str]] = {}
+    for method, found in files.trust["methods"].items():
+        usable.setdefault(" and ".join(found["verdict"]["usable_for"]), []).append(method)
+    for purpose, methods in usable.items():
+        listed = ", ".join(methods)
+        if purpose:
+            yield f"{listed}: usable for {purpose}."
+        else:
+            yield f"{listed}: not shown to be of use; the trust card says what was found."
 
 
 def _told(found: Value) -> str:
