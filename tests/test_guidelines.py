@@ -124,9 +124,9 @@ def test_a_gap_is_told_on_the_first_page_only_if_chance_does_not_explain_it(
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
     metrics = json.loads((folder / "metrics.json").read_text())
-    gap = metrics["subgroups"]["sex"]["gaps"]["accuracy"]
     for p, told in ((0.2, False), (0.01, True)):
-        gap |= {"value": 0.3, "low": 0.1, "high": 0.5, "largest": "F", "smallest": "M", "p_holm": p}
+        gap = {"value": 0.3, "low": 0.1, "high": 0.5, "largest": "F", "smallest": "M", "p": p, "p_holm": p}
+        metrics["subgroups"]["sex"]["gaps"] = {"accuracy": gap | {"n": 40, "patients": 20, "reason": None}}
         (folder / "metrics.json").write_text(json.dumps(metrics))
         where = one_minute(RunFiles.read(folder))[3].sentences
         assert ("By sex, accuracy is lower for M than for F, by 0.30 [0.10, 0.50]." in where) == told

@@ -28,15 +28,16 @@ def tiles_figure(tiles: Mapping[str, Any], found: Sequence[Sequence[float]]) -> 
     inch = _LONGER_SIDE / max(height, width)
     figure, axes = new_figure(width * inch, height * inch)
     for (row, column), value in np.ndenumerate(moved / max(moved.max(), 1e-12)):
-        corner, size = (columns[column], rows[row]), (np.diff(columns)[column], np.diff(rows)[row])
-        axes.add_patch(Rectangle(corner, *size, facecolor=BLUE, alpha=float(value), edgecolor="none"))
-        axes.add_patch(Rectangle(corner, *size, facecolor="none", edgecolor=LINE, linewidth=0.6))
+        (left, right), (top, bottom) = columns[column : column + 2], rows[row : row + 2]
+        corner, across, down = (float(left), float(top)), float(right - left), float(bottom - top)
+        axes.add_patch(Rectangle(corner, across, down, facecolor=BLUE, alpha=float(value), edgecolor="none"))
+        axes.add_patch(Rectangle(corner, across, down, facecolor="none", edgecolor=LINE, linewidth=0.6))
         if tiles["suspect"][row][column]:
-            axes.plot(*np.add(corner, np.divide(size, 2)), ".", color=MUTED, markersize=3)
+            axes.plot(corner[0] + across / 2, corner[1] + down / 2, ".", color=MUTED, markersize=3)
     for top, left, bottom, right in found:
-        corner, size = (left * width, top * height), ((right - left) * width, (bottom - top) * height)
+        corner, across, down = (left * width, top * height), (right - left) * width, (bottom - top) * height
         axes.add_patch(
-            Rectangle(corner, *size, fill=False, edgecolor=VERMILLION, linewidth=2.4, clip_on=False)
+            Rectangle(corner, across, down, fill=False, edgecolor=VERMILLION, linewidth=2.4, clip_on=False)
         )
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=(), yticks=(), aspect="equal")
     axes.grid(False)
