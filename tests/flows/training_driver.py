@@ -24,11 +24,17 @@ from rich.console import Console
 
 from foveate.errors import FoveateError
 from foveate.train.fit import fit
+from foveate.train.study import ModelConfig
 from tiny_training import tiny_cohort, tiny_splits, tiny_study
 
 
-def plant(target: str, call: int, signal_name: str = "SIGKILL") -> None:
-    """Send this process a signal just before the given call (counted from 1) of a function or method."""
+def plant(target: str, call: int, signal_name: str = "SIGKILL", rank: int | None = None) -> None:
+    """Send this process a signal just before the given call (counted from 1) of a function or method.
+
+    With a rank, only if this process has it.
+    """
+    if rank is not None and rank != int(os.environ["RANK"]):
+        return
     module_name, _, path = target.partition(":")
     *outer, name = path.split(".")
     owner = functools.reduce(getattr, outer, importlib.import_module(module_name))
@@ -51,13 +57,16 @@ def train(order: dict[str, Any], images: Path) -> int:
     run = Path(order["run"])
     cohort = tiny_cohort(images)
     study = tiny_study(images, **order.get("study", {}))
+    if order.get("model"):
+        study = study.model_copy(update={"model": ModelConfig.model_validate(order["model"])})
     if order.get("largest_file"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["largest_file"], resource.RLIM_INFINITY))
     if order.get("fault"):
         plant(**order["fault"])
     try:
         splits = tiny_splits(cohort, order.get("val", 6))
-        fit(study, cohort, splits, run, cache=images.parent / "cache", console=Console(width=200))
+        cache, console = images.parent / "cache", Console(width=200)
+        fit(study, cohort, splits, run, cache=cache, console=console)
     except FoveateError as error:
         print(error)
         return error.exit_code
@@ -84,17 +93,25 @@ def start(order: dict[str, Any], images: Path, environment: dict[str, str]) -> i
     os._exit(code)
 
 
-def environments(world: int) -> list[dict[str, str]]:
-    """What ``torchrun`` tells each process."""
+def environments(world: int, slurm: bool = False) -> list[dict[str, str]]:
+    """What ``torchrun``, or SLURM's ``srun``, tells each process."""
     if world == 1:
         return [{}]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(world), "GROUP_RANK": "0"}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    if slurm:
+        job = {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "train", "SLURM_NNODES": "1", "SLURM_NODEID": "0"}
+        tasks = {"SLURM_NTASKS": str(world), "SLURM_NTASKS_PER_NODE": str(world)}
+        return [
+            {**address, **job, **tasks, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}
+            for rank in range(world)
+        ]
+    group = {"TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0"}
+    sizes = {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
     return [
-        {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(world)}
-        for rank in range(world)
+        {**address, **group, **sizes, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)
     ]
 
 
@@ -103,7 +120,8 @@ def main(images: Path) -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         order = json.loads(line)
-        children = [start(order, images, own) for own in environments(order.get("world", 1))]
+        told = environments(order.get("world", 1), order.get("slurm", False))
+        children = [start(order, images, own) for own in told]
         statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         print(json.dumps(statuses), flush=True)
 
