@@ -11,13 +11,12 @@ from foveate.evaluate.verdicts import (
     RULES,
     SHORTCUT,
     Condition,
-    agrees,
+    above_nought,
     beats,
     judge,
     not_tested,
     other_picture,
     same_picture,
-    signs_hold,
 )
 
 YES, NO = Condition("passed", ""), Condition("failed", "", ("centre",))
@@ -31,7 +30,7 @@ UP, DOWN, OPEN = value(0.1, 0.3), value(-0.3, -0.1), value(-0.1, 0.2)
 MISSING = Value(None, None, None, 0, 0, "nothing is marked")
 
 
-def test_two_of_three_gaps_must_lie_above_nought_and_none_below() -> None:
+def test_two_ways_must_lie_above_nought_and_none_below() -> None:
     assert beats({"random": [UP, UP, OPEN]}, 2, "gap").state == "passed"
     assert beats({"random": [UP, OPEN, OPEN]}, 2, "gap").state == "failed"
     assert beats({"random": [UP, UP, DOWN]}, 2, "gap").state == "failed"
@@ -68,16 +67,10 @@ def test_another_picture() -> None:
     )
 
 
-def test_agreement_needs_more_than_other_patients_give() -> None:
-    assert agrees(UP).state == "passed" and agrees(OPEN).state == "failed"
-
-
-def test_signs() -> None:
-    assert signs_hold(UP, UP).state == "passed"
-    assert signs_hold(OPEN, UP).state == "failed"
-    assert signs_hold(UP, OPEN).state == "failed"
-    only = signs_hold(UP, MISSING)
-    assert only.state == "passed" and "positive evidence only (nothing is marked" in only.reason
+def test_above_nought() -> None:
+    assert above_nought(UP, "rise") == Condition("passed", "rise 0.20 [0.10, 0.30]")
+    assert above_nought(OPEN, "rise") == Condition("failed", "rise 0.05 [−0.10, 0.20]")
+    assert above_nought(MISSING, "rise") == not_tested("nothing is marked")
 
 
 GOOD = {"faithful": YES, "localizing": YES, "randomisation": YES, "noise": YES, "shift": YES}
@@ -96,7 +89,8 @@ def test_usable_for_both() -> None:
         ({"localizing": NO}, (FAITHFUL,), f"not shown to be better than a centred map at {LOCALIZING}"),
         ({"randomisation": NO}, (), "it stays the same when the model's layers are drawn anew"),
         ({"noise": NO}, (), "a little noise changes the picture"),
-        ({"signs": NO}, (LOCALIZING,), "what it calls evidence"),
+        ({"positive": NO}, (LOCALIZING,), "counts no more than random places"),
+        ({"negative": NO}, (FAITHFUL, LOCALIZING), "evidence against the class is not shown"),
         ({"permuted": NO}, (LOCALIZING,), "a model trained on permuted labels draws the same picture"),
         ({"second": NO}, (FAITHFUL, LOCALIZING), "another training draws another picture"),
         ({"localizing": not_tested("nothing is marked")}, (FAITHFUL,), "not tested (nothing is marked)"),
@@ -116,4 +110,13 @@ def test_a_shortcut_is_told_beside_a_faithful_picture() -> None:
 
 
 def test_every_condition_has_its_rule_in_words() -> None:
-    assert set(RULES) == {*GOOD, "permuted", "second", "signs", "attention", FAITHFUL, LOCALIZING}
+    assert set(RULES) == {
+        *GOOD,
+        "permuted",
+        "second",
+        "positive",
+        "negative",
+        "attention",
+        FAITHFUL,
+        LOCALIZING,
+    }

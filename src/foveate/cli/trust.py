@@ -14,6 +14,7 @@ def trust(
     target: Target,
     run: RunOption = None,
     part: Part = "test",
+    *,
     method: Annotated[
         list[str] | None,
         typer.Option(help="Explanation method to test; repeatable [default: the study's trust.methods]."),

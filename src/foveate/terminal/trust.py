@@ -11,7 +11,14 @@ from rich.table import Table
 from foveate.terminal import console, say
 
 _MARKS = {"passed": "✓", "failed": "[bold red]✗[/bold red]", "not tested": "[dim]–[/dim]"}
-_SHORT = {"randomisation": "forgets", "localizing": "points"}  # names that do not fit a column
+_SHORT = {  # eleven columns in eighty letters
+    "randomisation": "forgets",
+    "permuted": "labels",
+    "positive": "for",
+    "negative": "against",
+    "localizing": "points",
+    "attention": "agrees",
+}
 
 
 def show_trust(found: Mapping[str, Any]) -> None:
@@ -25,12 +32,14 @@ def show_trust(found: Mapping[str, Any]) -> None:
     asked = dict.fromkeys(
         name for states in tested.values() for name, own in states.items() if own["state"] != "not tested"
     )
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2))
-    for column in (f"{found['n']} cases", *(_SHORT.get(name, name) for name in asked)):
-        table.add_column(column, no_wrap=True)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(f"  {found['n']} cases", no_wrap=True)
+    for condition in asked:
+        short = _SHORT.get(condition, condition)
+        table.add_column(short, no_wrap=True, min_width=len(short))
     for name, conditions in tested.items():
         states = (conditions.get(condition, {}).get("state", "") for condition in asked)
-        table.add_row(escape(name), *(_MARKS.get(state, "") for state in states))
+        table.add_row(f"  {escape(name)}", *(_MARKS.get(state, "") for state in states))
     console.print(table)
     for name, card in found["methods"].items():
         say(f"{name}: {card['verdict']['sentence']}")

@@ -10,21 +10,20 @@ from foveate.evaluate.intervals import Bootstrap, Floats, Value
 from foveate.evaluate.verdicts import (
     CONTROLS,
     Condition,
-    agrees,
+    above_nought,
     beats,
     judge,
     not_tested,
     other_picture,
     same_picture,
-    signs_hold,
 )
 from foveate.evidence.trusting.columns import Columns, means
 
 Json = dict[str, Any]
-GAPS = ("gap_blur", "gap_mean", "road")
-ENOUGH_GAPS = 2  # of the three ways of taking pixels away
+FAITHFULNESS = ("gap_blur", "gap_mean", "road", "sensitivity_n")
+ENOUGH = 2  # of these four ways
 #: Scores in which a method is compared with every control, each case with itself.
-COMPARED = (*GAPS, "sensitivity_n", "pointing_game", "energy_inside", "falls")
+COMPARED = (*FAITHFULNESS, "pointing_game", "energy_inside", "falls")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +93,9 @@ def conditions_of(method: str, told: Told, reasons: Mapping[str, str]) -> dict[s
         "randomisation": other_picture(_score(scores, "randomised")),
         "permuted": other_picture(_score(scores, "permuted_magnitude")),
         **{name: same_picture(_score(scores, name)) for name in ("noise", "shift", "second")},
-        "attention": agrees(_score(scores, "attention_beyond")),
+        "attention": above_nought(
+            _score(scores, "attention_beyond"), "rank correlation beyond that with other patients"
+        ),
     }
     if method in told.differences:
         found = _against_controls(told.differences[method], _score(scores, "rises")) | found
@@ -125,12 +126,13 @@ def verdict_of(conditions: Mapping[str, Condition], flagged: bool) -> Json:
 
 
 def _against_controls(differences: Mapping[str, Mapping[str, Value]], rises: Value) -> dict[str, Condition]:
-    gaps = {control: [found[name] for name in GAPS] for control, found in differences.items()}
+    ways = {control: [found[name] for name in FAITHFULNESS] for control, found in differences.items()}
     points = {control: [found["pointing_game"]] for control, found in differences.items()}
     return {
-        "faithful": beats(gaps, ENOUGH_GAPS, "score lost by the map's order"),
+        "faithful": beats(ways, ENOUGH, "what the score loses with the map's places"),
         "localizing": beats(points, 1, "pointing game"),
-        "signs": signs_hold(differences["random"]["falls"], rises),
+        "positive": above_nought(differences["random"]["falls"], "fall of the logit beyond random places"),
+        "negative": above_nought(rises, "rise of the logit"),
     }
 
 

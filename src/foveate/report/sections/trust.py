@@ -19,7 +19,8 @@ CONDITIONS = {
     "noise": "A little noise leaves it as it is",
     "shift": "It moves with the image",
     "second": "A second training draws the same",
-    "signs": "Its signs are right",
+    "positive": "What it calls evidence for counts",
+    "negative": "What it calls evidence against counts",
     "localizing": "It points at what is marked",
     "attention": "It agrees with the model’s attention",
 }
