@@ -213,17 +213,11 @@ def test_the_first_cases_are_of_as_many_patients_as_there_are() -> None:
 
 
 def test_costly_methods_are_asked_of_fewer_cases() -> None:
-    plan = Plan(cases=100, faithful=64, sanity=23)
-    assert [plan.asked("gradcam:early", question) for question in ("cases", "faithful", "sanity")] == [
-        100,
-        64,
-        23,
-    ]
-    assert [plan.asked("smoothgrad", question) for question in ("cases", "faithful", "sanity")] == [
-        32,
-        32,
-        12,
-    ]
+    questions = ("cases", "faithful", "sanity")
+    plan, small = Plan(cases=100, faithful=64, sanity=23), Plan(cases=16, faithful=16, sanity=6)
+    assert [plan.asked("gradcam:early", question) for question in questions] == [100, 64, 23]
+    assert [plan.asked("smoothgrad", question) for question in questions] == [32, 32, 12]
+    assert [small.asked("smoothgrad", question) for question in questions] == [10, 10, 6]
 
 
 def test_means_leave_out_what_is_undefined() -> None:

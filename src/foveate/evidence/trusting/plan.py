@@ -14,6 +14,7 @@ from foveate.types import Case
 COSTLY = ("integrated_gradients", "smoothgrad", "occlusion")
 """Methods that take dozens of passes for one map: theirs are drawn for half as many cases as are changed, and
 drawn anew for half as many as those of the others."""
+LEAST = 10  # of the cases of a costly method, if there are as many
 IG_STEPS, SMOOTHGRAD_SAMPLES = 10, 8
 
 
@@ -34,7 +35,8 @@ class Plan:
     def asked(self, method: str, question: str) -> int:
         """Number of cases for one question (``cases``, ``faithful``, ``sanity``) and method."""
         if is_costly(method):
-            return -(-(self.sanity if question == "sanity" else self.faithful) // 2)
+            count = self.sanity if question == "sanity" else self.faithful
+            return max(-(-count // 2), min(count, LEAST))
         return {"cases": self.cases, "faithful": self.faithful, "sanity": self.sanity}[question]
 
 
