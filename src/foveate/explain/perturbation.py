@@ -81,7 +81,7 @@ class BlockGrid:
 
 
 class NoisyLinearImputer:
-    """Fill removed squares from what is left: noisy linear imputation (Rong et al. 2022, section 4.2).
+    """Fill removed squares from what is left: noisy linear imputation (Rong et al. 2022).
 
     Each removed value is the weighted mean of its neighbours, removed ones included, which is one linear
     system; in the plane direct neighbours weigh 1/6 and diagonal ones 1/12, and beyond the border there are
