@@ -10,9 +10,9 @@
 | ``onnxruntime`` | ``.onnx`` | no |
 | ``torch`` | ``.pt2`` | yes |
 
-``auto`` takes the first of them that is installed and can run the file. In what precision an engine computes
-is its affair: ``openvino`` takes bfloat16 where the processor has it (``openvino:f32`` forbids that), and the
-parity gate of ``foveate export`` has tested both.
+``auto`` takes the first of them that is installed and can run the file. ``openvino`` computes in bfloat16
+where the processor has it and the parity gate of ``foveate export`` has seen that nothing that matters
+changes; ``openvino:f32`` forbids it.
 """
 
 from __future__ import annotations

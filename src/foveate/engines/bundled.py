@@ -51,8 +51,13 @@ class Bundled(Engine[PreparedCase]):
         predictions = predictions_of(self.bundle, cases, output, batch)
         attention = own_attention(self.bundle.model, output, len(self.facts.preprocess.size))
         return [
-            Answer(predictions[row], _rows(maps, row, item), _rows(attention, row, item))
-            for row, item in enumerate(cases)
+            Answer(
+                told,
+                self.facts.decision(told.probabilities),
+                _rows(maps, row, item),
+                _rows(attention, row, item),
+            )
+            for row, (told, item) in enumerate(zip(predictions, cases, strict=True))
         ]
 
     def heatmaps(self, case: PreparedCase, answer: Answer, targets: Sequence[str] = ()) -> list[Heatmap]:

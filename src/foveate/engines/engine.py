@@ -28,12 +28,14 @@ class Answer:
 
     Attributes:
         prediction: logits, probabilities raw and calibrated, set and doubts.
+        decision: ``(K,)`` what is called present: the most probable class, or findings from a threshold on.
         maps: by view ``(K, *space)``, raw signed evidence for each class, over the field that the model sees
             and at the resolution of its features; empty where the model has no such maps.
         attention: by view ``(*space)``, the model's own, likewise; empty where it has none over places.
     """
 
     prediction: Prediction
+    decision: NDArray[np.bool_]
     maps: Maps = field(default_factory=dict)
     attention: Maps = field(default_factory=dict)
 

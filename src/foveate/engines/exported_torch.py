@@ -9,11 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from foveate.engines.facts import Facts
+from foveate.engines.facts import FACTS, Facts
 from foveate.engines.graph import Arrays, GraphEngine
 from foveate.errors import InputRefused, UsageError
-
-FACTS = "foveate.json"  # among the file's extra files
 
 
 class ExportedTorch(GraphEngine):
@@ -40,7 +38,7 @@ class ExportedTorch(GraphEngine):
                 f"torch cannot read it: {error}", where=str(path), code="not-an-export"
             ) from error
         self.facts = Facts.from_text(str(facts[FACTS]), str(path))
-        self._module = program.module()
+        self._module = program.module(check_guards=False)  # what it was traced for holds for any size
 
     @torch.inference_mode()
     def run(self, inputs: dict[str, NDArray[np.float32]]) -> Arrays:

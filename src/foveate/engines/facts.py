@@ -9,12 +9,16 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from foveate.errors import InputRefused
 from foveate.settings import PreprocessConfig
 from foveate.types import Task
 
 FORMAT = 1
-KEY = "foveate"  # of the facts among an exported file's metadata
+KEY = "foveate"  # of the facts among an ONNX file's metadata
+FACTS = "foveate.json"  # name of the facts among the parts of the other kinds of file
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ class Facts:
         precision: of the weights in the file, ``float32`` or ``int8``.
         weights_sha256: of the bundle that this was made from.
         version: of Foveate that made it.
-        parity: what the comparison with the bundle found, by engine.
+        passed: engines with their precision whose answers to real cases were the run's.
     """
 
     task: Task
@@ -53,7 +57,7 @@ class Facts:
     precision: str = "float32"
     weights_sha256: str = ""
     version: str = ""
-    parity: dict[str, Any] = field(default_factory=dict)
+    passed: tuple[str, ...] = ()
 
     def to_text(self) -> str:
         """As JSON."""
@@ -72,7 +76,8 @@ class Facts:
             if found.pop("format") != FORMAT:
                 raise ValueError("its format is not known")
             found["preprocess"] = PreprocessConfig.model_validate(found["preprocess"])
-            return cls(**found | {"classes": tuple(found["classes"]), "views": tuple(found["views"])})
+            names = {key: tuple(found[key]) for key in ("classes", "views", "passed")}
+            return cls(**found | names)
         except (ValueError, KeyError, TypeError) as error:
             raise InputRefused(
                 f"the file does not say what its model is: {error}",
@@ -80,6 +85,13 @@ class Facts:
                 fix="write it with `foveate export RUN --to …` of this version",
                 code="not-an-export",
             ) from error
+
+    def decision(self, probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """What raw probabilities ``(K,)`` call present."""
+        if self.task == "multiclass":
+            return np.arange(len(self.classes)) == probabilities.argmax()
+        limits = [self.thresholds.get(name, 0.5) for name in self.classes]
+        return np.asarray(probabilities >= np.array(limits))
 
     def input_names(self) -> list[str]:
         """Inputs of the graph in order: each view, and its range where the study names no window."""

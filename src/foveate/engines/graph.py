@@ -66,17 +66,7 @@ class GraphEngine(Engine[ReadCase]):
         self, case: Case, *, image_reader: ImageReader = read_image, mask_reader: MaskReader = read_mask
     ) -> ReadCase:
         """Decode the files of a case; no exported graph takes a mask."""
-        facts = self.facts
-        needed = with_views_of(case, facts.views, tolerant=facts.tolerates_missing)
-        images = {view: image_reader(path) for view, path in needed.views.items()}
-        pixels = {
-            view: chosen_pixels(image, facts.preprocess, case.slice_index) for view, image in images.items()
-        }
-        ranges = {view: limits(image, facts.preprocess.for_view(view)) for view, image in images.items()}
-        for view, values in ranges.items():
-            if not np.isfinite(values).all():
-                raise InputRefused("some pixels are not finite", where=images[view].source, code="not-finite")
-        return ReadCase(case, pixels, ranges, truth_of(case, facts.task, facts.classes))
+        return read_case(self.facts, case, image_reader)
 
     def predict(self, cases: Sequence[ReadCase]) -> list[Answer]:
         """Answer cases, those of one size together."""
@@ -126,9 +116,31 @@ class GraphEngine(Engine[ReadCase]):
         strangest = np.inf if self.facts.strangest is None else self.facts.strangest
         told = with_doubts(predictions, self.facts.classes, _set_rule(self.facts), strangest)
         return [
-            Answer(told[row], _rows(found, row, item, maps_over), _rows(found, row, item, attention_over))
+            Answer(
+                told[row],
+                found["decision"][row] > 0,
+                _rows(found, row, item, maps_over),
+                _rows(found, row, item, attention_over),
+            )
             for row, item in enumerate(cases)
         ]
+
+
+def read_case(facts: Facts, case: Case, image_reader: ImageReader = read_image) -> ReadCase:
+    """Decode the files of a case.
+
+    Raises:
+        InputRefused: a view is missing that the model needs, or its file cannot be used.
+    """
+    needed = with_views_of(case, facts.views, tolerant=facts.tolerates_missing)
+    images = {view: image_reader(path) for view, path in needed.views.items()}
+    config = facts.preprocess
+    pixels = {view: chosen_pixels(image, config, case.slice_index) for view, image in images.items()}
+    ranges = {view: limits(image, config.for_view(view)) for view, image in images.items()}
+    for view, values in ranges.items():
+        if not np.isfinite(values).all():
+            raise InputRefused("some pixels are not finite", where=images[view].source, code="not-finite")
+    return ReadCase(case, pixels, ranges, truth_of(case, facts.task, facts.classes))
 
 
 def inputs_of(facts: Facts, cases: Sequence[ReadCase]) -> dict[str, NDArray[np.float32]]:

@@ -11,11 +11,11 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from foveate.engines.facts import KEY, Facts
+from foveate.engines.facts import FACTS, KEY, Facts
 from foveate.engines.graph import Arrays, GraphEngine
 from foveate.errors import InputRefused, UsageError
 
-GRAPH, WEIGHTS, FACTS = "model.xml", "model.bin", "foveate.json"  # inside an .openvino file, a plain zip
+GRAPH, WEIGHTS = "model.xml", "model.bin"  # with the facts inside an .openvino file, a plain zip
 
 
 class OpenVino(GraphEngine):
@@ -23,7 +23,8 @@ class OpenVino(GraphEngine):
 
     Args:
         path: of the file.
-        precision: ``bf16`` or ``f32``; auto takes bf16 where the processor computes in it.
+        precision: ``bf16`` or ``f32``; auto takes bf16 where the processor computes in it and the parity gate
+            has found that it changes nothing that matters.
 
     Raises:
         InputRefused: it cannot be read, or is none of ours.
@@ -37,7 +38,6 @@ class OpenVino(GraphEngine):
         able = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision not in ("auto", "f32", "bf16") or (precision == "bf16" and not able):
             raise UsageError(f"openvino does not compute in '{precision}' here", fix="choose openvino:f32")
-        self.precision = "bf16" if able and precision != "f32" else "f32"
         try:
             model, text = _read(core, path)
         except (RuntimeError, KeyError, OSError, zipfile.BadZipFile) as error:
@@ -45,6 +45,8 @@ class OpenVino(GraphEngine):
                 f"openvino cannot read it: {error}", where=str(path), code="not-an-export"
             ) from error
         self.facts = Facts.from_text(text, str(path))
+        tested = f"{self.name}:bf16" in self.facts.passed
+        self.precision = "bf16" if precision == "bf16" or (precision == "auto" and able and tested) else "f32"
         options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": self.precision,
             "PERFORMANCE_HINT": "LATENCY",

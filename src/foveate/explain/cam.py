@@ -136,6 +136,11 @@ def class_maps(model: Classifier, views: Views) -> tuple[ModelOutput, dict[str, 
     return output, {view: _where_given(by_key[key], views[view]) for view, key in keys.items()}
 
 
+def needs_no_gradients(model: Classifier) -> bool:
+    """Whether ``class_maps`` is exact from the forward pass alone: one feature map, averaged into one layer."""
+    return bool(model.cam_feature) and _declared_head(model, model.cam_feature) is not None
+
+
 def _where_given(maps: Float[Tensor, "B K *space"], view: Tensor) -> Tensor:
     """The maps, zero where a case lacks the view."""
     there = given(view)[1].view(-1, *[1] * (maps.ndim - 1))

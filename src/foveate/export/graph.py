@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from foveate.engines.facts import KEY, Facts
+from foveate.engines.facts import FACTS, KEY, Facts
 from foveate.errors import MissingExtra, RunFailed
 from foveate.export.pipeline import Pipeline
 
@@ -75,26 +75,6 @@ def example(facts: Facts) -> tuple[Tensor, ...]:
     return tuple(inputs)
 
 
-def write(program: ExportedProgram, names: list[str], facts: Facts, path: Path, to: Format) -> None:
-    """Write a program with its facts as one file.
-
-    Args:
-        program: of ``traced``.
-        names: of its outputs.
-        facts: that the file shall carry.
-        path: of the file.
-        to: its format.
-    """
-    if to == "torch":
-        torch.export.save(program, path, extra_files={KEY + ".json": facts.to_text()})
-        return
-    model = to_onnx(program, names, facts)
-    if to == "onnx":
-        write_onnx(model, facts, path)
-    else:
-        write_openvino(model.SerializeToString(), facts, path)
-
-
 def to_onnx(program: ExportedProgram, names: list[str], facts: Facts) -> Any:
     """A program as an ONNX model (``onnx.ModelProto``).
 
@@ -121,6 +101,11 @@ def to_onnx(program: ExportedProgram, names: list[str], facts: Facts) -> Any:
     return made.model_proto
 
 
+def write_torch(program: ExportedProgram, facts: Facts, path: Path) -> None:
+    """Write a program as torch has it; the facts are a further file inside."""
+    torch.export.save(program, path, extra_files={FACTS: facts.to_text()})
+
+
 def write_onnx(model: Any, facts: Facts, path: Path) -> None:
     """Write an ONNX model, weights inside, after ONNX's own check."""
     import onnx
@@ -132,17 +117,19 @@ def write_onnx(model: Any, facts: Facts, path: Path) -> None:
     path.write_bytes(model.SerializeToString())
 
 
-def write_openvino(onnx_model: bytes, facts: Facts, path: Path) -> None:
+def write_openvino(model: Any, facts: Facts, path: Path) -> None:
     """Write OpenVINO's own form: its two files and the facts in one plain zip."""
     import tempfile
 
     import openvino
 
-    from foveate.engines.open_vino import FACTS, GRAPH, WEIGHTS
+    from foveate.engines.open_vino import GRAPH, WEIGHTS
 
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder, GRAPH)
-        openvino.save_model(openvino.Core().read_model(onnx_model), graph, compress_to_fp16=False)
+        openvino.save_model(
+            openvino.Core().read_model(model.SerializeToString()), graph, compress_to_fp16=False
+        )
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as parts:
             parts.write(graph, GRAPH)
             parts.write(graph.with_suffix(".bin"), WEIGHTS)

@@ -16,7 +16,7 @@ from foveate.bundle import Bundle
 from foveate.engines.facts import attention_over, maps_over
 from foveate.errors import UsageError
 from foveate.explain.attention import own_attention
-from foveate.explain.cam import class_maps
+from foveate.explain.cam import class_maps, needs_no_gradients
 from foveate.export.fitted import Calibration, Novelty
 from foveate.export.resizing import resized
 from foveate.settings import PreprocessConfig
@@ -26,6 +26,8 @@ _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in preprocess
 
 class Pipeline(nn.Module):
     """Pixels of a batch → logits, probabilities, decisions, maps.
+
+    Graphs hold no backward pass: a model whose head is not linear on the average has no maps of classes here.
 
     Args:
         bundle: whose model, preprocessing, calibration and thresholds count.
@@ -39,6 +41,7 @@ class Pipeline(nn.Module):
         self.model = bundle.model
         self.preprocess = bundle.preprocess
         self.views, self.task, self.classes = bundle.views, bundle.task, bundle.classes
+        self.explains = needs_no_gradients(self.model)
         for view in self.views:
             check_exportable(self.preprocess.settings(view), view)
         limits = [bundle.thresholds.get(name, 0.5) for name in self.classes]
@@ -64,7 +67,7 @@ class Pipeline(nn.Module):
             window = pixels.new_tensor([config.window]) if config.window is not None else next(given)
             unit = prepared(pixels, window, config, missing=self.model.tolerates_missing)
             batch[view] = self.preprocess.normalize(unit, view)
-        output, maps = class_maps(self.model, batch)
+        output, maps = class_maps(self.model, batch) if self.explains else (self.model(batch), {})
         found = self._told(output.logits.detach().float())
         if self.novelty is not None:
             found["novelty"] = self.novelty(self.model, output, batch)

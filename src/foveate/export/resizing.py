@@ -41,6 +41,8 @@ def resized(
 
 def _padded(height: int, width: int, tall: int, wide: int) -> tuple[int, int]:
     """Sides of the plane after padding to the aspect of ``tall × wide``."""
+    if tall == wide:
+        return (torch.sym_max(height, width),) * 2
     return (
         torch.sym_max(height, _rounded(width * tall, wide)),
         torch.sym_max(width, _rounded(height * wide, tall)),

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from foveate.data.manifest import load_manifest
 from foveate.data.rows import read_table
+from foveate.engines import open_engine
+from foveate.engines.files import image_cases, views_case
 from foveate.errors import AuditStopped, InputRefused, UsageError
 from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
 from foveate.run import Run
@@ -125,36 +127,34 @@ def predict_elsewhere(
     return read_predictions(out)
 
 
-def predict_images(folder: Path, images: Sequence[Path]) -> tuple[tuple[str, ...], list[Prediction]]:
-    """Classify single image files with a one-view bundle.
+def predict_images(
+    path: Path, images: Sequence[Path], engine: str = "auto"
+) -> tuple[tuple[str, ...], list[Prediction]]:
+    """Classify single image files with a model of one view.
 
     Args:
-        folder: a bundle, or a run that holds one.
+        path: a bundle, a run that holds one, or an exported file.
         images: one file each.
+        engine: that runs it, as ``open_engine`` takes it.
 
     Returns:
         Class names, and one prediction per image.
     """
-    from foveate.bundle import load_bundle
-    from foveate.predict import predict_case
-
-    bundle = load_bundle(folder)
-    if len(bundle.views) != 1:
-        raise UsageError(
-            f"this model has {len(bundle.views)} views: {', '.join(bundle.views)}",
-            fix=f"give one case as --view {bundle.views[0]}=PATH --view …, or a manifest",
-        )
-    view = bundle.views[0]
-    cases = [Case(case_id=path.name, patient_id=path.name, views={view: path}) for path in images]
-    return bundle.classes, [predict_case(bundle, case) for case in cases]
+    opened = open_engine(path, engine)
+    cases = image_cases(opened.facts, images)
+    answers = [opened.predict([opened.read(case)])[0] for case in cases]
+    return opened.facts.classes, [answer.prediction for answer in answers]
 
 
-def predict_views(folder: Path, views: Sequence[str]) -> tuple[tuple[str, ...], list[Prediction]]:
+def predict_views(
+    path: Path, views: Sequence[str], engine: str = "auto"
+) -> tuple[tuple[str, ...], list[Prediction]]:
     """Classify one case that is given by its views.
 
     Args:
-        folder: a bundle, or a run that holds one.
+        path: a bundle, a run that holds one, or an exported file.
         views: each ``name=path``.
+        engine: that runs it, as ``open_engine`` takes it.
 
     Returns:
         Class names, and the prediction.
@@ -163,22 +163,9 @@ def predict_views(folder: Path, views: Sequence[str]) -> tuple[tuple[str, ...], 
         UsageError: a view is not written so, is unknown to the model, or stands twice.
         InputRefused: a view is missing that the model needs, or its file cannot be used.
     """
-    from foveate.bundle import load_bundle
-    from foveate.predict import predict_case
-
-    bundle = load_bundle(folder)
-    given: dict[str, Path] = {}
-    for text in views:
-        name, sign, path = text.partition("=")
-        if not (sign and path) or name not in bundle.views or name in given:
-            raise UsageError(
-                f"'{text}' does not name one more of the model's views",
-                where="--view",
-                fix=f"write NAME=PATH once for each of: {', '.join(bundle.views)}",
-            )
-        given[name] = Path(path)
-    case = Case(case_id=" + ".join(given), patient_id="", views=given)
-    return bundle.classes, [predict_case(bundle, case)]
+    opened = open_engine(path, engine)
+    answers = opened.predict([opened.read(views_case(opened.facts, views))])
+    return opened.facts.classes, [answer.prediction for answer in answers]
 
 
 def predict_cases(
