@@ -12,9 +12,12 @@ import typer
 from foveate.cli import audit as cli_audit
 from foveate.cli import begin as cli_begin
 from foveate.cli import compare as cli_compare
+from foveate.cli import export as cli_export
 from foveate.cli import models as cli_models
 from foveate.cli import phantom as cli_phantom
+from foveate.cli import predicting as cli_predicting
 from foveate.cli import probe as cli_probe
+from foveate.cli import search as cli_search
 from foveate.cli import sources as cli_sources
 from foveate.cli import trust as cli_trust
 from foveate.cli.target import Allow, Part, RunOption, Target, open_run
@@ -93,57 +96,7 @@ def train(target: Target, run: RunOption = None) -> None:
     terminal.show_training(stations.train(opened, terminal.console))
 
 
-@app.command()
-def predict(
-    target: Annotated[
-        Path, typer.Argument(metavar="RUN|BUNDLE", help="A run folder, its study, or a bundle.")
-    ],
-    images: Annotated[
-        list[Path] | None, typer.Argument(help="Single images to classify instead of the run's cohort.")
-    ] = None,
-    run: RunOption = None,
-    part: Annotated[
-        list[str] | None, typer.Option("--part", help="Parts to classify; repeatable [default: val, test].")
-    ] = None,
-    manifest: Annotated[
-        Path | None, typer.Option(help="Another cohort, with the study's column names, to test the model on.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="CSV for --manifest [default: predictions.csv] or --without."),
-    ] = None,
-    without: Annotated[
-        list[str] | None,
-        typer.Option(help="Withhold this view, to see what the model can do without it; repeatable."),
-    ] = None,
-    view: Annotated[
-        list[str] | None, typer.Option(help="NAME=PATH: one view of a single case; repeatable.")
-    ] = None,
-) -> None:
-    """Classify the cases of a run, another cohort, or any image.
-
-    Example: foveate predict runs/study image.png
-    """
-    from foveate import stations, terminal
-    from foveate.terminal.predictions import show_predictions
-
-    if view:
-        show_predictions(*stations.predict_views(target, view))
-        return
-    if images:
-        show_predictions(*stations.predict_images(target, images))
-        return
-    opened, gone, parts = open_run(target, run), without or [], part or ("val", "test")
-    if manifest:
-        written = out or Path("predictions.csv")
-        table = stations.predict_elsewhere(opened, manifest, written, without=gone, track=terminal.track)
-    elif gone:
-        written = out or opened.folder / f"predictions.without-{'+'.join(gone).replace('/', '_')}.csv"
-        table = stations.predict_without(opened, gone, written, parts, track=terminal.track)
-    else:
-        written = opened.folder / "predictions.csv"
-        table = stations.predict(opened, parts, track=terminal.track)
-    terminal.say(f"{len(table.case_ids)} predictions: {written}")
+app.command()(cli_predicting.predict)
 
 
 @app.command()
@@ -252,10 +205,16 @@ def run_all(target: Target, run: RunOption = None, allow: Allow = None) -> None:
 app.command()(cli_probe.probe)
 
 
+app.command()(cli_export.export)
+
+
 app.command()(cli_trust.trust)
 
 
 app.command()(cli_compare.compare)
+
+
+app.command()(cli_search.search)
 
 
 app.command()(cli_models.models)
