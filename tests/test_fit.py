@@ -32,6 +32,7 @@ from foveate.train import fit as fit_module
 from foveate.train.fit import FitResult, fit
 from foveate.train.lock import run_lock
 from foveate.train.signals import StopRequest
+from foveate.train.step import safe_choice
 from foveate.train.study import TrainConfig
 from foveate.types import Cohort
 from tiny_training import CLASSES, tiny_cohort, tiny_splits, tiny_study
@@ -55,7 +56,7 @@ def test_it_learns_and_leaves_a_bundle_a_log_and_a_checkpoint(tmp_path: Path) ->
     result = tiny_fit(tmp_path, cohort, epochs=12, lr=3e-3, checkpoint_every_steps=None)
     rows = log(tmp_path / "run")
     assert [int(row["epoch"]) for row in rows] == list(range(1, 13))
-    columns = "epoch train_loss val_loss balanced_accuracy accuracy auroc_macro lr seconds images_per_second"
+    columns = "epoch train_loss val_loss balanced_accuracy accuracy auroc_macro lr seconds images_per_second waiting"
     assert list(rows[0]) == columns.split()
     assert float(rows[-1]["train_loss"]) < 0.7 * float(rows[0]["train_loss"])
     figures = [float(row["balanced_accuracy"]) for row in rows]
@@ -211,8 +212,7 @@ def test_auto_precision_asks_for_instructions_not_for_emulation(monkeypatch: pyt
     ):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found)
         assert native_bf16("cpu") is expected
-        fabric = fit_module._make_fabric(TrainConfig(accelerator="cpu"))
-        assert fabric._precision.precision == ("bf16-mixed" if expected else "32-true")
+        assert safe_choice(TrainConfig(), "cpu").half is expected
     assert native_bf16("mps") is False
 
 

@@ -15,6 +15,7 @@ from foveate.cli import compare as cli_compare
 from foveate.cli import export as cli_export
 from foveate.cli import models as cli_models
 from foveate.cli import phantom as cli_phantom
+from foveate.cli import plan as cli_plan
 from foveate.cli import predicting as cli_predicting
 from foveate.cli import probe as cli_probe
 from foveate.cli import search as cli_search
@@ -82,6 +83,9 @@ def split(target: Target, run: RunOption = None) -> None:
     opened = open_run(target, run)
     terminal.show_splits(stations.split(opened), opened.study.split.fold)
     terminal.say(f"splits: {opened.folder / 'splits.json'}")
+
+
+app.command()(cli_plan.plan)
 
 
 @app.command()

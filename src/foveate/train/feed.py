@@ -88,6 +88,9 @@ class Feed:
         train, val: the two parts.
         preprocess: for the normalization.
         device: where to, and this process's share.
+
+    Attributes:
+        threads: that make coming batches while a step is computed; 0 makes each when it is asked for.
     """
 
     def __init__(self, study: Study, train: Part, val: Part, preprocess: Preprocess, device: Device) -> None:
@@ -96,8 +99,7 @@ class Feed:
         self._preprocess = preprocess
         self._device = device
         self._weights = sampling_weights(train.truth) if study.train.balance == "sampler" else None
-        in_background = device.torch_device.type != "cpu"  # a processor has nothing to gain from it
-        self._threads = max(study.train.workers, int(in_background))
+        self.threads = study.train.workers or 0
         self._places = self._share(len(train.cases.cases))
 
     @property
@@ -105,28 +107,41 @@ class Feed:
         """Batches of one epoch."""
         return len(self._places)
 
+    @property
+    def scorings_per_epoch(self) -> int:
+        """Batches of one validation."""
+        return len(self._share(len(self.val.cases.cases)))
+
     def training(self, epoch: int, done: int) -> Iterator[Batch]:
         """The batches of one epoch after the first ``done``, in the order and variation of (seed, epoch)."""
         order = epoch_order(len(self.train.cases.cases), self._study.seed, epoch, self._weights)
         rest = self._places[done:]
-        loaded = read_ahead(lambda places: self.train.cases.batch(order[places]), rest, self._threads)
-        for places, views in zip(rest, loaded, strict=True):
-            yield self._batch(self.train, order[places], self._vary(views, epoch, places))
+
+        def make(places: Places) -> Batch:
+            views = self.train.cases.batch(order[places])
+            return self._batch(self.train, order[places], self._vary(views, epoch, places))
+
+        yield from read_ahead(make, rest, self.threads)
 
     def validation(self) -> Iterator[Batch]:
         """This device's share of the validation cases, unvaried: every world-th one, in order."""
-        share = self._share(len(self.val.cases.cases))
-        loaded = read_ahead(self.val.cases.batch, share, self._threads)
-        for positions, views in zip(share, loaded, strict=True):
+
+        def make(positions: Places) -> Batch:
+            views = self.val.cases.batch(positions)
             plain = {name: self._on_device(view) for name, view in views.items()}
-            yield self._batch(self.val, positions, plain)
+            return self._batch(self.val, positions, plain)
+
+        yield from read_ahead(make, self._share(len(self.val.cases.cases)), self.threads)
 
     def _share(self, count: int) -> list[Places]:
         size = self._study.train.batch_size
         return batches_of(count, size, rank=self._device.rank, world=self._device.world)
 
     def _on_device(self, view: Tensor) -> Tensor:
-        return view.to(self._device.torch_device).float()
+        """Float32 on the device; a GPU copies from pinned memory while it computes."""
+        if self._device.torch_device.type == "cuda":
+            view = view.pin_memory()
+        return view.to(self._device.torch_device, non_blocking=True).float()
 
     def _vary(self, views: Mapping[str, Tensor], epoch: int, places: Places) -> dict[str, Tensor]:
         """Augment, and put NaN in place of the views that are drawn to be withheld."""

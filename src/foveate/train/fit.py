@@ -7,18 +7,19 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+import numpy as np
 from lightning.fabric import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from numpy.typing import NDArray
 from rich.console import Console
 
 from foveate.bundle import Bundle, Patients, save_bundle
 from foveate.contract import Classifier
+from foveate.data.cache import default_cache_folder
 from foveate.data.dataset import Filled
 from foveate.data.splits import Splits
 from foveate.errors import UsageError
 from foveate.models import build_model, count_classes, make_criterion
-from foveate.precision import channels_last, native_bf16
 from foveate.preprocess import Preprocess
 from foveate.train.checkpoint import CheckpointFolder, seed_everything
 from foveate.train.display import Display
@@ -26,6 +27,7 @@ from foveate.train.feed import Device, Feed
 from foveate.train.lock import run_lock
 from foveate.train.loop import Loop, TrainingState, Watch
 from foveate.train.material import TOLERANT, Material, load_material
+from foveate.train.plan import Plan, safe_plan, settle
 from foveate.train.signals import StopRequest
 from foveate.train.study import Study, TrainConfig
 from foveate.types import Cohort
@@ -89,13 +91,13 @@ def fit(
         SystemExit: Ctrl-C (130) or SIGTERM (143), after saving; with several devices also (0) in all
             processes but the first, once the training is done.
     """
-    fabric = _make_fabric(study.train)
+    fabric = make_fabric(study.train)
     with run_lock(run) if fabric.is_global_zero else nullcontext():
         fabric.launch()
         display = Display(console if fabric.is_global_zero else None)
         with fabric.rank_zero_first(local=True):
             seed_everything(study.seed)
-            model = _make_model(study, cohort)
+            model = make_model(study, cohort)
             material = load_material(
                 study, cohort, splits.parts(fold), cache, display, tolerant=model.tolerates_missing
             )
@@ -104,7 +106,13 @@ def fit(
         if not resume and fabric.is_global_zero:
             checkpoints.clear()
         fabric.barrier()
-        loop = _make_loop(material, model, fabric, checkpoints, display, run=run, watch=watch)
+        feed = make_feed(material, fabric, model)
+        plan = _agree_on_plan(
+            study, model, feed, fabric, display, folders=(run, cache or default_cache_folder())
+        )
+        loop = _make_loop(
+            material, model, plan, feed, fabric, checkpoints, display=display, run=run, watch=watch
+        )
         resumed = loop.resume()
         with StopRequest() as stop:
             loop.run(stop)
@@ -116,18 +124,16 @@ def fit(
         return _result(loop.state, material, resumed, run / "bundle")
 
 
-def _make_fabric(config: TrainConfig) -> Fabric:
-    """Device and precision, as Lightning knows them."""
+def make_fabric(config: TrainConfig) -> Fabric:
+    """The devices, as Lightning knows them; the precision of a step is the plan's.
+
+    Raises:
+        UsageError: this machine has no such devices.
+    """
     for name in ("lightning.fabric", "lightning.pytorch"):  # they announce the precision, among others
         logging.getLogger(name).setLevel(logging.WARNING)
-    half = config.precision == "bf16" or (config.precision == "auto" and native_bf16(_device_type(config)))
     try:
-        return Fabric(
-            accelerator=config.accelerator,
-            devices=config.devices,
-            num_nodes=config.nodes,
-            precision="bf16-mixed" if half else "32-true",
-        )
+        return Fabric(accelerator=config.accelerator, devices=config.devices, num_nodes=config.nodes)
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         raise UsageError(
             f"this machine has no such devices: {error}",
@@ -136,15 +142,8 @@ def _make_fabric(config: TrainConfig) -> Fabric:
         ) from error
 
 
-def _device_type(config: TrainConfig) -> str:
-    """What ``auto`` will choose (Lightning takes Apple's GPU before CUDA before the processor)."""
-    if config.accelerator != "auto":
-        return "cuda" if config.accelerator == "gpu" and torch.cuda.is_available() else config.accelerator
-    return "mps" if torch.backends.mps.is_available() else "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _make_model(study: Study, cohort: Cohort) -> Classifier:
-    """The network, channels last (which processors and GPUs convolve fastest).
+def make_model(study: Study, cohort: Cohort) -> Classifier:
+    """The network.
 
     Raises:
         UsageError: it does not take what the study feeds it, or could not do without the views that the
@@ -166,36 +165,70 @@ def _make_model(study: Study, cohort: Cohort) -> Classifier:
             fix="set it to 0, or choose a model of several views that tolerates missing ones, such as "
             + " or ".join(TOLERANT[study.preprocess.volumes]),
         )
-    for parameter in model.parameters():
-        parameter.data = channels_last(parameter.data)
     return model
 
 
-def _make_loop(
-    material: Material,
-    model: Classifier,
-    fabric: Fabric,
-    checkpoints: CheckpointFolder,
-    display: Display,
-    *,
-    run: Path,
-    watch: Watch | None,
-) -> Loop:
-    """The loop, with the classification loss that the study chose."""
+def make_feed(
+    material: Material, fabric: Fabric, model: Classifier, truth: NDArray[np.float64] | None = None
+) -> Feed:
+    """The batches; the model gets the classification loss that the study chose.
+
+    Args:
+        material: what it learns from.
+        fabric: which devices.
+        model: that will be trained.
+        truth: ``(N, K)`` by which rare classes are known, if not that of the material.
+    """
     study, task = material.study, material.cohort.task
-    counts = count_classes(task, material.train.truth)
+    counts = count_classes(task, material.train.truth if truth is None else truth)
     balance = study.train.balance
     model.criterion = make_criterion(
         task, class_counts=counts, balance="none" if balance == "sampler" else balance
     )
     model.learn_counts(task, counts)
     device = Device(fabric.device, fabric.global_rank, fabric.world_size)
+    return Feed(study, material.train, material.val, material.preprocess, device)
+
+
+def _agree_on_plan(
+    study: Study,
+    model: Classifier,
+    feed: Feed,
+    fabric: Fabric,
+    display: Display,
+    *,
+    folders: tuple[Path, Path],
+) -> Plan:
+    """The first process settles how steps are computed; all follow it."""
+    (run, cache), plan = folders, safe_plan(study, fabric.device.type, "")
+    if fabric.is_global_zero:
+        begun = any((run / "checkpoints").glob("*.pt"))
+        plan = settle(study, model, feed, fabric.device, run=run, cache=cache, begun=begun)
+        display.say(plan.words())
+    agreed: Plan = fabric.broadcast(plan)
+    return agreed
+
+
+def _make_loop(
+    material: Material,
+    model: Classifier,
+    plan: Plan,
+    feed: Feed,
+    fabric: Fabric,
+    checkpoints: CheckpointFolder,
+    *,
+    display: Display,
+    run: Path,
+    watch: Watch | None,
+) -> Loop:
+    feed.threads = plan.threads
     return Loop(
-        study,
-        task,
+        material.study,
+        material.cohort.task,
         fabric=fabric,
         model=model,
-        feed=Feed(study, material.train, material.val, material.preprocess, device),
+        choice=plan.choice,
+        feed=feed,
         checkpoints=checkpoints,
         display=display,
         folder=run,

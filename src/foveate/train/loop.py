@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from foveate.contract import Classifier, Views
+from foveate.contract import Classifier
 from foveate.errors import RunFailed
 from foveate.train.checkpoint import CheckpointFolder, random_state, restore_random_state, seed_everything
 from foveate.train.display import Display
@@ -30,6 +30,7 @@ from foveate.train.log import Row, TrainingLog
 from foveate.train.monitor import is_better, validation_figures
 from foveate.train.optim import make_optimizer, rate_factor, set_rate
 from foveate.train.signals import StopRequest
+from foveate.train.step import Choice, TrainingStep
 from foveate.train.study import Study
 from foveate.types import Task
 
@@ -48,6 +49,7 @@ class TrainingState:
         loss_sum: losses of the present epoch's cases, added up over all devices.
         cases: cases seen in the present epoch, by all devices.
         seconds: spent in the present epoch.
+        waiting: of these, until a batch was there.
         rows: the training log, one row per epoch done.
         best_epoch: 1-based epoch with the best figure, 0 before the first.
         best_value: its figure.
@@ -60,6 +62,7 @@ class TrainingState:
     loss_sum: float = 0.0
     cases: int = 0
     seconds: float = 0.0
+    waiting: float = 0.0
     rows: list[dict[str, float | int | None]] = field(default_factory=list)
     best_epoch: int = 0
     best_value: float | None = None
@@ -71,19 +74,6 @@ class TrainingState:
         return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
-class TrainingStep(nn.Module):
-    """A model with its objective as one module, since precision and devices wrap ``forward`` alone."""
-
-    def __init__(self, model: Classifier) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, views: Views, targets: Tensor, progress: float) -> dict[str, Tensor]:
-        """The model's named loss terms for views ``(B, C, *space)``; logits enter them in float32."""
-        output = self.model(views)
-        return self.model.objective(replace(output, logits=output.logits.float()), targets, progress)
-
-
 class Loop:
     """One training, from its first or any later step to its end.
 
@@ -92,6 +82,7 @@ class Loop:
         task: multi-class or multi-label.
         fabric: device and precision.
         model: with its criterion.
+        choice: how a step is computed.
         feed: batches.
         checkpoints: where the state is put down, and taken up again if there is one.
         display: what a person sees.
@@ -106,6 +97,7 @@ class Loop:
         *,
         fabric: Fabric,
         model: Classifier,
+        choice: Choice,
         feed: Feed,
         checkpoints: CheckpointFolder,
         display: Display,
@@ -118,8 +110,9 @@ class Loop:
         self._fabric, self._feed, self._checkpoints = fabric, feed, checkpoints
         self._display, self._folder = display, folder
         self._model = model
+        self._arithmetic = TrainingStep(model, choice, fabric.device.type)
         self._plain_optimizer = make_optimizer(model, study.train, fabric.device)
-        self._step, self._optimizer = fabric.setup(TrainingStep(model), self._plain_optimizer)
+        self._step, self._optimizer = fabric.setup(self._arithmetic, self._plain_optimizer)
         self._clock = time.perf_counter()
         self._saved_at, self._pause = time.monotonic(), _SECONDS_BETWEEN_SAVES
 
@@ -179,7 +172,7 @@ class Loop:
         """The steps of the present epoch that are still to do."""
         state = self.state
         self._model.train()
-        for batch in self._feed.training(state.epoch, state.batch):
+        for batch in self._timed(self._feed.training(state.epoch, state.batch)):
             self._seed_device()
             loss = self._train_step(batch)
             state.loss_sum += self._across_devices(loss * len(batch.case_ids), "sum")
@@ -198,6 +191,14 @@ class Loop:
         if self._fabric.world_size > 1:
             place = (self._seed, self.steps_done, self._fabric.global_rank)
             seed_everything(int(np.random.SeedSequence(place).generate_state(1)[0]))
+
+    def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches; the time until each was there is added up."""
+        began = time.perf_counter()
+        for batch in batches:
+            self.state.waiting += time.perf_counter() - began
+            yield batch
+            began = time.perf_counter()
 
     def _train_step(self, batch: Batch) -> float:
         """One optimizer step; its loss."""
@@ -223,8 +224,7 @@ class Loop:
         self._share_buffers()
         found = []
         for batch in self._feed.validation():
-            with self._fabric.autocast():
-                logits = self._model(batch.views).logits.float()
+            logits = self._arithmetic.logits(batch.views)
             if not torch.isfinite(logits).all():
                 raise self._not_finite("a validation score is not a number", batch)
             found.append(logits)
@@ -253,7 +253,8 @@ class Loop:
             state.best_weights = {name: item.detach().cpu().clone() for name, item in weights.items()}
         tired = config.patience is not None and state.epoch - state.best_epoch >= config.patience
         state.finished = tired or state.epoch >= config.epochs
-        state.batch, state.loss_sum, state.cases, state.seconds = 0, 0.0, 0, 0.0
+        state.batch, state.cases = 0, 0
+        state.loss_sum = state.seconds = state.waiting = 0.0
 
     def _row(self, logits: Tensor) -> dict[str, float | int | None]:
         """One line of the training log."""
@@ -269,6 +270,7 @@ class Loop:
             "lr": float(self._plain_optimizer.param_groups[0]["lr"]),
             "seconds": state.seconds,
             "images_per_second": state.cases / training_seconds,
+            "waiting": state.waiting / training_seconds,
         }
 
     def _save_if_due(self, *, epoch_ends: bool = False) -> None:

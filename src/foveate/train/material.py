@@ -23,7 +23,7 @@ from foveate.types import Case, Cohort
 
 #: Models that do without views a case lacks, for pictures (False) and for volumes (True).
 TOLERANT = {False: ("late_fusion", "agf_resnet18"), True: ("lca_db10", "resnet3d10")}
-_WITHOUT_EFFECT = {"workers", "cache_gb", "checkpoint_every_steps", "tensorboard"}  # on the weights
+_WITHOUT_EFFECT = {"plan", "workers", "cache_gb", "checkpoint_every_steps", "tensorboard"}  # on the weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,7 @@ def load_material(
     display: Display,
     *,
     tolerant: bool = False,
+    whole: bool = True,
 ) -> Material:
     """Read every training and validation case once, into the cache where there is room.
 
@@ -79,6 +80,7 @@ def load_material(
         cache: folder for prepared images; None takes the user's.
         display: shows progress and notes.
         tolerant: whether the model does without views that a case lacks.
+        whole: False takes a sample of the cases, too few to be checked for views and the monitored figure.
 
     Raises:
         UsageError: a part is empty, does not define the monitored figure, or no training case has a view.
@@ -100,8 +102,9 @@ def load_material(
         Part.of(cohort, prepared.part([case for case in cases if case.case_id not in gone]))
         for cases in chosen.values()
     )
-    _check_views(train)
-    _check_monitor(study.train.monitor, cohort, val)
+    if whole:
+        _check_views(train)
+        _check_monitor(study.train.monitor, cohort, val)
     return Material(study, cohort, preprocess, train, val, filled)
 
 

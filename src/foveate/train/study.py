@@ -113,9 +113,12 @@ class TrainConfig(Settings):
         balance: ``none``; ``weights`` (loss), ``sampler`` (drawing) or ``focal`` (loss) for rare classes.
         monitor: the validation figure that decides which epoch is best.
         patience: epochs without a better figure after which training ends; None never ends early.
-        precision: ``32``, ``bf16``, or ``auto``: bf16 where the processor computes in it.
+        precision: ``32``, ``bf16``, or ``auto``: bf16 where the processor computes in it, unless the plan
+            finds float32 faster.
         accelerator, devices, nodes: as Lightning's; ``torchrun`` and SLURM are recognised.
-        workers: threads that read coming batches; 0 reads them between the steps.
+        plan: ``auto`` measures in the first seconds how this machine computes the model's steps fastest, at
+            equal results; ``off`` takes what is safe everywhere. ``foveate plan`` tells of it.
+        workers: threads that make coming batches; 0 makes them between the steps, None lets the plan decide.
         checkpoint_every_steps: None saves about once a minute.
         cache_gb: space for prepared images; 0 switches the cache off.
         grad_clip: highest norm of the gradient, or None.
@@ -139,7 +142,8 @@ class TrainConfig(Settings):
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: Count | Literal["auto"] = 1
     nodes: Count = 1
-    workers: Annotated[int, Field(ge=0)] = 0
+    plan: Literal["auto", "off"] = "auto"
+    workers: Annotated[int, Field(ge=0)] | None = None
     checkpoint_every_steps: Count | None = None
     cache_gb: NotNegative = 8
     grad_clip: Positive | None = None

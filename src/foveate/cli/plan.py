@@ -1,0 +1,25 @@
+"""``foveate plan``: what a training will cost, and how this machine computes it fastest."""
+
+from __future__ import annotations
+
+from foveate.cli.target import RunOption, Target, open_run
+
+
+def plan(target: Target, run: RunOption = None) -> None:
+    """Measure for some seconds how a study is best trained here; tell time, memory and disk before it starts.
+
+    Example: foveate plan study.yaml
+    """
+    from foveate import terminal
+    from foveate.data.splits import read_splits, split_cohort
+    from foveate.terminal.plan import show_preview
+    from foveate.train.display import Display
+    from foveate.train.preview import preview
+
+    opened = open_run(target, run)
+    cohort, config = opened.cohort(), opened.study.split
+    stored = opened.folder / "splits.json"  # without it, parts of the same size do
+    splits = read_splits(stored) if stored.is_file() else split_cohort(cohort, config)
+    display = Display(terminal.console)
+    show_preview(preview(opened.study, cohort, splits, opened.folder, fold=config.fold, display=display))
+    terminal.say(f"plan: {opened.folder / 'plan.json'}")
