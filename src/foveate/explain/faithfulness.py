@@ -1,11 +1,11 @@
 """Do heat maps show what the answer rests on? The image is changed where a map says it matters.
 
-* Deletion and insertion (Petsiuk et al. 2018, "causal metrics"): take the image away, or bring it back, from the
-  most to the least important places, and watch the score.
-* ROAD (Rong et al. 2022, "Remove and Debias"): remove the most, or the least, important places first; what fills them
-  follows from what is left, so that the shape of the hole tells nothing.
-* Sensitivity-n (Ancona et al. 2018): do the values in random sets of places add up to what the
-  score loses without these places?
+* Deletion and insertion (Petsiuk et al. 2018, "causal metrics"): take the image away, or bring it back, from
+  the most to the least important places, and watch the score.
+* ROAD (Rong et al. 2022, "Remove and Debias"): remove the most, or the least, important places first; what
+  fills them follows from what is left, so that the shape of the hole tells nothing.
+* Sensitivity-n (Ancona et al. 2018): do the values in random sets of places add up to what the score loses
+  without these places?
 
 Maps of any resolution are asked about the same squares of the image (``perturbation.BlockGrid``), so that a
 coarse map and a fine one can be compared; what is finer than a square is not tested. All maps meet the same
