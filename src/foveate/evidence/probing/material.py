@@ -186,7 +186,8 @@ def boxes_in_field(material: Material, view: str, boxes: Mapping[str, Sequence[B
 def in_field(mask: Mask, trace: Trace) -> Tensor:
     """A mask over the original pixels, taken the way of the image: ``(*space)``, True from one half."""
     after = trace.steps(MetaTensor(torch.from_numpy(mask[None].astype(np.float32))))
-    return after.as_tensor()[0] >= 0.5
+    inside: Tensor = after.as_tensor()[0] >= 0.5
+    return inside
 
 
 def _truth(files: CaseFiles, case: Case, shape: tuple[int, ...]) -> Mask | None:
