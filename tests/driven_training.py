@@ -55,7 +55,11 @@ def log(run: Path) -> list[dict[str, str]]:
     """The training log without its timings."""
     with (run / "training.csv").open() as stream:
         return [
-            {key: value for key, value in row.items() if "second" not in key}
+            {
+                key: value
+                for key, value in row.items()
+                if "second" not in key and key != "waiting" and key != "waiting"
+            }
             for row in csv.DictReader(stream)
         ]
 

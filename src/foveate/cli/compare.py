@@ -48,6 +48,9 @@ def compare(
     allow: Annotated[
         list[str] | None, typer.Option("--allow", help="Audit finding to accept, by its code; repeatable.")
     ] = None,
+    jobs: Annotated[
+        str, typer.Option("--jobs", metavar="N|ray|slurm", help="Trainings at once, or who runs them.")
+    ] = "1",
 ) -> None:
     """Compare runs, or train several studies under one protocol and compare them, paired by patient.
 
@@ -57,9 +60,9 @@ def compare(
     """
     given = targets or []
     if given and all(target.is_dir() for target in given) and grid is None:
-        if seeds or without or resplit or allow:
+        if seeds or without or resplit or allow or jobs != "1":
             raise UsageError(
-                "--seeds, --without, --resplit and --allow are for studies that are trained, not for runs",
+                "--seeds, --without, --resplit, --allow and --jobs are for studies to train, not for runs",
                 where="foveate compare",
             )
         _compare_runs(given, reference, shared, out)
@@ -68,7 +71,7 @@ def compare(
         raise UsageError("--shared is for runs; studies are tested on the same cases", where="--shared")
     plan = _plan(given, grid, seeds, reference)
     plan = plan.changed(without=tuple(without or plan.without), resplit=resplit or plan.resplit)
-    _compare_plan(plan.allowing(allow) if allow else plan, out)
+    _compare_plan(plan.allowing(allow) if allow else plan, out, jobs)
 
 
 def side_by_side(targets: list[Path], out: Path | None) -> Path:
@@ -95,16 +98,19 @@ def _compare_runs(targets: list[Path], reference: str | None, shared: bool, out:
     terminal.say(f"comparison: {folder / 'comparison.html'}")
 
 
-def _compare_plan(plan: Plan, out: Path | None) -> None:
+def _compare_plan(plan: Plan, out: Path | None, jobs: str) -> None:
     """Train what is not there yet, and compare."""
     from foveate import terminal
     from foveate.compare.results import write_results
-    from foveate.compare.runs import Shown, train_plan
+    from foveate.compare.runs import Shown
+    from foveate.compare.schedulers import train_with
     from foveate.terminal.comparison import show_comparison
 
     folder = out or Path("comparisons") / plan.name
     terminal.heading("Compare", f"{len(plan.variants)} variants, {len(plan.seeds)} seeds")
-    trained = train_plan(plan, folder, Shown(terminal.say, terminal.track, terminal.console))
+    trained = train_with(plan, folder, jobs, Shown(terminal.say, terminal.track, terminal.console))
+    if trained is None:  # a scheduler has runs to do first
+        return
     show_comparison(write_results(plan, folder, trained, terminal.track))
     terminal.say(f"comparison: {folder / 'comparison.html'}")
     if trained.failures or trained.notes:

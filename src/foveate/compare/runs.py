@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +53,38 @@ class Planned:
     seed: int
     study: Study
     folder: Path
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run with all that it takes to do it, here or elsewhere; it needs none of the others.
+
+    Attributes:
+        planned: the run.
+        wanted: its stations, in order.
+        without: views; it is also tested with each of them withheld.
+        split: folder with the audit and the split that it shares with other runs.
+    """
+
+    planned: Planned
+    wanted: tuple[str, ...]
+    without: tuple[str, ...]
+    split: Path
+
+    @property
+    def title(self) -> str:
+        """The run as a person calls it."""
+        return f"{self.planned.label}, seed {self.planned.seed}"
+
+    def finished(self) -> bool:
+        """Whether the run needs nothing more; weights and heat maps may have been deleted since."""
+        folder = self.planned.folder
+        results = [station for station in self.wanted if station not in ("train", "explain")]
+        return (
+            _same(folder / "study.yaml", self.planned.study)
+            and all(is_done(folder, station) for station in results)
+            and all((folder / without_file(view)).is_file() for view in self.without)
+        )
 
 
 @dataclass(frozen=True)
@@ -121,20 +152,28 @@ def train_plan(plan: Plan, out: Path, shown: Shown) -> Trained:
             before anything is trained.
         AuditStopped: the audit found leakage or contradictions.
     """
+    jobs = prepare_jobs(plan, out, shown)
+    trained, clock = Trained(), Clock()
+    for number, job in enumerate(jobs, 1):
+        if job.finished():
+            shown.say(f"run {number} of {len(jobs)}: {job.title}: finished before")
+        else:
+            shown.say(f"run {number} of {len(jobs)}: {job.title}{clock.left(jobs[number - 1 :])}")
+            attempt(job, trained, shown)
+        clock.count(job)
+    return trained
+
+
+def prepare_jobs(plan: Plan, out: Path, shown: Shown) -> list[Job]:
+    """Check the plan, audit and split the cohort, and say what is to be done with each run.
+
+    Raises:
+        UsageError, AuditStopped: as ``train_plan``.
+    """
     cohort = check_plan(plan, out)
     wanted = _stations(plan, cohort)
     splits = {seed: _split(plan, seed, out, shown) for seed in plan.seeds}
-    trained, runs = Trained(), planned_runs(plan, out)
-    clock = _Clock(len(runs))
-    for number, planned in enumerate(runs, 1):
-        if is_finished(planned, wanted, plan.without):
-            shown.say(f"run {number} of {len(runs)}: {planned.label}, seed {planned.seed}: finished before")
-        else:
-            left = clock.left(runs[number - 1 :])
-            shown.say(f"run {number} of {len(runs)}: {planned.label}, seed {planned.seed}{left}")
-            _attempt(planned, wanted, plan.without, splits[planned.seed], trained, shown)
-        clock.count(planned)
-    return trained
+    return [Job(planned, wanted, plan.without, splits[planned.seed]) for planned in planned_runs(plan, out)]
 
 
 def check_plan(plan: Plan, out: Path) -> Cohort:
@@ -168,16 +207,6 @@ def check_plan(plan: Plan, out: Path) -> Cohort:
             code="comparison-refused",
         )
     return cohort
-
-
-def is_finished(planned: Planned, wanted: tuple[str, ...], without: tuple[str, ...]) -> bool:
-    """Whether a run needs nothing more; weights and heat maps may have been deleted since."""
-    results = [station for station in wanted if station not in ("train", "explain")]
-    return (
-        _same(planned.folder / "study.yaml", planned.study)
-        and all(_is_done(planned.folder, station) for station in results)
-        and all((planned.folder / without_file(view)).is_file() for view in without)
-    )
 
 
 def without_file(view: str) -> str:
@@ -232,29 +261,26 @@ def _split(plan: Plan, seed: int, out: Path, shown: Shown) -> Path:
     """The folder with the split of a seed; drawn unless it is there."""
     study = plan.split_study(seed)
     run = _open(study, out / "splits" / str(study.split.seed))
-    if not _is_done(run.folder, "split", "splits.json"):
+    if not is_done(run.folder, "split", "splits.json"):
         shown.say(f"audit and split, seed {study.split.seed}")
         stations.audit(run, track=shown.track).raise_if_stopped()
         stations.split(run)
     return run.folder
 
 
-def _attempt(
-    planned: Planned, wanted: tuple[str, ...], without: tuple[str, ...], split: Path, trained: Trained,
-    shown: Shown,
-) -> None:  # fmt: skip
+def attempt(job: Job, trained: Trained, shown: Shown) -> None:
     """Do what a run lacks; its failure is noted and does not end the others."""
-    station = "start"
+    planned, station = job.planned, "start"
     try:
         run = _open(planned.study, planned.folder)
-        _take_split(run, split)
+        _take_split(run, job.split)
         anew = False
-        for station in wanted:
-            if anew or not _is_done(run.folder, station):
+        for station in job.wanted:
+            if anew or not is_done(run.folder, station):
                 anew = True
                 _do(run, station, trained, shown)
         station = "without"
-        for view in without:
+        for view in job.without:
             if anew or not (run.folder / without_file(view)).is_file():
                 _predict_without(run, view, shown.track)
     except FoveateError as error:
@@ -296,7 +322,7 @@ def _take_split(run: Run, split: Path) -> None:
             code="not-comparable",
         )
     for name in ("audit.json", "splits.json"):
-        shutil.copyfile(split / name, run.folder / name)
+        write_atomic(run.folder / name, (split / name).read_bytes())
 
 
 def _predict_without(run: Run, view: str, track: Track) -> None:
@@ -316,36 +342,31 @@ def _predict_without(run: Run, view: str, track: Track) -> None:
         return
 
 
-def _is_done(folder: Path, station: str, leaves: str = "") -> bool:
+def is_done(folder: Path, station: str, leaves: str = "") -> bool:
     """Whether a station ran to its end and what it left is there."""
     record = folder / "run.json"
     there = (folder / (leaves or _LEAVES[station])).is_file() and record.is_file()
     return there and station in json.loads(record.read_text())["stations"]
 
 
-class _Clock:
-    """Estimates the time left from the runs that are done.
+class Clock:
+    """Estimates the time left from the runs that are done."""
 
-    Args:
-        runs: how many there are.
-    """
-
-    def __init__(self, runs: int) -> None:
-        self._started, self._runs = time.perf_counter(), runs
+    def __init__(self) -> None:
         self._seconds: dict[str, list[float]] = {}
 
-    def count(self, planned: Planned) -> None:
+    def count(self, job: Job) -> None:
         """Add a run, by what its own record says it took."""
-        record = planned.folder / "run.json"
+        record = job.planned.folder / "run.json"
         if record.is_file():
             done = json.loads(record.read_text())["stations"].values()
-            self._seconds.setdefault(planned.label, []).append(sum(item["seconds"] for item in done))
+            self._seconds.setdefault(job.planned.label, []).append(sum(item["seconds"] for item in done))
 
-    def left(self, runs: list[Planned]) -> str:
+    def left(self, jobs: Sequence[Job], at_once: int = 1) -> str:
         """Time for the runs that are left: of a label by its own runs, of a new one by all."""
         known = {label: sum(values) / len(values) for label, values in self._seconds.items()}
         if not known:
             return ""
         usual = sum(known.values()) / len(known)
-        minutes = sum(known.get(planned.label, usual) for planned in runs) / 60
+        minutes = sum(known.get(job.planned.label, usual) for job in jobs) / 60 / at_once
         return f"; about {minutes:.0f} min left" if minutes >= 1 else "; less than a minute left"
