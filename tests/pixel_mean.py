@@ -1,16 +1,19 @@
 """An exported model that can be worked by hand, and an archive for it.
 
-The model answers with the mean brightness: its logits are ``(m, 1 - m)`` with m the mean of all pixels over 255,
-and its map of the first class is the image in 2 × 2 cells over 255, of the second class its negative. It is made
-with ``onnx`` alone, so that opening it costs no torch.
+The model answers with the mean brightness: its logits are ``(m, 1 - m)`` with m the mean of all pixels over
+255, and its map of the first class is the image in 2 × 2 cells over 255, of the second class its negative. It
+is made with ``onnx`` alone, so that opening it costs no torch.
 """
 
 from __future__ import annotations
 
 import csv
+import os
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,7 +22,12 @@ from onnx import TensorProto, helper
 from PIL import Image as Picture
 
 from foveate.engines.facts import KEY, Facts
+from foveate.io import read_image
+from foveate.scale import streaming, workers
+from foveate.scale.ray import ShardPredictor
+from foveate.scale.work import Job
 from foveate.settings import PreprocessConfig
+from foveate.types import Image
 
 SIDE = 8
 CLASSES = ("bright", "dark")
@@ -91,7 +99,7 @@ class Pictures:
 
 
 def write_pictures(folder: Path, count: int, *, bad: Sequence[int] = ()) -> Pictures:
-    """So many pictures of two patients each; the bad ones are torn in the middle of the file."""
+    """So many pictures, two of each patient; the bad ones are torn in the middle of the file."""
     (folder / "images").mkdir(parents=True)
     chance = np.random.default_rng(0)
     pictures = Pictures(folder, bad=tuple(f"c{number:03d}" for number in bad))
@@ -106,3 +114,32 @@ def write_pictures(folder: Path, count: int, *, bad: Sequence[int] = ()) -> Pict
     with pictures.manifest.open("w", newline="") as stream:
         csv.writer(stream).writerows(rows)
     return pictures
+
+
+DEADLY = "030.png"
+_serve = workers._serve
+
+
+def serve_deadly(job: Job, pipe: Any) -> None:
+    """A worker that no exception but a signal ends when it reads a certain file."""
+
+    def read(path: Path, **options: Any) -> Image:
+        if path.name == DEADLY:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read_image(path, **options)
+
+    streaming.read_image = read  # type: ignore[assignment]  # in a process of its own
+    _serve(job, pipe)
+
+
+class DyingOnce(ShardPredictor):
+    """An actor that is killed in the middle of its second shard, with that shard's table on disk already."""
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        marker = self.job.base / "died"
+        if any(self.job.work.glob("*.done.json")) and not marker.exists():
+            marker.touch()
+            shard = int(batch["shard"][0])
+            self.job.part(shard).write_text("torn")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(batch)

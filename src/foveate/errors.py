@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class FoveateError(Exception):
@@ -23,10 +24,20 @@ class FoveateError(Exception):
         self.code = code or self.default_code
         super().__init__(self._text())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies in other processes say the same, whatever their class is made from."""
+        return _copied, (type(self), self.args, self.__dict__)
+
     def _text(self) -> str:
         place = f"{self.where}: " if self.where else ""
         way_out = f"\n  → {self.fix}" if self.fix else ""
         return f"{place}{self.what}{way_out}"
+
+
+def _copied(kind: type[FoveateError], args: tuple[Any, ...], facts: dict[str, Any]) -> FoveateError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(facts)
+    return error
 
 
 class UsageError(FoveateError):

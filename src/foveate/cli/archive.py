@@ -38,12 +38,13 @@ def predict_whole(
     from foveate import terminal
     from foveate.scale.ray import on_cluster
     from foveate.scale.streaming import Archive, predict_archive
-    from foveate.scale.workers import default_workers, here
+    from foveate.scale.workers import default_workers, described_elsewhere, here
     from foveate.terminal.archive import show_outcome
 
     archive = Archive(model, source, out, maps=maps, engine=engine, shard=shard, naming=_naming(model))
     count = workers or default_workers()
-    outcome = predict_archive(archive, on_cluster(count) if ray else here(count), terminal.track)
+    run = on_cluster(count) if ray else here(count)
+    outcome = predict_archive(archive, run, terminal.track, described_elsewhere)
     show_outcome(outcome)
     if refused := sum(outcome.done.refused.values()):
         raise Partial(

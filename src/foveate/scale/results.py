@@ -10,7 +10,7 @@ import csv
 import importlib
 import io
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from foveate.engines.facts import Facts
 from foveate.errors import FoveateError, MissingExtra
-from foveate.evaluate.table import PredictionTable
 from foveate.files import replacing, write_atomic
 from foveate.scale.work import Job, as_lines, read_lines
 from foveate.types import Prediction
@@ -56,34 +55,29 @@ class Refusal:
 
 def columns_of(facts: Facts, predictions: Sequence[Prediction]) -> Columns:
     """The table of some predictions, by column; None where something is not known."""
-    table = PredictionTable.of(facts.task, facts.classes, predictions)
-    decided = table.decisions(facts.thresholds)
     columns: Columns = {
         "task": [facts.task] * len(predictions),
-        "case_id": list(table.case_ids),
-        "patient_id": list(table.patient_ids),
-        "split": list(table.splits),
-        "predicted": [_joined(facts.classes, row) for row in decided],
+        "case_id": [item.case_id for item in predictions],
+        "patient_id": [item.patient_id for item in predictions],
+        "split": [item.split for item in predictions],
+        "predicted": [_joined(facts.classes, facts.decision(item.probabilities)) for item in predictions],
     }
-    truths = np.where(np.isnan(table.truth), -1, table.truth).astype(int)
-    blocks = {"true": truths, "prob": table.probabilities, "logit": table.logits}
-    for block, values in blocks.items():
-        columns |= {
-            f"{block}:{name}": _cells(each) for name, each in zip(facts.classes, values.T, strict=True)
-        }
-    for name in facts.classes:
-        columns[f"true:{name}"] = [None if value < 0 else value for value in columns[f"true:{name}"]]
-    return columns | {"views": list(table.views)} | _further(facts, table, predictions)
+    for place, name in enumerate(facts.classes):
+        truths = [item.truth[place] for item in predictions]
+        columns[f"true:{name}"] = [None if np.isnan(value) else int(value) for value in truths]
+    columns |= _by_class("prob", facts, [item.probabilities for item in predictions])
+    columns |= _by_class("logit", facts, [item.logits for item in predictions])
+    columns["views"] = ["+".join(item.views) for item in predictions]
+    return columns | _further(facts, predictions)
 
 
-def _further(facts: Facts, table: PredictionTable, predictions: Sequence[Prediction]) -> Columns:
+def _further(facts: Facts, predictions: Sequence[Prediction]) -> Columns:
     """What the model can tell beyond probabilities."""
     columns: Columns = {}
     if facts.calibrated:
-        by_class = zip(facts.classes, table.calibrated.T, strict=True)
-        columns |= {f"calibrated:{name}": _cells(values) for name, values in by_class}
+        columns |= _by_class("calibrated", facts, [item.calibrated for item in predictions])
     if facts.strangest is not None:
-        columns["novelty"] = _cells(table.novelty)
+        columns["novelty"] = [_cell(item.novelty) for item in predictions]
     if facts.set_rule is not None:
         columns["set"] = [";".join(item.answer_set or ()) for item in predictions]
     if facts.set_rule is not None or facts.strangest is not None:
@@ -91,12 +85,19 @@ def _further(facts: Facts, table: PredictionTable, predictions: Sequence[Predict
     return columns
 
 
+def _by_class(block: str, facts: Facts, rows: Sequence[NDArray[np.float64] | None]) -> Columns:
+    return {
+        f"{block}:{name}": [None if row is None else _cell(row[place]) for row in rows]
+        for place, name in enumerate(facts.classes)
+    }
+
+
+def _cell(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
 def _joined(names: Sequence[str], chosen: NDArray[np.bool_]) -> str:
     return ";".join(name for name, yes in zip(names, chosen, strict=True) if yes)
-
-
-def _cells(values: NDArray[Any]) -> list[Any]:
-    return [None if value != value else value for value in values.tolist()]
 
 
 def write_part(path: Path, columns: Columns) -> None:
@@ -175,8 +176,3 @@ def _csv(header: Iterable[str], rows: Iterable[Sequence[Any]]) -> str:
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue()
-
-
-def empty_columns(facts: Facts) -> Mapping[str, list[Any]]:
-    """The columns without a row."""
-    return columns_of(facts, [])

@@ -21,6 +21,7 @@ import numpy as np
 
 from foveate.engines import open_engine
 from foveate.engines.engine import Answer, Engine
+from foveate.engines.facts import Facts
 from foveate.errors import InputRefused, UsageError
 from foveate.files import sha256_of
 from foveate.io import read_image, read_mask
@@ -44,6 +45,7 @@ AHEAD = 8  # files that are read before they are needed
 READERS = 2  # threads that read
 VOLUMES = 3  # files that are remembered while the slices of a volume are gone through
 Before = Callable[[int | None], None]
+Describe = Callable[[Path, str], tuple[str, Facts]]
 Runner = Callable[[Job, Sequence[int]], Iterator[Done]]  # shards → what came of each, in any order
 
 
@@ -88,13 +90,24 @@ class Outcome:
     done: Done
 
 
-def predict_archive(archive: Archive, run_shards: Runner, track: Track = quiet) -> Outcome:
+def described(model: Path, engine: str) -> tuple[str, Facts]:
+    """The engine that runs a model, with its precision where that was named, and what the model is."""
+    opened = open_engine(model, engine)
+    option = engine.partition(":")[2]
+    return opened.name + (f":{option}" if option else ""), opened.facts
+
+
+def predict_archive(
+    archive: Archive, run_shards: Runner, track: Track = quiet, describe: Describe = described
+) -> Outcome:
     """Predict an archive, or go on with one where it stopped.
 
     Args:
         archive: what is to be done.
         run_shards: who does it: ``workers.here(N)`` or ``ray.on_cluster(N)``.
         track: shows progress.
+        describe: opens the model to say what it is; ``workers.described_elsewhere`` does so in a process that
+            ends then, so that this one never holds it.
 
     Raises:
         UsageError: what is there already was begun with something else, or somebody is at work on it.
@@ -111,7 +124,7 @@ def predict_archive(archive: Archive, run_shards: Runner, track: Track = quiet) 
             "this exists already", where=str(archive.out), fix="name another --out, or remove it"
         )
     with alone(job.work):
-        job, plan = _begun(archive, job)
+        job, plan = _begun(archive, job, describe)
         left = [shard for shard in range(plan.shards) if job.outcome(shard) is None]
         for _ in zip(
             track(left, f"Predicting {archive.shard} at a time"), run_shards(job, left), strict=True
@@ -134,13 +147,10 @@ def _job(archive: Archive, base: Path) -> Job:
     )
 
 
-def _begun(archive: Archive, job: Job) -> tuple[Job, Plan]:
+def _begun(archive: Archive, job: Job, describe: Describe) -> tuple[Job, Plan]:
     """The plan: the one that is there if it is the same, else a new one with its shards listed."""
-    engine = open_engine(archive.model, archive.engine)
-    facts, path = engine.facts, job.work / "plan.json"
-    option = archive.engine.partition(":")[2]
-    job = replace(job, engine=engine.name + (f":{option}" if option else ""))
-    folder = archive.source.is_dir()
+    engine, facts = describe(archive.model, archive.engine)
+    job, path, folder = replace(job, engine=engine), job.work / "plan.json", archive.source.is_dir()
     plan = Plan(
         source=str(archive.source.resolve()),
         source_sha256="" if folder or not archive.source.is_file() else sha256_of(archive.source),

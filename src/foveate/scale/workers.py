@@ -13,14 +13,17 @@ import os
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import connection
+from pathlib import Path
 from typing import Any
 
 from foveate.engines import open_engine
+from foveate.engines.facts import Facts
 from foveate.errors import FoveateError, RunFailed
-from foveate.scale.streaming import Runner, predict_shard
+from foveate.scale.streaming import Runner, described, predict_shard
 from foveate.scale.work import Done, Job
 
 DEATHS = 2  # of processes at one thing, after which it is not tried again in the same way
@@ -41,6 +44,12 @@ def here(workers: int) -> Runner:
                 yield from _Crew(job, deque(shards), min(workers, len(shards))).work()
 
     return run
+
+
+def described_elsewhere(model: Path, engine: str) -> tuple[str, Facts]:
+    """What ``described`` tells, from a process that ends with it and takes the model's memory along."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(described, model, engine).result()
 
 
 @dataclass(slots=True)
