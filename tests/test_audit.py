@@ -337,4 +337,4 @@ class TestFile:
             return items
 
         audit_cohort(folder.cohort(), track=track)  # type: ignore[arg-type]
-        assert shown == [("Auditing images", COUNT)]
+        assert shown == [("Auditing images", COUNT), ("Comparing images", 1)]

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from cohort_files import picture
 from foveate.data import similarity
-from foveate.data.similarity import FLOOR, TURNS, UPRIGHT, chance_threshold, find_twins, groups_of, spectrum
+from foveate.data.similarity import FLOOR, chance_threshold, correlations, find_twins, groups_of, spectrum
 
 Pixels = NDArray[np.float32]
 
@@ -51,6 +51,20 @@ def without_coarse(pixels: Pixels) -> Pixels:
     return np.asarray(left / np.linalg.norm(left), dtype=np.float32)
 
 
+def every_pair(images: list[NDArray[np.uint8]]) -> NDArray[np.int64]:
+    """The slow twin: each picture with each other in each direction, pixel by pixel."""
+    small = [reduced(image) for image in images]
+    fine = [without_coarse(pixels) for pixels in small]
+    found = set()
+    for i in range(len(images)):
+        for j in range(i + 1, len(images)):
+            for n, (whole, detail) in enumerate(zip(directions(small[j]), directions(fine[j]), strict=True)):
+                needed = similarity.DETAIL if n == 0 else similarity.DETAIL_TURNED
+                if (small[i] * whole).sum() >= FLOOR and (fine[i] * detail).sum() >= needed:
+                    found.add((i, j))
+    return np.array(sorted(found), dtype=np.int64).reshape(-1, 2)
+
+
 class TestSpectrum:
     def test_inner_product_is_the_correlation_of_reduced_pictures(self) -> None:
         one, two = picture(1, (96, 144)), picture(2, (144, 96))
@@ -58,16 +72,17 @@ class TestSpectrum:
         r = np.corrcoef(reduced(one).ravel(), reduced(two).ravel())[0, 1]
         assert float((spectra[0] * spectra[1]).sum()) == pytest.approx(r, abs=1e-5)
 
-    def test_turns_are_what_they_say(self) -> None:
-        image = picture(3, (96, 96))
-        (own,) = spectra_of([image])
-        seen = [turn(own[None])[0] for turn in TURNS]
-        wanted = [
-            spectra_of([np.ascontiguousarray(turned)])[0] for turned in directions(image.astype(np.float32))
-        ]
-        for target in wanted:
-            assert sum(np.allclose(target, item, atol=1e-5) for item in seen) == 1
-        assert np.array_equal(UPRIGHT(own[None])[0], own)
+    @pytest.mark.parametrize("dense", [0, 1000])
+    def test_correlations_with_all_directions(self, dense: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(similarity, "_DENSE", dense)
+        images = [picture(seed, (96, 96)) for seed in range(5)]
+        pairs = np.array([[0, 1], [3, 2], [0, 4], [2, 2]])
+        found = correlations(spectra_of(images), pairs)
+        for (i, j), own in zip(pairs, found, strict=True):
+            wanted = [float((reduced(images[i]) * turned).sum()) for turned in directions(reduced(images[j]))]
+            assert own[0] == pytest.approx(wanted[0], abs=1e-5)  # upright comes first
+            np.testing.assert_allclose(sorted(own), sorted(wanted), atol=1e-5)
+        assert found[3, 0] == pytest.approx(1, abs=1e-5)
 
     def test_brightness_and_contrast_do_not_count(self) -> None:
         image = picture(4)
@@ -86,8 +101,8 @@ class TestSpectrum:
 
 class TestSearch:
     @settings(max_examples=15, deadline=None)
-    @given(st.integers(0, 10_000))
-    def test_equals_the_search_through_every_pair(self, seed: int) -> None:
+    @given(st.integers(0, 10_000), st.sampled_from((0, similarity._DENSE)))
+    def test_equals_the_search_through_every_pair(self, seed: int, dense: int) -> None:
         rng = np.random.default_rng(seed)
         images = [picture(int(rng.integers(1_000_000)), (96, 96), rng.uniform(1, 12)) for _ in range(12)]
         for _ in range(12):  # copies: turned, mixed with others so that r lies around the threshold
@@ -96,32 +111,53 @@ class TestSearch:
             images.append(
                 np.ascontiguousarray(directions(mixed.astype(np.float32))[rng.integers(8)]).astype(np.uint8)
             )
-        small = [reduced(image) for image in images]
-        fine = [without_coarse(pixels) for pixels in small]
-        expected = set()
-        for i in range(len(images)):
-            for j in range(i + 1, len(images)):
-                for n, (whole, detail) in enumerate(
-                    zip(directions(small[j]), directions(fine[j]), strict=True)
-                ):
-                    needed = similarity.DETAIL if n == 0 else similarity.DETAIL_TURNED
-                    if (small[i] * whole).sum() >= FLOOR and (fine[i] * detail).sum() >= needed:
-                        expected.add((i, j))
         numbers = np.arange(len(images))
-        found = find_twins(spectra_of(images), numbers, numbers)
+        with pytest.MonkeyPatch.context() as changed:
+            changed.setattr(similarity, "_DENSE", dense)
+            found = find_twins(spectra_of(images), numbers, numbers)
         assert found.threshold == FLOOR
-        assert as_sets(groups_of(found.links, 24)) == as_sets(
-            groups_of(np.array(sorted(expected)).reshape(-1, 2), 24)
-        )
+        assert as_sets(groups_of(found.links, 24)) == as_sets(groups_of(every_pair(images), 24))
 
-    def test_many_blocks_find_what_one_block_finds(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_many_tiles_find_what_one_tile_finds(self, monkeypatch: pytest.MonkeyPatch) -> None:
         images = [picture(seed // 2, smooth=2) for seed in range(60)]
         numbers = np.arange(60)
         whole = find_twins(spectra_of(images), numbers, numbers)
-        monkeypatch.setattr(similarity, "_BLOCK", (7, 13))
-        blocks = find_twins(spectra_of(images), numbers, numbers)
-        assert as_sets(groups_of(whole.links, 60)) == as_sets(groups_of(blocks.links, 60))
-        assert len(groups_of(whole.links, 60)) == 30
+        monkeypatch.setattr(similarity, "_TILE", (7, 13))
+        monkeypatch.setattr(similarity, "_BLOCK", 3)
+        tiles = find_twins(spectra_of(images), numbers, numbers)
+        assert whole.links.tolist() == tiles.links.tolist() == [[n, n + 1] for n in range(0, 60, 2)]
+
+    @settings(max_examples=25, deadline=None)
+    @given(st.integers(0, 10_000), st.floats(1, 40), st.sampled_from((8, 48)))
+    def test_bounds_are_never_below_what_they_bound(self, seed: int, steep: float, side: int) -> None:
+        rng = np.random.default_rng(seed)
+        square = np.arange(side) ** 2
+        spectra = rng.standard_normal((20, side, side)) * np.exp(-np.add.outer(square, square) / steep**2)
+        alternating = 1.0 - 2 * (np.arange(side) % 2)
+        spectra[1] = spectra[0].T * alternating + 0.1 * spectra[1]  # turned by 90 degrees, with noise
+        spectra = (spectra / np.linalg.norm(spectra, axis=(1, 2), keepdims=True)).astype(np.float32)
+        search = similarity._Search(spectra, np.arange(20), FLOOR)
+        pairs = np.stack(np.triu_indices(20, 1), axis=1)
+        best = correlations(spectra, pairs).max(axis=1)
+        assert best[0] > 0.9
+        assert ((search.keys @ search.keys.T)[tuple(pairs.T)] >= best - 1e-5).all()
+        low = correlations(search.low, pairs).max(axis=1) + search.rest[pairs].prod(axis=1)
+        assert (low >= best - 1e-5).all()
+
+    def test_a_chain_is_one_group_whoever_is_compared_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(similarity, "_TILE", (2, 3))
+        angles = np.random.default_rng(3).permutation(np.arange(30)) * 0.2  # neighbours r = 0.98, next 0.92
+        ends = [spectrum(picture(seed, smooth=1)[None]) for seed in (1, 2)]
+        one, other = (np.asarray(end) for end in ends)
+        other = other - (one * other).sum() * one
+        other /= np.linalg.norm(other)
+        near = angles < 1.5  # no more than a quarter turn, so that none is the negative of another
+        spectra = (np.cos(angles[near, None, None]) * one + np.sin(angles[near, None, None]) * other).astype(
+            np.float32
+        )
+        numbers = np.arange(len(spectra))
+        (group,) = groups_of(find_twins(spectra, numbers * 0, numbers).links, len(spectra))
+        assert len(group) == len(spectra) == 8
 
     def test_links_stay_few(self) -> None:
         same = spectra_of([picture(1)] * 200)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -58,13 +57,12 @@ def gather(cohort: Cohort, splits: Splits | None, track: Track) -> Evidence:
     patients = np.unique([case.patient_id for case in cohort.cases], return_inverse=True)[1]
     exact, near, thresholds = [_NO_LINKS], [_NO_LINKS], {}
     for view in cohort.view_names:
-        spectra = _spectra(looks, view)
-        same, distinct = _same_pixels(looks, list(spectra), view)
-        exact.append(same)
-        if distinct:
-            files = np.array([looks.files[index, view] for index in distinct])
-            found = find_twins(np.stack([spectra[index] for index in distinct]), patients[distinct], files)
-            near.append(np.array(distinct)[found.links])
+        pictures = looks.pictures.get(view)
+        if pictures is not None and len(pictures.cases):
+            files = np.array([looks.files[index, view] for index in pictures.cases.tolist()])
+            found = find_twins(pictures.spectra, patients[pictures.cases], files, track)
+            exact.append(pictures.copies)
+            near.append(pictures.cases[found.links])
             thresholds[view] = found.threshold
     count = len(cohort.cases)
     copies, twins = (groups_of(np.concatenate(links), count) for links in (exact, [*exact, *near]))
@@ -72,22 +70,6 @@ def gather(cohort: Cohort, splits: Splits | None, track: Track) -> Evidence:
 
 
 _NO_LINKS = np.empty((0, 2), dtype=np.int64)
-
-
-def _spectra(looks: Looks, view: str) -> dict[int, NDArray[np.float32]]:
-    """The spectrum of each case's image, in the order of the cases; flat images have none."""
-    keys = sorted(key for key in looks.seen if key[1] == view)
-    found = {index: looks.seen[index, view].spectrum for index, _ in keys}
-    return {index: values for index, values in found.items() if values is not None}
-
-
-def _same_pixels(looks: Looks, seen: Sequence[int], view: str) -> tuple[NDArray[np.int64], list[int]]:
-    """Links between cases with the same pixels, and the first case of each picture."""
-    pictures: dict[str, list[int]] = defaultdict(list)
-    for index in seen:
-        pictures[looks.seen[index, view].digest].append(index)
-    links = [(same[0], other) for same in pictures.values() for other in same[1:]]
-    return np.array(links, dtype=np.int64).reshape(-1, 2), [same[0] for same in pictures.values()]
 
 
 def _as_groups(found: Iterable[NDArray[np.int64]]) -> list[Group]:

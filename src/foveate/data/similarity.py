@@ -2,19 +2,32 @@
 
 Each image is reduced to 48 × 48 grey pixels with mean 0 and norm 1, so that the inner product of two of
 them is their correlation r: brightness, contrast, size and compression do not count. The cosine
-transform (orthonormal, so r stays the same) makes the search fast and exact: the 8 × 8 lowest
-frequencies, of which a perceptual hash keeps the signs, and the norm of all others bound r from above by
-the Cauchy–Schwarz inequality, so that only pairs whose bound reaches the threshold are compared in full
-and none is missed. Mirroring an axis changes the sign of its odd frequencies and turning by 90° exchanges
-the axes, so that copies that were mirrored or turned are found as well. Two photographs of which each is
-little but a shadow across smooth skin correlate highly without being twins; what is left of twins
-without the 6 × 6 lowest frequencies still does.
+transform (orthonormal, so r stays the same) makes the search fast and exact. Mirroring an axis changes the
+sign of its odd frequencies and turning by 90° exchanges the axes, so that copies that were mirrored or
+turned are found as well. Two photographs of which each is little but a shadow across smooth skin correlate
+highly without being twins; what is left of twins without the 6 × 6 lowest frequencies still does.
+
+Every pair is looked at, but nearly all of them at the cost of 37 multiplications, by two bounds that no
+pair above the threshold can miss:
+
+1. For all eight directions at once: of the 6 × 6 lowest frequencies the sign is dropped where mirroring
+   can change it, and frequencies that turning exchanges are sorted. Both maps are contractions that keep
+   the norm, so inner products can only grow; the norm of all other frequencies adds what these could
+   contribute at most (Cauchy-Schwarz inequality).
+2. For each direction: the correlation of the 8 × 8 lowest frequencies, of which a perceptual hash keeps the
+   signs, and again the norm of the rest.
+
+Time is quadratic in the number of images on purpose: an index that is faster in the limit (hashing, graphs
+of neighbours) misses twins, and 100,000 images take less time here than their decoding. Memory is linear:
+500 bytes an image beside the spectra, which may lie in a file (``foveate.data.looks``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +35,9 @@ from PIL import Image as Pillow
 from scipy import fft, stats
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from threadpoolctl import threadpool_limits
 
-from foveate.types import Array
+from foveate.types import Array, Track, quiet
 
 SIDE = 48
 LOW, COARSE = 8, 6
@@ -39,38 +53,20 @@ CHANCE_PAIRS = 0.1
 
 _SAMPLE = 50_000
 _FEWEST = 30  # images; with fewer, unrelated pairs say too little
-_BLOCK = (2048, 8192)
-_LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
-Spectra = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One of the eight ways to mirror and turn a square picture, as it acts on spectra.
-
-    Attributes:
-        flips: which axes are mirrored, (vertical, horizontal).
-        exchange: whether the axes are exchanged first.
-    """
-
-    flips: tuple[bool, bool] = (False, False)
-    exchange: bool = False
-
-    def __call__(self, spectra: Spectra) -> Spectra:
-        """Turn ``(N, k, k)`` spectra, or their k × k lowest frequencies."""
-        odd = 1 - 2 * (np.arange(spectra.shape[1]) % 2).astype(np.float32)
-        one = np.ones_like(odd)
-        sign = np.outer(odd if self.flips[0] else one, odd if self.flips[1] else one)
-        return (spectra.swapaxes(1, 2) if self.exchange else spectra) * sign
-
-
-UPRIGHT = Turn()
-TURNS = tuple(
-    Turn((down, across), exchange)
-    for exchange in (False, True)
-    for down in (False, True)
-    for across in (False, True)
+_TILE = (256, 1024)  # images; so many inner products stay in a processor's cache
+_BLOCK = 512  # pairs that are compared at a time
+_DENSE = (
+    16  # if pairs are at least one in so many of all pairs of their images, products of matrices are faster
 )
+_SLACK = 1e-5  # of bounds, for float32
+_WORKERS = min(4, os.cpu_count() or 1)
+_LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
+_MIRRORED = np.array(
+    [[1, across, down, down * across] for down in (1, -1) for across in (1, -1)], dtype=np.float32
+)  # four ways to mirror × signs of frequencies that are even or odd down and across
+_DETAIL = np.array([DETAIL] + 7 * [DETAIL_TURNED])
+Spectra = NDArray[np.float32]
+Pairs = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +74,11 @@ class Twins:
     """What ``find_twins`` found.
 
     Attributes:
-        links: ``(M, 2)`` indices that connect the images of each group, no more than needed.
+        links: ``(M, 2)`` indices that connect the images of each group, the first of it to every other.
         threshold: the correlation from which on two images count as twins.
     """
 
-    links: NDArray[np.int64]
+    links: Pairs
     threshold: float
 
 
@@ -106,24 +102,28 @@ def spectrum(plane: Array) -> Spectra | None:
     return found
 
 
-def find_twins(spectra: Spectra, patients: NDArray[np.int64], sources: NDArray[np.int64]) -> Twins:
+def find_twins(
+    spectra: Spectra, patients: NDArray[np.int64], sources: NDArray[np.int64], track: Track = quiet
+) -> Twins:
     """Find the images that are copies of each other but for size, compression, brightness or direction.
 
     Args:
         spectra: ``(N, 48, 48)`` from ``spectrum``.
         patients: ``(N,)``; images of different patients show how alike unrelated images are.
         sources: ``(N,)``; images with the same number (slices of one volume) are not compared.
+        track: shows progress.
     """
     threshold = chance_threshold(spectra, patients)
-    links = np.empty((0, 2), dtype=np.int64)
-    for turn in TURNS:
-        for pairs in _candidates(spectra, turn, threshold):
-            pairs = pairs[sources[pairs[:, 0]] != sources[pairs[:, 1]]]
-            links = _thin(np.concatenate([links, _confirmed(spectra, turn, pairs, threshold)]), len(spectra))
-    return Twins(links, threshold)
+    search = _Search(spectra, sources, threshold)
+    tops = list(range(0, len(spectra), _TILE[0]))
+    # Each thread multiplies matrices of its own; threads within a product of this size only wait.
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(_WORKERS) as pool:
+        for _ in zip(track(tops, "Comparing images"), pool.map(search.stripe, tops), strict=True):
+            pass
+    return Twins(search.groups.links(), threshold)
 
 
-def groups_of(links: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
+def groups_of(links: Pairs, count: int) -> list[NDArray[np.int64]]:
     """The sets of at least two indices that links connect, among ``count`` of them."""
     graph = coo_array((np.ones(len(links), dtype=bool), (links[:, 0], links[:, 1])), shape=(count, count))
     _, labels = connected_components(graph, directed=False)
@@ -149,13 +149,171 @@ def chance_threshold(spectra: Spectra, patients: NDArray[np.int64], seed: int = 
     one, other = (
         np.random.default_rng(seed).integers(count, size=(2, _SAMPLE)) if count else np.empty((2, 0), int)
     )
-    unrelated = np.stack([one, other], axis=1)[patients[one] != patients[other]]
-    if count < _FEWEST or len(unrelated) < _SAMPLE // 2:
+    apart = patients[one] != patients[other]
+    if count < _FEWEST or apart.sum() < _SAMPLE // 2:
         return FLOOR
-    z = np.arctanh(np.clip(_correlations(spectra, UPRIGHT, unrelated), -0.999999, 0.999999))
+    unrelated = np.stack([one, other], axis=1)[apart]
+    r = np.concatenate(
+        [np.einsum("nij,nij->n", *_both(spectra, block)) for block in _blocks(unrelated, _BLOCK)]
+    )
+    z = np.arctanh(np.clip(r, -0.999999, 0.999999))
     share = CHANCE_PAIRS / (count * (count - 1) / 2)
     z = z[z < _tail(z, (0.8, 0.95), share)]
     return float(np.clip(np.tanh(_tail(z, (0.9, 0.99), share)), FLOOR, CEILING))
+
+
+def correlations(spectra: Spectra, pairs: Pairs) -> NDArray[np.float32]:
+    """Of the first picture of each pair with the eight ways to mirror and turn the second.
+
+    Args:
+        spectra: ``(N, k, k)`` spectra, or their k × k lowest frequencies, k even.
+        pairs: ``(M, 2)`` indices; where they are most pairs of some images, matrices are multiplied.
+
+    Returns:
+        ``(M, 8)``: upright, mirrored across, down, and both; then the same with the axes exchanged first.
+    """
+    if not len(pairs):
+        return np.empty((0, 8), np.float32)
+    rows, row = np.unique(pairs[:, 0], return_inverse=True)
+    columns, column = np.unique(pairs[:, 1], return_inverse=True)
+    if len(rows) * len(columns) <= _DENSE * len(pairs):
+        found = _of_all(spectra[rows], spectra[columns])[:, :, row, column]
+    else:
+        blocks = _blocks(pairs, _BLOCK)
+        found = np.concatenate([_of_each(*_both(spectra, block)) for block in blocks], axis=2)
+    return np.asarray(np.einsum("ecm,tc->met", found, _MIRRORED).reshape(len(pairs), 8))
+
+
+def _of_each(one: Spectra, other: Spectra) -> Spectra:
+    """``(2, 4, M)`` inner products of pairs, axes exchanged or not, by parity of the frequencies."""
+    count, side, _ = one.shape
+    found = []
+    for turned in (other, other.swapaxes(1, 2)):
+        products = (one * turned).reshape(count, side // 2, 2, side // 2, 2)
+        found.append(products.sum(axis=1).sum(axis=2).reshape(count, 4).T)
+    return np.stack(found)
+
+
+def _of_all(one: Spectra, other: Spectra) -> Spectra:
+    """``(2, 4, R, C)``: the same of each of R pictures with each of C."""
+    parities = [(slice(down, None, 2), slice(across, None, 2)) for down in (0, 1) for across in (0, 1)]
+    return np.stack(
+        [
+            [
+                one[:, down, across].reshape(len(one), -1) @ turned[:, down, across].reshape(len(other), -1).T
+                for down, across in parities
+            ]
+            for turned in (other, other.swapaxes(1, 2))
+        ]
+    )
+
+
+class _Search:
+    """What it takes to compare some images with all others."""
+
+    def __init__(self, spectra: Spectra, sources: NDArray[np.int64], threshold: float) -> None:
+        self.spectra, self.sources, self.threshold = spectra, sources, threshold
+        self.low = np.ascontiguousarray(spectra[:, :LOW, :LOW])
+        self.coarse = self.low[:, :COARSE, :COARSE]
+        self.rest, self.detail = _rest(self.low), _rest(self.coarse)
+        self.keys = _keys(self.coarse)
+        self.groups = _Groups(len(spectra))
+
+    def stripe(self, top: int) -> None:
+        """Compare one tile's height of images, from ``top`` on, with themselves and all that follow."""
+        height, width = _TILE
+        for left in range(top, len(self.keys), width):
+            bound = self.keys[top : top + height] @ self.keys[left : left + width].T
+            rows = np.flatnonzero(bound.max(axis=1) >= self.threshold - _SLACK)
+            i, j = np.nonzero(bound[rows] >= self.threshold - _SLACK)
+            pairs = np.stack([rows[i] + top, j + left], axis=1)
+            pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+            self._compare(pairs[self.sources[pairs[:, 0]] != self.sources[pairs[:, 1]]])
+
+    def _compare(self, pairs: Pairs) -> None:
+        """Join the twins among pairs; what is connected already needs no proof."""
+        pairs = self.groups.apart(pairs)
+        pairs = pairs[self._may_be(pairs)]
+        self.groups.join(pairs[self._are(pairs)])
+
+    def _may_be(self, pairs: Pairs) -> NDArray[np.bool_]:
+        """Whether the bound of any direction reaches the threshold."""
+        bound = correlations(self.low, pairs).max(axis=1) + self.rest[pairs].prod(axis=1)
+        return np.asarray(bound >= self.threshold - _SLACK)
+
+    def _are(self, pairs: Pairs) -> NDArray[np.bool_]:
+        """Whether in any direction both the whole and its detail correlate."""
+        whole, coarse = correlations(self.spectra, pairs), correlations(self.coarse, pairs)
+        detail = (whole - coarse) / np.maximum(self.detail[pairs].prod(axis=1), 1e-12)[:, None]
+        return np.asarray(((whole >= self.threshold) & (detail >= _DETAIL)).any(axis=1))
+
+
+class _Groups:
+    """Which images are connected so far (disjoint sets); threads may share it."""
+
+    def __init__(self, count: int) -> None:
+        self.parent: NDArray[np.int64] = np.arange(count)
+        self.lock = Lock()
+
+    def apart(self, pairs: Pairs) -> Pairs:
+        """The pairs that nothing connects yet."""
+        with self.lock:
+            first = self._first(pairs)
+        kept: Pairs = pairs[first[:, 0] != first[:, 1]]
+        return kept
+
+    def join(self, pairs: Pairs) -> None:
+        """Connect pairs."""
+        if not len(pairs):
+            return
+        with self.lock:
+            ends = self._first(pairs.ravel())
+            names, numbers = np.unique(ends, return_inverse=True)
+            for group in groups_of(numbers.reshape(-1, 2), len(names)):
+                self.parent[names[group]] = names[group[0]]
+
+    def links(self) -> Pairs:
+        """``(M, 2)``: the first image of each group and each other of it."""
+        first = self._first(np.arange(len(self.parent)))
+        others = np.flatnonzero(first != np.arange(len(first)))
+        return np.stack([first[others], others], axis=1)
+
+    def _first(self, images: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The first image of the group of each."""
+        found: NDArray[np.int64] = self.parent[images]
+        while ((further := self.parent[found]) != found).any():
+            found = further
+        self.parent[images] = found
+        return found
+
+
+def _keys(low: Spectra) -> Spectra:
+    """``(N, k² + 1)`` from the lowest frequencies; inner products bound correlations in all directions."""
+    side = low.shape[1]
+    odd = np.arange(side) % 2 == 1
+    signless = np.where(odd[:, None] | odd, np.abs(low), low)
+    row, column = np.tril_indices(side, -1)
+    below, above = signless[:, row, column], signless[:, column, row]
+    parts = [
+        np.einsum("nii->ni", signless),
+        np.minimum(below, above),
+        np.maximum(below, above),
+        _rest(low)[:, None],
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def _rest(low: Spectra) -> NDArray[np.float32]:
+    """``(N,)`` norm of all frequencies but the lowest."""
+    return np.asarray(np.sqrt(np.maximum(0, 1 - np.einsum("nij,nij->n", low, low))))
+
+
+def _both(spectra: Spectra, pairs: Pairs) -> tuple[Spectra, Spectra]:
+    return spectra[pairs[:, 0]], spectra[pairs[:, 1]]
+
+
+def _blocks(pairs: Pairs, size: int) -> list[Pairs]:
+    return [pairs[start : start + size] for start in range(0, len(pairs), size)]
 
 
 def _tail(z: NDArray[np.float32], quantiles: tuple[float, float], share: float) -> float:
@@ -163,51 +321,3 @@ def _tail(z: NDArray[np.float32], quantiles: tuple[float, float], share: float) 
     low, high = np.quantile(z, quantiles)
     near, far, wanted = stats.norm.ppf([*quantiles, 1 - share])
     return float(high + (wanted - far) * (high - low) / (far - near))
-
-
-def _candidates(spectra: Spectra, turn: Turn, threshold: float) -> Iterator[NDArray[np.int64]]:
-    """Blocks of ``(M, 2)`` pairs i < j whose bound reaches the threshold, the second image turned."""
-    here, there = _signatures(spectra, UPRIGHT), _signatures(spectra, turn)
-    rows, columns = _BLOCK
-    for top in range(0, len(spectra), rows):
-        for left in range(top, len(spectra), columns):
-            bound = here[top : top + rows] @ there[left : left + columns].T
-            i, j = np.nonzero(bound >= threshold - 1e-5)
-            pairs = np.stack([i + top, j + left], axis=1)
-            yield pairs[pairs[:, 0] < pairs[:, 1]]
-
-
-def _signatures(spectra: Spectra, turn: Turn) -> NDArray[np.float32]:
-    """``(N, 65)``: the lowest frequencies and the norm of the rest; inner products bound correlations."""
-    low = turn(spectra[:, :LOW, :LOW]).reshape(len(spectra), -1)
-    rest = np.sqrt(np.maximum(0, 1 - np.einsum("nk,nk->n", low, low)))
-    return np.concatenate([low, rest[:, None]], axis=1)
-
-
-def _confirmed(spectra: Spectra, turn: Turn, pairs: NDArray[np.int64], threshold: float) -> NDArray[np.int64]:
-    """The pairs that correlate as a whole and in their detail."""
-    whole = _correlations(spectra, turn, pairs)
-    coarse = spectra[:, :COARSE, :COARSE]
-    rest = np.sqrt(np.maximum(1e-12, 1 - np.einsum("nij,nij->n", coarse, coarse)))
-    detail = (whole - _correlations(coarse, turn, pairs)) / (rest[pairs[:, 0]] * rest[pairs[:, 1]])
-    kept: NDArray[np.int64] = pairs[
-        (whole >= threshold) & (detail >= (DETAIL if turn == UPRIGHT else DETAIL_TURNED))
-    ]
-    return kept
-
-
-def _correlations(spectra: Spectra, turn: Turn, pairs: NDArray[np.int64]) -> NDArray[np.float32]:
-    """``(M,)`` correlations of pairs of images, the second one turned."""
-    blocks = [pairs[start : start + _BLOCK[0]] for start in range(0, len(pairs), _BLOCK[0])]
-    found = [np.einsum("nij,nij->n", spectra[block[:, 0]], turn(spectra[block[:, 1]])) for block in blocks]
-    return np.concatenate(found) if found else np.empty(0, np.float32)
-
-
-def _thin(links: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Fewer links with the same groups: the first of each group to every other."""
-    if len(links) < count:
-        return links
-    groups = groups_of(links, count)
-    return np.concatenate(
-        [np.stack([np.full(len(group) - 1, group[0]), group[1:]], axis=1) for group in groups]
-    )
