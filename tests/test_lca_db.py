@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 from itertools import pairwise
@@ -25,6 +26,7 @@ from foveate.models.lca_db import LcaDb
 from foveate.models.lca_objective import LcaObjective, LcaOutput, branch_terms, instance_losses
 from foveate.models.lca_weights import AUTHORS_NAMES
 from foveate.models.objectives import FocalCrossEntropy
+from foveate.precision import channels_last
 
 EIGHT = InputSpec(tuple("abcdefgh"), "3", (16, 128, 128), 1)  # the published input
 SMALL = InputSpec(("t2", "dwi", "c_arterial"), "3", (16, 64, 64), 1)
@@ -270,7 +272,46 @@ def test_logits_and_attention_are_float32_under_autocast() -> None:
         terms = model.objective(output, torch.tensor([0, 1]), progress=0.5)
     found = [output.logits, *output.weights.values(), *output.instances.values(), *terms.values()]
     assert {each.dtype for each in found} == {torch.float32}
-    assert output.features["image_map"].dtype == torch.bfloat16
+    assert {output.features[f"{branch}_map"].dtype for branch in ("image", "patch")} == {torch.bfloat16}
+
+
+def test_as_fast_training_runs_it_answers_and_losses_are_those_of_float32() -> None:
+    """bfloat16 autocast and channels last; the bounds are those of docs/models/lca_db.md."""
+    model, views = _build(width=0.25).train(), _views()
+    fast = copy.deepcopy(model).to(memory_format=torch.channels_last_3d)
+    loss, gradient, exact = _learned(model, views)
+    with torch.autocast("cpu", torch.bfloat16):
+        close_loss, close_gradient, close = _learned(
+            fast, {name: channels_last(x) for name, x in views.items()}
+        )
+    assert close_loss == pytest.approx(loss, rel=0.01)
+    assert torch.cosine_similarity(gradient, close_gradient, dim=0) > 0.9
+    assert (exact.logits.softmax(1) - close.logits.softmax(1)).abs().max() < 0.02
+    for branch, alpha in exact.weights.items():
+        assert (close.weights[branch] - alpha).abs().max() < 0.05 * alpha.mean(), branch
+
+
+def _learned(model: LcaDb, views: dict[str, Tensor]) -> tuple[float, Tensor, LcaOutput]:
+    """Loss and all gradients of a training step, and the answers in evaluation after it."""
+    loss = model.objective(model(views), torch.tensor([0, 1]), progress=0.5)["total"]
+    loss.backward()
+    gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    with torch.no_grad():
+        return loss.item(), gradient, model.eval()(views)
+
+
+def test_phases_shortcuts_and_pool_take_no_wider_maps_along_under_autocast() -> None:
+    model, widths = _build().eval(), set()
+    handles = [
+        module.register_forward_hook(lambda module, inputs, output: widths.add(output.dtype))
+        for module in model.branches.modules()
+        if not list(module.children())
+    ]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        model(_views())
+    for handle in handles:
+        handle.remove()
+    assert widths == {torch.bfloat16}
 
 
 # --- the loss -------------------------------------------------------------------------------------------

@@ -74,7 +74,9 @@ class PhaseStem(nn.Module):
         if self.token is not None:
             stand_in = (~present).to(self.token.dtype) @ self.token
             x = x + stand_in.to(x.dtype)[:, :, None, None, None]
-        pooled: Tensor = self.pool(self.relu(self.bn(x)))
+        x = self.relu(self.bn(x))
+        with torch.autocast(x.device.type, enabled=False):  # it would widen the map, and all that follow
+            pooled: Tensor = self.pool(x)
         return pooled
 
 
@@ -101,7 +103,7 @@ class ResidualBlock3d(nn.Module):
         """The block's output."""
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.bn1(self.conv1(x)))
-        summed: Tensor = self.relu(self.bn2(self.conv2(x)) + shortcut)
+        summed: Tensor = self.relu(self.bn2(self.conv2(x)).add_(shortcut))
         return summed
 
 
