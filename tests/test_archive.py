@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
-import os
-import pickle
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -19,19 +14,21 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from PIL import Image as Picture
+from typer.testing import CliRunner
 
+from foveate.cli import app
 from foveate.engines import open_engine
 from foveate.engines.graph import Arrays
 from foveate.engines.onnx_runtime import OnnxRuntime
-from foveate.errors import InputRefused, ManifestRefused, MissingExtra, RunFailed, UsageError
+from foveate.errors import InputRefused, MissingExtra, Partial, UsageError
 from foveate.evaluate.table import read_predictions, write_predictions
-from foveate.scale import workers
 from foveate.scale.listing import FolderLines, Naming, manifest_lines
 from foveate.scale.maps import read_maps
 from foveate.scale.streaming import Archive, Outcome, predict_archive, predict_shard
 from foveate.scale.work import Done, Job, alone
+from foveate.settings import PreprocessConfig
 from foveate.types import Case
-from pixel_mean import CLASSES, DEADLY, FACTS, SIDE, Pictures, serve_deadly, write_model, write_pictures
+from pixel_mean import CLASSES, FACTS, SIDE, Pictures, write_model, write_pictures
 
 BAD = (5, 17)
 
@@ -290,50 +287,70 @@ def test_a_case_that_the_model_cannot_answer_is_refused_alone(
     assert "bad allocation" in outcome.refused.read_text()
 
 
-def test_a_file_that_kills_its_reader_is_found_and_refused(
-    pictures: Pictures, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_bundle_marks_whom_it_learned_from_and_its_maps_come_back_as_its_own(
+    pictures: Pictures, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(workers, "_serve", serve_deadly)
-    archive = Archive(model, pictures.manifest, tmp_path / "out.csv", engine="onnxruntime", shard=20)
-    outcome = predict_archive(archive, workers.here(1))
-    deadly = f"c{DEADLY[:3]}"
-    assert refusals(outcome.refused) == {deadly: "process-died"} | dict.fromkeys(
-        pictures.bad, "truncated-png"
+    from foveate.bundle import Bundle, Patients, save_bundle
+    from foveate.models import build_model
+    from foveate.preprocess import Preprocess
+
+    preprocess = Preprocess(PreprocessConfig(size=(32, 48)))
+    network = build_model("timm:test_resnet", 2, preprocess.input_spec(("image",))).eval()
+    facts = ("timm:test_resnet", {}, preprocess, ("image",), "multiclass", CLASSES, Patients.of(["p1", "p2"]))
+    save_bundle(tmp_path / "bundle", Bundle(network, *facts))
+    archive = Archive(
+        tmp_path / "bundle", pictures.manifest, tmp_path / "out.csv", tmp_path / "maps", shard=9
     )
-    assert set(read_predictions(outcome.table).case_ids) == set(pictures.pixels) - {deadly, *pictures.bad}
+    outcome = predict_archive(archive, in_process)
+    table = read_predictions(outcome.table)
+    seen = {"c002", "c003", "c004"}  # c005 is torn
+    assert {name for name, split in zip(table.case_ids, table.splits, strict=True) if split == "seen"} == seen
+    assert outcome.done.seen == 3 and set(table.splits) == {"seen", "test"}
+    engine = open_engine(tmp_path / "bundle")
+    case = engine.read(Case("c009", "p4", {"image": pictures.folder / "images" / "009.png"}))
+    (answer,) = engine.predict([case])
+    for ours, theirs in zip(
+        read_maps(tmp_path / "maps", ["c009"]), engine.heatmaps(case, answer, CLASSES), strict=True
+    ):
+        assert ours.target == theirs.target and ours.values.shape == (SIDE, SIDE)
+        np.testing.assert_allclose(ours.values, theirs.values, atol=1e-5)
+    logits = table.logits[table.case_ids.index("c009")]
+    np.testing.assert_allclose(logits, answer.prediction.logits, atol=1e-5)
 
 
-def test_a_killed_worker_costs_no_case(pictures: Pictures, model: Path, tmp_path: Path) -> None:
-    def killed(job: Job, shards: Sequence[int]) -> Iterator[Done]:
-        for place, done in enumerate(workers.here(2)(job, shards)):
-            if place in (1, 3):
-                os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
-            yield done
-
-    archive = Archive(model, pictures.manifest, tmp_path / "out.csv", engine="onnxruntime", shard=4)
-    outcome = predict_archive(archive, killed)
-    assert read_predictions(outcome.table).case_ids == tuple(
-        name for name in pictures.pixels if name not in pictures.bad
-    )
-    assert outcome.done.refused == {"truncated-png": 2}
-    assert not multiprocessing.active_children()
+def test_a_model_without_maps_or_with_crops_says_so(pictures: Pictures, tmp_path: Path) -> None:
+    cropped = FACTS.preprocess.model_copy(update={"organ_crop": True})
+    for facts, what in (
+        (replace(FACTS, explainer=""), "no maps"),
+        (replace(FACTS, preprocess=cropped), "crops"),
+    ):
+        model = write_model(tmp_path / f"{what}.onnx", facts)
+        with pytest.raises(UsageError, match=what):
+            predicted(Archive(model, pictures.manifest, tmp_path / f"{what}.csv", maps=tmp_path / what))
 
 
-def test_a_model_that_goes_away_is_told_and_what_is_done_is_kept(
-    pictures: Pictures, model: Path, tmp_path: Path
-) -> None:
-    moved = tmp_path / "moved.onnx"
-    moved.write_bytes(model.read_bytes())
-
-    def without_model(job: Job, shards: Sequence[int]) -> Iterator[Done]:
-        moved.unlink(missing_ok=True)
-        return workers.here(1)(job, shards)
-
-    archive = Archive(moved, pictures.manifest, tmp_path / "out.csv", engine="onnxruntime", shard=7)
-    with pytest.raises(RunFailed, match="no such file"):
-        predict_archive(archive, without_model)
-    moved.write_bytes(model.read_bytes())
-    assert predict_archive(archive, in_process).done.predicted == 38
+def test_the_command_says_what_came_of_it(pictures: Pictures, model: Path, tmp_path: Path) -> None:
+    started = CliRunner()
+    given = [
+        "predict",
+        str(model),
+        "--manifest",
+        str(pictures.manifest),
+        "--stream",
+        "--engine",
+        "onnxruntime",
+    ]
+    done = started.invoke(app, [*given, "--out", str(tmp_path / "out.csv")])
+    assert isinstance(done.exception, Partial) and done.exception.exit_code == 5
+    assert "38 of 40 cases predicted by onnxruntime" in done.stdout and "truncated-png" in done.stdout
+    for wrong, what in (
+        (given, "where shall"),
+        ([*given, "--folder", "x"], "either"),
+        ([*given, "--part", "test"], "whole"),
+        (["predict", str(model), "--stream"], "either"),
+    ):
+        with pytest.raises(UsageError, match=what):
+            started.invoke(app, wrong, catch_exceptions=False)
 
 
 def test_without_the_extra_parquet_and_ray_say_what_to_install(
@@ -348,22 +365,6 @@ def test_without_the_extra_parquet_and_ray_say_what_to_install(
     with pytest.raises(MissingExtra, match=r"foveate\[scale\]"):
         on_cluster(1)
     assert predicted(Archive(model, pictures.manifest, tmp_path / "out.csv")).done.predicted == 38
-
-
-def test_errors_say_the_same_in_another_process(tmp_path: Path) -> None:
-    listed = ManifestRefused("m.csv", ["row 2: a", "row 3: b"])
-    for error in (UsageError("what", where="where", fix="fix", code="code"), MissingExtra("scale"), listed):
-        copied = pickle.loads(pickle.dumps(error))
-        assert type(copied) is type(error) and str(copied) == str(error) and vars(copied) == vars(error)
-    with pytest.raises(InputRefused) as caught:
-        workers.described_elsewhere(tmp_path / "none.onnx", "auto")
-    assert caught.value.code == "no-such-file"
-
-
-def test_working_on_an_archive_costs_no_torch() -> None:
-    code = "import sys, foveate.cli.archive, foveate.scale.ray, foveate.scale.workers; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"torch", "sklearn", "pandas", "ray", "pyarrow"} & set(done.stdout.split())
 
 
 def test_plan_and_outcome_are_plain_json(pictures: Pictures, model: Path, tmp_path: Path) -> None:

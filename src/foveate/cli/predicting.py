@@ -19,6 +19,7 @@ def predict(
     images: Annotated[
         list[Path] | None, typer.Argument(help="Single images to classify instead of the run's cohort.")
     ] = None,
+    *,
     run: RunOption = None,
     part: Annotated[
         list[str] | None, typer.Option("--part", help="Parts to classify; repeatable [default: val, test].")
