@@ -1,20 +1,24 @@
 """Foveate's training beside a plain timm + torchvision script: same network, size, epochs, split and seeds.
 
     python benchmarks/training.py labels.csv --view path --label label --patient slide_image
+    python benchmarks/training.py labels.csv --model resnet18 resnet50 densenet121 --seeds 0 1 2
 
 The plain script is what one would write today, without deliberate faults: PIL and torchvision transforms in
 a ``Dataset``, a ``DataLoader`` with as many workers as turn out fastest, float32, AdamW with a cosine
 schedule, the best epoch by balanced accuracy on validation. Both learn from random weights. Runs alternate,
 and a fixed piece of work is timed before each, so that the noise of the machine is known.
 
-Prints a table: balanced accuracy on the test patients, training seconds (with validation), and for Foveate
-the one-time preparation of images, which later runs on the same data do not pay again.
+Prints a table for each network: balanced accuracy on the test patients, training seconds (with validation,
+and for Foveate with measuring its plan), the ratio with its spread over seeds, the share of training that
+Foveate spent waiting for batches, and the one-time preparation of images, which later runs on the same data
+do not pay again. The plan is measured for each seed anew, as if there had been no run before.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import csv
 import json
 import os
 import tempfile
@@ -40,6 +44,7 @@ from foveate.data.splits import Splits, split_cohort
 from foveate.predict import predict_prepared, read_and_prepare
 from foveate.settings import IMAGENET_MEAN, IMAGENET_STD, AugmentConfig, SplitConfig
 from foveate.train.fit import fit
+from foveate.train.plan import processor_name, read_plan
 from foveate.train.study import Study
 from foveate.types import Case, Cohort
 
@@ -62,11 +67,14 @@ class Setting:
 class Outcome:
     """One training of one side."""
 
+    model: str
     who: str
     seed: int
     balanced_accuracy: float
     seconds: float
     preparing: float
+    waiting: float
+    plan: str
     noise: float
 
 
@@ -179,8 +187,8 @@ def fastest_workers(setting: Setting, cohort: Cohort, parts: dict[str, list[Case
 
 def train_foveate(
     setting: Setting, cohort: Cohort, splits: Splits, parts: dict[str, list[Case]], seed: int
-) -> tuple[float, float, float]:
-    """Balanced accuracy on the test cases, seconds of training, seconds of preparing images."""
+) -> tuple[float, float, float, float, str]:
+    """Balanced accuracy on the test cases; seconds of training and of preparing images; waiting; the plan."""
     train = {"epochs": setting.epochs, "batch_size": setting.batch_size, "lr": setting.lr}
     study = Study.model_validate(
         {
@@ -197,7 +205,8 @@ def train_foveate(
         began = time.perf_counter()
         result = fit(study, cohort, splits, Path(folder, "run"), cache=Path(folder, "cache"))
         seconds = time.perf_counter() - began - result.filled.seconds
-        bundle = load_bundle(result.bundle)
+        bundle, waiting = load_bundle(result.bundle), waited(Path(folder, "run"))
+        plan = read_plan(Path(folder, "run"))
         cases = parts["test"]
         batches = [cases[start : start + 64] for start in range(0, len(cases), 64)]
         found = [
@@ -206,7 +215,14 @@ def train_foveate(
             for item in predict_prepared(bundle, [read_and_prepare(bundle, case) for case in batch])
         ]
     truth, guess = [item.truth.argmax() for item in found], [item.probabilities.argmax() for item in found]
-    return float(balanced_accuracy_score(truth, guess)), seconds, result.filled.seconds
+    accuracy = float(balanced_accuracy_score(truth, guess))
+    return accuracy, seconds, result.filled.seconds, waiting, plan.words() if plan else "safe"
+
+
+def waited(run: Path) -> float:
+    """Share of the training, validation aside, that was spent waiting for batches."""
+    with (run / "training.csv").open() as stream:
+        return float(np.mean([float(row["waiting"]) for row in csv.DictReader(stream)]))
 
 
 # ---- both ---------------------------------------------------------------------------------------------
@@ -236,43 +252,47 @@ def compare(
         noise = fixed_work()
         plain = Plain(setting, cohort, parts, seed, workers)
         seconds = plain.train()
-        outcomes.append(Outcome("plain", seed, plain.test("test"), seconds, 0.0, noise))
+        accuracy = plain.test("test")
+        outcomes.append(Outcome(setting.model, "plain", seed, accuracy, seconds, 0.0, 0.0, "", noise))
         console.print(outcomes[-1])
         noise = fixed_work()
-        outcomes.append(Outcome("foveate", seed, *train_foveate(setting, cohort, splits, parts, seed), noise))
+        ours = train_foveate(setting, cohort, splits, parts, seed)
+        outcomes.append(Outcome(setting.model, "foveate", seed, *ours, noise))
         console.print(outcomes[-1])
     return outcomes
 
 
 def show(outcomes: Sequence[Outcome], console: Console) -> None:
-    """Print each seed and the means."""
-    table = Table(
-        "seed", "plain: accuracy", "seconds", "foveate: accuracy", "seconds", "preparing", "ratio", "with it"
-    )
+    """Print each seed and the means, and how far the ratio of the times spreads."""
+    columns = ("seed", "plain: accuracy", "seconds", "foveate: accuracy", "seconds", "waiting", "preparing")
+    table = Table(*columns, "times faster", "with preparing", title=outcomes[0].model)
     plain, ours = ([item for item in outcomes if item.who == who] for who in ("plain", "foveate"))
     for one, other in zip(plain, ours, strict=True):
         table.add_row(str(one.seed), *cells([one], [other]))
     table.add_row("mean", *cells(plain, ours))
     console.print(table)
+    ratios = [one.seconds / other.seconds for one, other in zip(plain, ours, strict=True)]
+    console.print(f"times faster: {min(ratios):.2f} to {max(ratios):.2f} over {len(ratios)} seeds")
     noise = [item.noise for item in outcomes]
     console.print(f"noise of the machine: the same work took {min(noise):.2f} to {max(noise):.2f} s")
 
 
 def cells(plain: Sequence[Outcome], ours: Sequence[Outcome]) -> list[str]:
-    """Means of both sides, and the share of the plain time that Foveate takes, without and with preparing."""
+    """Means of both sides, and how many times faster Foveate is, without and with preparing."""
     accuracy, seconds = (
         [np.mean([getattr(run, name) for run in runs]) for runs in (plain, ours)]
         for name in ("balanced_accuracy", "seconds")
     )
-    preparing = np.mean([run.preparing for run in ours])
+    preparing, waiting = (np.mean([getattr(run, name) for run in ours]) for name in ("preparing", "waiting"))
     return [
         f"{accuracy[0]:.4f}",
         f"{seconds[0]:.1f}",
         f"{accuracy[1]:.4f}",
         f"{seconds[1]:.1f}",
+        f"{waiting:.0%}",
         f"{preparing:.1f}",
-        f"{seconds[1] / seconds[0]:.2f}",
-        f"{(seconds[1] + preparing) / seconds[0]:.2f}",
+        f"{seconds[0] / seconds[1]:.2f}",
+        f"{seconds[0] / (seconds[1] + preparing):.2f}",
     ]
 
 
@@ -296,7 +316,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--view", default="path", help="column of the image")
     parser.add_argument("--label", default="label", help="column of the class")
     parser.add_argument("--patient", default="slide_image", help="column of what must not be divided")
-    parser.add_argument("--model", default="resnet18", help="a timm architecture")
+    parser.add_argument("--model", nargs="+", default=["resnet18"], help="timm architectures")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -313,10 +333,14 @@ def main() -> None:
     cohort = load_manifest(given.manifest, label=given.label, views=[given.view], patient=given.patient)
     cohort = some_patients(cohort, given.limit) if given.limit else cohort
     splits = split_cohort(cohort, SplitConfig(seed=0))
-    setting = Setting(given.model, given.size, given.epochs, given.batch_size, given.lr, given.weight_decay)
-    console.print(setting)
-    outcomes = compare(setting, cohort, splits, given.seeds, console)
-    show(outcomes, console)
+    console.print(f"{processor_name()}, {os.cpu_count()} cores, torch {torch.__version__}")
+    outcomes = []
+    for model in given.model:
+        setting = Setting(model, given.size, given.epochs, given.batch_size, given.lr, given.weight_decay)
+        console.print(setting)
+        found = compare(setting, cohort, splits, given.seeds, console)
+        show(found, console)
+        outcomes += found
     if given.json:
         given.json.write_text(json.dumps([asdict(item) for item in outcomes], indent=2))
 

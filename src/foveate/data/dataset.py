@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foveate.data.cache import FileHashes, PreparedCache, cache_key
+from foveate.data.decoding import in_processes, process_count
 from foveate.errors import InputRefused
 from foveate.io import read_image, read_mask
 from foveate.pixels import with_views_of
@@ -33,6 +34,8 @@ Asked = TypeVar("Asked")
 Loaded = TypeVar("Loaded")
 ImageReader = Callable[[Path], Image]
 MaskReader = Callable[[Path], NDArray[np.bool_]]
+Arrays = Mapping[str, Array]
+_TRYING_SECONDS, _LONG_SECONDS = 5.0, 60.0  # of threads, before processes are worth their start
 Outcome = InputRefused | Literal["found", "made", "without room"]
 
 
@@ -117,7 +120,8 @@ class PreparedCases:
     def fill(self, track: Track = quiet) -> Filled:
         """Read every case once: to keep it in the cache, as far as there is room, and to find the unusable.
 
-        Slices of one volume are prepared together, so that its file is decoded once.
+        Slices of one volume are prepared together, so that its file is decoded once. Threads begin; where
+        they would take long, processes go on.
 
         Raises:
             UsageError: the preprocessing does not fit the images.
@@ -128,9 +132,8 @@ class PreparedCases:
         with ThreadPoolExecutor(max(torch.get_num_threads(), 1)) as pool:
             if self._cache is not None:
                 self._name_entries(self._cache, pool)
-            settling = pool.map(self._settle, groups)
-            for _, settled in zip(track(groups, "Preparing images"), settling, strict=True):
-                outcomes.update(settled)
+        for _, settled in zip(track(groups, "Preparing images"), self._settle_all(groups), strict=True):
+            outcomes.update(settled)
         refused = [(case, outcomes[case.case_id]) for case in self.cases]
         counts = Counter(outcome for outcome in outcomes.values() if isinstance(outcome, str))
         return Filled(
@@ -176,26 +179,72 @@ class PreparedCases:
         mask = hashes.of(organ) if organ else None
         return cache_key(hashes.of(case.views[view]), case.slice_index, mask, self._preprocess.key(view))
 
+    def _settle_all(self, groups: Sequence[Sequence[Case]]) -> Iterator[dict[str, Outcome]]:
+        """Settle group after group: in threads at first, in processes once it is known to take long."""
+        began, done, rest = time.perf_counter(), 0, iter(groups)
+
+        def wanted() -> Iterator[Sequence[Case]]:
+            for group in rest:
+                yield group
+                passed = time.perf_counter() - began
+                if passed > _TRYING_SECONDS and passed / max(done, 1) * (len(groups) - done) > _LONG_SECONDS:
+                    return
+
+        for settled in read_ahead(self._settle, wanted(), max(torch.get_num_threads(), 1)):
+            yield settled
+            done += 1
+        if self._cache is not None and self._keys:  # else nothing would remain of what processes did
+            yield from self._settle_in_processes(list(rest))
+        else:
+            yield from map(self._settle, rest)
+
+    def _settle_in_processes(self, groups: Sequence[Sequence[Case]]) -> Iterator[dict[str, Outcome]]:
+        known = [{case.case_id: self._known(case) for case in group} for group in groups]
+        unknown = [
+            [case for case in group if there[case.case_id] is None]
+            for group, there in zip(groups, known, strict=True)
+        ]
+        work = functools.partial(_decode, self._preprocess, self.views, self.tolerant)
+        answers = in_processes(work, [group for group in unknown if group], process_count())
+        for there, group in zip(known, unknown, strict=True):
+            made = next(answers) if group else {}
+            if isinstance(
+                made, InputRefused
+            ):  # the process died; of several cases of one file all are refused
+                made = {case.case_id: made for case in group}
+            yield self._settled(there, made)
+
     def _settle(self, group: Sequence[Case]) -> dict[str, Outcome]:
         """See that cases of one file are in the cache; runs in several threads."""
-        readers = functools.cache(read_image), functools.cache(read_mask)
-        return {case.case_id: self._settle_case(case, *readers) for case in group}
+        known = {case.case_id: self._known(case) for case in group}
+        unknown = [case for case in group if known[case.case_id] is None]
+        return self._settled(known, _decode(self._preprocess, self.views, self.tolerant, unknown))
 
-    def _settle_case(self, case: Case, image_reader: ImageReader, mask_reader: MaskReader) -> Outcome:
-        keys = self._keys.get(case.case_id, {})
-        cache = self._cache
+    def _settled(
+        self, known: Mapping[str, Outcome | None], made: Mapping[str, Arrays | InputRefused]
+    ) -> dict[str, Outcome]:
+        """Keep what was decoded, beside what was known before."""
+        kept = {name: self._keep(name, arrays) for name, arrays in made.items()}
+        return {name: kept[name] if outcome is None else outcome for name, outcome in known.items()}
+
+    def _known(self, case: Case) -> Outcome | None:
+        """What can be said of a case without decoding: a view is missing, or all are in the cache."""
         try:
-            needed = with_views_of(case, self.views, tolerant=self.tolerant)
-            if cache is not None and keys and all(map(cache.check, keys.values())):
-                return "found"
-            prepared = prepare_case(
-                needed, self._preprocess, image_reader=image_reader, mask_reader=mask_reader
-            )
+            with_views_of(case, self.views, tolerant=self.tolerant)
         except InputRefused as error:
             return error
-        if cache is None or not keys:
+        keys = self._keys.get(case.case_id, {})
+        there = self._cache is not None and keys and all(map(self._cache.check, keys.values()))
+        return "found" if there else None
+
+    def _keep(self, case_id: str, made: Arrays | InputRefused) -> Outcome:
+        """Put what was decoded into the cache."""
+        keys = self._keys.get(case_id, {})
+        if isinstance(made, InputRefused):
+            return made
+        if self._cache is None or not keys:
             return "without room"
-        kept = [cache.write(keys[view], item.tensor.numpy()) for view, item in prepared.items()]
+        kept = [self._cache.write(keys[view], array) for view, array in made.items()]
         return "made" if all(kept) else "without room"
 
     def _load(self, case: Case) -> Mapping[str, Array]:
@@ -209,6 +258,22 @@ class PreparedCases:
             return found
         prepared = prepare_case(needed, self._preprocess)
         return {view: item.tensor.numpy() for view, item in prepared.items()}
+
+
+def _decode(
+    preprocess: Preprocess, views: Sequence[str], tolerant: bool, group: Sequence[Case]
+) -> dict[str, Arrays | InputRefused]:
+    """Prepare cases of one file, which is read once; runs in threads and in processes."""
+    image_reader, mask_reader = functools.cache(read_image), functools.cache(read_mask)
+    found: dict[str, Arrays | InputRefused] = {}
+    for case in group:
+        try:
+            needed = with_views_of(case, views, tolerant=tolerant)
+            prepared = prepare_case(needed, preprocess, image_reader=image_reader, mask_reader=mask_reader)
+            found[case.case_id] = {view: item.tensor.numpy() for view, item in prepared.items()}
+        except InputRefused as error:
+            found[case.case_id] = error
+    return found
 
 
 def class_targets(cohort: Cohort, cases: Sequence[Case]) -> Tensor:

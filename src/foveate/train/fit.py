@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from lightning.fabric import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
@@ -133,13 +134,16 @@ def make_fabric(config: TrainConfig) -> Fabric:
     for name in ("lightning.fabric", "lightning.pytorch"):  # they announce the precision, among others
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        return Fabric(accelerator=config.accelerator, devices=config.devices, num_nodes=config.nodes)
+        fabric = Fabric(accelerator=config.accelerator, devices=config.devices, num_nodes=config.nodes)
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         raise UsageError(
             f"this machine has no such devices: {error}",
             where="train.accelerator, train.devices",
             fix="set accelerator: auto and devices: 1; `foveate doctor` says what is there",
         ) from error
+    if fabric.device.type == "cuda" and config.precision != "32":
+        torch.set_float32_matmul_precision("high")  # TF32 for what bfloat16 leaves in float32
+    return fabric
 
 
 def make_model(study: Study, cohort: Cohort) -> Classifier:

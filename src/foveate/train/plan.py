@@ -223,7 +223,7 @@ def plan_key(study: Study, model: Classifier, device: torch.device) -> str:
     """Hash of all that the fastest way to compute a step depends on."""
     config = study.train
     parts = {
-        "machine": [platform.machine(), _processor(), os.cpu_count(), torch.get_num_threads()],
+        "machine": [platform.machine(), processor_name(), os.cpu_count(), torch.get_num_threads()],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "capabilities": sorted(name for name, has in torch.cpu.get_capabilities().items() if has is True),
         "torch": torch.__version__,
@@ -314,12 +314,12 @@ def _most_memory(device: torch.device) -> int | None:
 
 def _disk(model: Classifier, batch: Batch, extent: Extent) -> int:
     """Prepared images in half precision, two checkpoints (weights, two moments, best weights), the bundle."""
-    weights = sum(item.numel() * item.element_size() for item in model.state_dict().values())
-    images = sum(view[0].numel() * 2 for view in batch.views.values())
+    weights: int = sum(item.nbytes for item in model.state_dict().values())
+    images: int = sum(view[0].numel() * 2 for view in batch.views.values())
     return images * extent.cases + (2 * 4 + 1) * weights
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """Name of the processor, as far as the system tells it."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():

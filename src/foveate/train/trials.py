@@ -28,7 +28,7 @@ GAIN = 0.95  # a way must take less than this share of the time of the one it re
 MOST_LOSS_DIFFERENCE = 0.02  # from float32's loss of the same batch, as a share of it
 MOST_COSINE_LOST = 0.05  # of the gradient with float32's, beside that of the safe choice
 _TURNS = 5
-_LONG_TRAINING = 1800.0  # seconds; compiling takes one to three minutes on a processor
+_LONG_TRAINING = 4 * 3600.0  # seconds; on a processor compiling takes minutes, and seldom makes it faster
 _COMPILING_PAYS = 2.0  # the time saved must be so many times that of compiling
 
 
