@@ -75,11 +75,12 @@ def _deal(counts: Floats, sizes: Floats, shares: Floats, rng: np.random.Generato
     """One division."""
     wanted = _Wanted(np.outer(shares, counts.sum(axis=0)), shares * sizes.sum(), rng)
     part = np.full(len(sizes), -1)
-    while (open_groups := counts * (part < 0)[:, None]).any():
-        holders = (open_groups > 0).sum(axis=0)
+    holders = (counts > 0).sum(axis=0)  # groups of each class that are still to be dealt
+    while holders.any():
         label = int(np.where(holders > 0, holders, np.inf).argmin())
-        for group in _largest_first(open_groups[:, label], rng):
+        for group in _largest_first(counts[:, label] * (part < 0), rng):
             part[group] = wanted.deal(counts[group], sizes[group], label)
+            holders -= counts[group] > 0
     for group in _largest_first(sizes * (part < 0), rng):
         part[group] = wanted.deal(counts[group], sizes[group], None)
     return _fill_empty(part, sizes, len(shares))
