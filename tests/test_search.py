@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from foveate.errors import MissingExtra, RunFailed, UsageError
 from foveate.files import sha256_of
@@ -221,39 +222,43 @@ def test_test_cases_are_never_looked_at(tmp_path: Path, cohort: Cohort) -> None:
     assert sha256_of(trained / "model.safetensors") == sha256_of(again.bundle / "model.safetensors")
 
 
-def test_a_killed_search_goes_on_in_the_middle_of_a_trial(tmp_path: Path, cohort: Cohort) -> None:
+def test_a_killed_search_goes_on_in_the_middle_of_a_trial(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
+import torch
 sys.path += sys.argv[3].split(":")
+from test_search import real_search
 from training_driver import plant
-from test_search import SPACE
-from foveate.train.search import search
-from tiny_training import tiny_cohort, tiny_splits, tiny_study
-if int(sys.argv[2]):
-    plant("foveate.train.loop:Loop._train_step", int(sys.argv[2]))
-folder = Path(sys.argv[1])
-cohort = tiny_cohort(folder.parent / "images")
-space = SPACE.model_copy(update={"trials": 2, "prune": "none"})
-search(tiny_study(folder.parent), space, cohort, tiny_splits(cohort), folder, cache=folder.parent / "cache")
+torch.set_num_threads(1)
+plant("foveate.train.loop:Loop._train_step", int(sys.argv[2]))
+real_search(Path(sys.argv[1]))
 """
-    here = Path(__file__).parent
-
-    def run(name: str, kill_at: int) -> int:
-        command = [sys.executable, "-c", code, tmp_path / name, str(kill_at), f"{here}:{here / 'flows'}"]
+    threads, here = torch.get_num_threads(), Path(__file__).parent
+    torch.set_num_threads(1)
+    try:
+        real_search(tmp_path / "whole")
+        steps = 3 * math.ceil(
+            18 / int(table(tmp_path / "whole")[0]["train.batch_size"])
+        )  # of the first trial
+        command = [sys.executable, "-c", code, tmp_path / "parts", str(steps + 3), f"{here}:{here / 'flows'}"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode in (0, -9), done.stderr
-        return done.returncode
-
-    assert run("whole", 0) == 0
-    steps = 3 * math.ceil(18 / int(table(tmp_path / "whole")[0]["train.batch_size"]))  # of the first trial
-    assert run("parts", steps + 3) == -9  # the second trial is under way
-    assert run("parts", 0) == 0
-    plain = [
+        assert done.returncode == -9, done.stderr  # while the second trial was under way
+        real_search(tmp_path / "parts")
+    finally:
+        torch.set_num_threads(threads)
+    whole, parts = (
         [{key: value for key, value in row.items() if key != "seconds"} for row in table(tmp_path / name)]
         for name in ("whole", "parts")
-    ]
-    assert plain[0] == plain[1] and [row["state"] for row in plain[0]] == ["complete"] * 2
+    )
+    assert parts == whole and [row["state"] for row in whole] == ["complete"] * 2
+
+
+def real_search(out: Path) -> None:
+    """Two trials of real trainings."""
+    cohort = tiny_cohort(out.parent / "images")
+    space = SPACE.model_copy(update={"trials": 2, "prune": "none"})
+    search(tiny_study(out.parent), space, cohort, tiny_splits(cohort), out, cache=out.parent / "cache")
 
 
 # ---- what is refused ----------------------------------------------------------------------------------
