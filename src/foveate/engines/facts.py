@@ -89,7 +89,7 @@ class Facts:
     def decision(self, probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
         """What raw probabilities ``(K,)`` call present."""
         if self.task == "multiclass":
-            return np.arange(len(self.classes)) == probabilities.argmax()
+            return np.asarray(np.arange(len(self.classes)) == probabilities.argmax())
         limits = [self.thresholds.get(name, 0.5) for name in self.classes]
         return np.asarray(probabilities >= np.array(limits))
 

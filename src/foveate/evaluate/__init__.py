@@ -5,7 +5,24 @@ Statistics run without torch, from files alone.
 
 from __future__ import annotations
 
-from foveate.evaluate.summary import evaluate_predictions
-from foveate.evaluate.thresholds import choose_operating_thresholds
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from foveate.evaluate.summary import evaluate_predictions
+    from foveate.evaluate.thresholds import choose_operating_thresholds
 
 __all__ = ["choose_operating_thresholds", "evaluate_predictions"]
+
+# Loaded on first use: a single prediction needs one module of this room, and none of its libraries.
+_PUBLIC = {
+    "evaluate_predictions": "foveate.evaluate.summary",
+    "choose_operating_thresholds": "foveate.evaluate.thresholds",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from the module that holds it."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'foveate.evaluate' has no attribute '{name}'")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

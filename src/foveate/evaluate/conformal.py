@@ -32,10 +32,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.errors import UsageError
-from foveate.evaluate.intervals import Floats
 from foveate.types import Task
 
 Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]  # of intervals, whose import of scipy a single prediction need not wait for
 Score = Literal["lac", "aps"]
 
 

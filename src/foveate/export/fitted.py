@@ -14,6 +14,9 @@ from foveate.novelty import NoveltyScore, pooled_features
 class Calibration(nn.Module):
     """``Calibrator.apply``: logits ``(B, K)`` → calibrated probabilities ``(B, K)``."""
 
+    slopes: Tensor
+    intercepts: Tensor
+
     def __init__(self, calibrator: Calibrator) -> None:
         super().__init__()
         self.multiclass = calibrator.task == "multiclass"
@@ -47,6 +50,9 @@ class Calibration(nn.Module):
 class _Curve(nn.Module):
     """``np.interp`` along the corners of a rising curve, flat outside."""
 
+    at: Tensor
+    values: Tensor
+
     def __init__(self, fit: Fit) -> None:
         super().__init__()
         found = fit.parameters or {"scores": [0.0, 1.0], "values": [float("nan")] * 2}
@@ -67,6 +73,11 @@ class _Curve(nn.Module):
 class Novelty(nn.Module):
     """``NoveltyScore.score`` of a model's pooled features: ``(B,)``."""
 
+    centre: Tensor
+    directions: Tensor
+    means: Tensor
+    whitening: Tensor
+
     def __init__(self, score: NoveltyScore) -> None:
         super().__init__()
         for name in ("centre", "directions", "means", "whitening"):
@@ -80,7 +91,10 @@ class Novelty(nn.Module):
             centred = torch.where(features.isnan(), 0.0, features - self.centre)
         else:
             maps = [output.features[name].detach() for name in dict.fromkeys(model.cam_feature.values())]
-            centred = torch.cat([each.float().flatten(2).mean(dim=2) for each in maps], 1) - self.centre
+            pooled = torch.cat([each.float().mean(_space(each), keepdim=True) for each in maps], dim=1)
+            # The axes stay until the centre is gone: OpenVINO 2026.4 fuses a mean that drops its axes with a
+            # difference after it, and subtracts the wrong channels.
+            centred = (pooled - self.centre.view(1, -1, *[1] * (pooled.ndim - 2))).flatten(1)
         inside = centred @ self.directions.T
         steps = (inside[:, None] - self.means) @ self.whitening
         squared = (steps**2).sum(dim=2).amin(dim=1)
@@ -88,6 +102,11 @@ class Novelty(nn.Module):
             beyond = centred - inside @ self.directions
             squared = squared + (beyond**2).sum(dim=1) / self.outside
         return squared.sqrt()
+
+
+def _space(values: Tensor) -> tuple[int, ...]:
+    """The spatial axes of ``(B, C, *space)``."""
+    return tuple(range(2, values.ndim))
 
 
 def _line(fit: Fit) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foveate.engines import Answer
 from foveate.engines.facts import Facts
@@ -84,7 +85,7 @@ def compare(
         engine=engine,
         precision=precision,
         cases=len(pairs),
-        probability=float(max(each.max() for each in [*raw, *calibrated])),
+        probability=float(np.max([each.max() for each in [*raw, *calibrated]])),
         same=_same(facts[0], pairs),
         correlation=_correlation(pairs) if facts[1].explainer else float("nan"),
         novelty=_novelty([(one.novelty, other.novelty) for one, other in told]),
@@ -96,10 +97,10 @@ def right(facts: Facts, answers: Sequence[Answer]) -> float:
     """Share of decisions that are right, of those whose truth is known; NaN without any."""
     decisions = np.stack([answer.decision for answer in answers])
     truth = np.stack([answer.prediction.truth for answer in answers])
-    known = ~np.isnan(truth)
-    agree = decisions == (truth == 1)
+    known: NDArray[np.bool_] = ~np.isnan(truth)
+    agree: NDArray[np.bool_] = np.asarray(decisions == (truth == 1))
     if facts.task == "multiclass":
-        known, agree = known.any(axis=1), agree.all(axis=1)
+        known, agree = np.any(known, axis=1, keepdims=True), np.all(agree, axis=1, keepdims=True)
     return float(agree[known].mean()) if known.any() else float("nan")
 
 
@@ -140,7 +141,7 @@ def _novelty(pairs: Sequence[tuple[float, float]]) -> float:
     known = [(one, other) for one, other in pairs if not (np.isnan(one) and np.isnan(other))]
     if not known:
         return float("nan")
-    return max(abs(other - one) / max(abs(one), 1e-9) for one, other in known)
+    return float(np.max([abs(other - one) / max(abs(one), 1e-9) for one, other in known]))
 
 
 def _rules(facts: Facts) -> tuple[Any, ...]:

@@ -36,6 +36,8 @@ class Pipeline(nn.Module):
         UsageError: the preprocessing has a step that no graph can hold.
     """
 
+    thresholds: Tensor
+
     def __init__(self, bundle: Bundle) -> None:
         super().__init__()
         self.model = bundle.model
@@ -151,7 +153,7 @@ def _luminance(colours: Float[Tensor, "B 3 *space"]) -> Float[Tensor, "B 1 *spac
 
 
 def _as_half(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Values in [0, 1] rounded as float16 has them, to 11 significant bits (below 1/32 to 2**-17).
+    """Values in [0, 1] rounded as float16 has them, to 11 significant bits (below 1/32 to 2**-16).
 
     Written out, because engines leave a conversion there and back away.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ def quantized(model: Any, facts: Facts, cases: Sequence[ReadCase]) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         plain, small = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
         plain.write_bytes(model.SerializeToString())
+        logging.disable(logging.WARNING)  # it recommends a step that the exporter has done
         quantize_static(
             plain,
             small,
@@ -47,4 +49,5 @@ def quantized(model: Any, facts: Facts, cases: Sequence[ReadCase]) -> Any:
             per_channel=True,
             extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
         )
+        logging.disable(logging.NOTSET)
         return onnx.load(small)

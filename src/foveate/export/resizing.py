@@ -12,9 +12,11 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import SymInt, Tensor
 
 from foveate.resample import How
+
+Side = int | SymInt  # a number of pixels, which is not known while a graph is made
 
 
 def resized(
@@ -35,11 +37,12 @@ def resized(
     seen = rows @ values @ columns.T
     if len(size) == 3:
         slices = _matrix(values.shape[2], values.shape[2], size[0], how, values)
-        seen = (slices @ seen.flatten(3)).unflatten(3, tuple(size[-2:]))
+        columns = slices @ seen.flatten(3)
+        seen = columns.reshape(*columns.shape[:3], *size[-2:])
     return seen
 
 
-def _padded(height: int, width: int, tall: int, wide: int) -> tuple[int, int]:
+def _padded(height: Side, width: Side, tall: int, wide: int) -> tuple[Side, Side]:
     """Sides of the plane after padding to the aspect of ``tall × wide``."""
     if tall == wide:
         return (torch.sym_max(height, width),) * 2
@@ -49,7 +52,7 @@ def _padded(height: int, width: int, tall: int, wide: int) -> tuple[int, int]:
     )
 
 
-def _rounded(number: int, divisor: int) -> int:
+def _rounded(number: Side, divisor: int) -> Side:
     """``round(number / divisor)``, halves to even, of whole numbers."""
     up = (2 * number + divisor) // (2 * divisor)
     if divisor % 2:  # an odd divisor leaves no halves
@@ -58,7 +61,7 @@ def _rounded(number: int, divisor: int) -> int:
     return up - half * (up % 2)
 
 
-def _matrix(have: int, padded: int, want: int, how: How, like: Tensor) -> Float[Tensor, "want have"]:
+def _matrix(have: Side, padded: Side, want: int, how: How, like: Tensor) -> Float[Tensor, "want have"]:
     """Weights of each of ``have`` pixels, which lie in the middle of ``padded``, in each of ``want``."""
     ends = torch.arange(want, device=like.device)[:, None], torch.arange(padded, device=like.device)[None]
     weights = _triangles(*ends, padded, want) if how == "linear" else _areas(*ends, padded, want)
@@ -66,13 +69,14 @@ def _matrix(have: int, padded: int, want: int, how: How, like: Tensor) -> Float[
     return inside.to(like.dtype) / weights.sum(dim=1, keepdim=True).to(like.dtype)
 
 
-def _triangles(i: Tensor, j: Tensor, have: int, want: int) -> Tensor:
+def _triangles(i: Tensor, j: Tensor, have: Side, want: int) -> Tensor:
     """Linear interpolation, with antialiasing on the way down: triangles as wide as the coarser pixels."""
     reach = 2 * torch.sym_max(have, want)
-    return (reach - ((2 * j + 1) * want - (2 * i + 1) * have).abs()).clamp(min=0)
+    distance: Tensor = ((2 * j + 1) * want - (2 * i + 1) * have).abs()
+    return torch.clamp(-distance + reach, min=0)
 
 
-def _areas(i: Tensor, j: Tensor, have: int, want: int) -> Tensor:
+def _areas(i: Tensor, j: Tensor, have: Side, want: int) -> Tensor:
     """Adaptive average: 1 for each pixel that reaches into the block, from its floor to its ceiling."""
     first, last = i * have // want, ((i + 1) * have + want - 1) // want
     return ((j >= first) & (j < last)).to(torch.int64)

@@ -1,0 +1,291 @@
+"""A run becomes one file, the file answers as the run does, and one that does not is never written."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Picture
+from typer.testing import CliRunner
+
+from foveate import stations
+from foveate.bundle import Bundle, Patients, load_bundle, save_bundle
+from foveate.cli import app
+from foveate.data.splits import Splits
+from foveate.engines import open_engine
+from foveate.engines.bundled import Bundled, facts_of
+from foveate.engines.engine import Engine
+from foveate.engines.facts import Facts
+from foveate.errors import InputRefused, MissingExtra, RunFailed, UsageError
+from foveate.export import Exported, export_run, exporting, pipeline
+from foveate.export.exporting import ENGINES
+from foveate.export.parity import compare
+from foveate.files import write_json
+from foveate.models import build_model
+from foveate.preprocess import Preprocess
+from foveate.run import Run
+from foveate.settings import PreprocessConfig, SplitConfig
+from foveate.stations.batches import cases_of
+from foveate.train.study import Study
+from foveate.types import Case
+
+CLASSES = ("a", "b", "c")
+PATIENT = "patient-whom-nobody-may-know"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with an untrained network: 26 validation pictures of three brightnesses and four sizes."""
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    preprocess = Preprocess(PreprocessConfig(size=(32, 32)))
+    options = {"width": 0.125, "depths": (1, 1, 1, 1)}
+    model = build_model("drn50", 3, preprocess.input_spec(("image",)), options=options).eval()
+    where = _pictures(folder, parts=["train"] * 12 + ["val"] * 26)
+    study = Study.model_validate(
+        {
+            "name": "export",
+            "data": {"manifest": folder / "manifest.csv"},
+            "preprocess": {"size": (32, 32)},
+            "model": {"name": "drn50"},
+        }
+    )
+    made = Run.create(study, folder / "run")
+    Splits((where,), SplitConfig(), "0" * 64).write(made.folder / "splits.json")
+    write_json(made.folder / "audit.json", {})
+    views, patients = ("image",), Patients.of([PATIENT])
+    save_bundle(
+        made.folder / "bundle",
+        Bundle(model, "drn50", options, preprocess, views, "multiclass", CLASSES, patients),
+    )
+    stations.predict(made, ("val",))
+    return made
+
+
+def _pictures(folder: Path, parts: list[str]) -> dict[str, str]:
+    draws = np.random.default_rng(0)
+    rows = []
+    for number in range(len(parts)):
+        shape = [(32, 32), (40, 56, 3), (90, 61), (24, 24, 3)][number % 4]
+        values = draws.normal(60 + 40 * (number % 3), 40, shape)
+        Picture.fromarray(np.clip(values, 0, 255).astype(np.uint8)).save(folder / f"case{number:02d}.png")
+        rows.append((f"case{number:02d}", f"p{number}", CLASSES[number % 3], f"case{number:02d}.png"))
+    with (folder / "manifest.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([("case_id", "patient_id", "label", "image"), *rows])
+    return {row[0]: part for row, part in zip(rows, parts, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def onnx(run: Run) -> Exported:
+    return export_run(run, "onnx", run.folder.parent / "model.onnx")
+
+
+@pytest.fixture(scope="module")
+def torch_file(run: Run) -> Exported:
+    return export_run(run, "torch")
+
+
+def val_cases(run: Run) -> list[Case]:
+    return cases_of(run, run.cohort(), ("val",))
+
+
+def test_every_engine_answers_as_the_run(run: Run, onnx: Exported, torch_file: Exported) -> None:
+    reference, cases = Bundled(run.folder), val_cases(run)
+    ready = [reference.read(case) for case in cases]
+    expected = reference.predict(ready)
+    assert expected[0].prediction.calibrated is not None, "the bundle has everything that can be exported"
+    for path, name in [(onnx.path, name) for name in ENGINES["onnx"][:2]] + [(torch_file.path, "torch")]:
+        engine = open_engine(path, name)
+        read = [engine.read(case) for case in cases]
+        found = engine.predict(read)
+        for one, other in zip(expected, found, strict=True):
+            ours, theirs = one.prediction, other.prediction
+            assert (ours.case_id, ours.split, ours.views) == (theirs.case_id, theirs.split, theirs.views)
+            np.testing.assert_allclose(theirs.probabilities, ours.probabilities, atol=1e-4)
+            np.testing.assert_allclose(theirs.calibrated, ours.calibrated, atol=1e-4)
+            np.testing.assert_allclose(theirs.truth, ours.truth)
+            assert theirs.novelty == pytest.approx(ours.novelty, rel=1e-2)
+            assert one.decision.tolist() == other.decision.tolist()
+        sets = [
+            one.prediction.answer_set == other.prediction.answer_set
+            for one, other in zip(expected, found, strict=True)
+        ]
+        assert np.mean(sets) > 0.9, (
+            "the limit of a set is the score of some case, which may fall to either side"
+        )
+        for k in range(4):  # one of each size
+            ours, theirs = (
+                reference.heatmaps(ready[k], expected[k], "ab"),
+                engine.heatmaps(read[k], found[k], "ab"),
+            )
+            assert [(item.target, item.explainer) for item in theirs] == [("a", "gradcam"), ("b", "gradcam")]
+            for one, other in zip(ours, theirs, strict=True):
+                np.testing.assert_allclose(other.values, one.values, atol=1e-3 * np.abs(one.values).max())
+
+
+def test_the_export_says_how_well_it_was_met(run: Run, onnx: Exported) -> None:
+    assert [each.engine for each in onnx.parities][:2] == ["onnxruntime:f32", "openvino:f32"]
+    for each in onnx.parities[:2]:
+        assert each.cases == 26 and each.probability < 1e-4 and each.same == 1 and each.correlation > 0.999
+    assert onnx.right[0] == onnx.right[1] and 0 <= onnx.right[0] <= 1
+    assert "onnxruntime:f32" in open_engine(onnx.path, "onnxruntime").facts.passed
+    assert "export" in (run.folder / "run.json").read_text()
+
+
+def test_one_file_holds_everything_but_the_patients(run: Run, onnx: Exported, torch_file: Exported) -> None:
+    bundle = load_bundle(run.folder)
+    assert sorted(path.name for path in onnx.path.parent.glob("model*")) == ["model.onnx"]
+    for path in (onnx.path, torch_file.path):
+        content = path.read_bytes()
+        if path.suffix == ".pt2":
+            with zipfile.ZipFile(path) as parts:
+                content += b"".join(parts.read(name) for name in parts.namelist())
+        for secret in (PATIENT, bundle.patients.salt, *bundle.patients.hashes, str(run.folder.parent)):
+            assert secret.encode() not in content
+    facts = open_engine(onnx.path, "onnxruntime").facts
+    assert facts.classes == CLASSES and facts.preprocess == bundle.preprocess.config
+    assert facts.weights_sha256 == bundle.weights_sha256 and facts.calibrated == "temperature"
+    assert Facts.from_text(facts.to_text(), "here") == facts
+
+
+def test_a_planted_mismatch_is_caught_and_nothing_is_written(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = pipeline.resized
+    monkeypatch.setattr(pipeline, "resized", lambda *args, **named: plain(*args, **named).roll(1, dims=-1))
+    with pytest.raises(RunFailed, match="the file is not the run: asked 26 cases") as caught:
+        export_run(run, "torch", tmp_path / "model.pt2")
+    assert caught.value.code == "parity-failed" and list(tmp_path.iterdir()) == []
+
+
+def test_each_kind_of_mismatch_fails_the_gate(run: Run) -> None:
+    engine, cases = Bundled(run.folder), val_cases(run)
+    answers = engine.predict([engine.read(case) for case in cases])
+    facts = engine.facts
+    assert compare("same", "f32", (facts, facts), answers, answers).problems() == []
+
+    def problem(precision: str = "f32", other: Facts = facts, **changes: Any) -> str:
+        planted = [replace(answers[0], **changes), *answers[1:]]
+        (found,) = compare("planted", precision, (facts, other), answers, planted).problems()
+        return found
+
+    told = answers[0].prediction
+    shifted = replace(told, probabilities=told.probabilities + np.array([2e-4, -2e-4, 0]))
+    assert "a probability differs by 0.0002" in problem(prediction=shifted)
+    loose = [replace(answers[0], prediction=shifted), *answers[1:]]
+    assert compare("loose", "bf16", (facts, facts), answers, loose).problems() == []
+    assert "not a number" in problem(prediction=replace(told, calibrated=None))
+    assert "3.8% of decisions" in problem(decision=~answers[0].decision)
+    turned = {view: values[:, ::-1].copy() for view, values in answers[0].maps.items()}
+    assert "maps correlate" in problem(maps=turned)
+    assert "novelty" in problem(prediction=replace(told, novelty=told.novelty * 1.2))
+    assert "thresholds differ" in problem(other=replace(facts, strangest=1.0))
+
+
+def test_bfloat16_is_used_only_where_it_passed(onnx: Exported) -> None:
+    pytest.importorskip("openvino")
+    allowed = "openvino:bf16" in onnx.facts.passed
+    engine: Any = open_engine(onnx.path)
+    assert engine.name == "openvino" and engine.precision == ("bf16" if allowed else "f32")
+    assert "openvino:f32" in onnx.facts.passed
+
+
+def test_int8_tells_its_loss(run: Run, tmp_path: Path) -> None:
+    exported = export_run(run, "openvino", tmp_path / "small.openvino", int8=True)
+    assert exported.facts.precision == "int8" and exported.path.is_file()
+    assert all(each.precision == "int8" and each.probability > 0 for each in exported.parities)
+    assert all(0 <= share <= 1 for share in exported.right)
+    found = open_engine(exported.path)
+    assert found.facts.precision == "int8" and found.predict([found.read(val_cases(run)[0])])
+
+
+def test_prediction_with_an_export_needs_no_torch(run: Run, onnx: Exported, tmp_path: Path) -> None:
+    image = run.folder.parent / "case00.png"
+    code = (
+        "import sys\nfrom foveate.cli import main\n"
+        f"sys.argv[1:] = ['predict', {str(onnx.path)!r}, {str(image)!r}, '--maps', {str(tmp_path)!r}]\n"
+        "main()\nassert not {'torch', 'scipy', 'pandas'} & set(sys.modules), 'slow to import'"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "case00.png" in done.stdout and "set:" in done.stdout
+    (written,) = tmp_path.glob("*.npy")
+    assert np.load(written).shape == (32, 32)
+
+
+def test_the_command_line_exports_and_predicts(run: Run, tmp_path: Path) -> None:
+    cli, out = CliRunner(), tmp_path / "model.pt2"
+    done = cli.invoke(app, ["export", str(run.folder), "--to", "torch", "-o", str(out)])
+    assert done.exit_code == 0 and "torch:f32" in done.output and out.is_file()
+    image = str(run.folder.parent / "case13.png")
+    answers = [cli.invoke(app, ["predict", str(model), image]).output for model in (run.folder, out)]
+    assert answers[0] == answers[1] and "case13.png" in answers[0]
+
+
+def test_what_cannot_be_opened_is_refused(run: Run, onnx: Exported, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no engine 'tensorrt'"):
+        open_engine(onnx.path, "tensorrt")
+    with pytest.raises(UsageError, match="the engine torch runs this"):
+        open_engine(onnx.path, "torch")
+    with pytest.raises(InputRefused, match="no such file"):
+        open_engine(tmp_path / "nothing.onnx")
+    for name, engines in {
+        "bad.onnx": ("onnxruntime", "openvino"),
+        "bad.openvino": ("openvino",),
+        "bad.pt2": ("torch",),
+    }.items():
+        (tmp_path / name).write_bytes(b"no model")
+        for engine in engines:
+            with pytest.raises(InputRefused):
+                open_engine(tmp_path / name, engine)
+    with pytest.raises(UsageError, match=r"ends in \.onnx"):
+        export_run(run, "onnx", tmp_path / "model.bin")
+    with pytest.raises(UsageError, match="int8 is for onnx and openvino"):
+        export_run(run, "torch", int8=True)
+
+
+def test_a_model_of_others_is_none_of_ours(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    other = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [value], [other])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, tmp_path / "theirs.onnx")
+    for engine in ("onnxruntime", "openvino"):
+        with pytest.raises(InputRefused, match="does not say what its model is"):
+            open_engine(tmp_path / "theirs.onnx", engine)
+
+
+def test_a_missing_extra_names_the_way_out(run: Run, onnx: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("openvino", "onnxruntime", "onnx"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtra, match=r"foveate\[export\]"):
+        open_engine(onnx.path)
+    with pytest.raises(MissingExtra, match=r"foveate\[export\]"):
+        export_run(run, "onnx")
+
+
+def test_damaged_pictures_are_refused_by_name(onnx: Exported, tmp_path: Path) -> None:
+    engine: Engine[Any] = open_engine(onnx.path, "onnxruntime")
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    with pytest.raises(InputRefused, match=r"bad\.png"):
+        engine.read(Case("bad", "bad", {"image": tmp_path / "bad.png"}))
+    with pytest.raises(InputRefused, match="missing: image"):
+        engine.read(Case("none", "none", {}))
+
+
+def test_facts_hold_no_patient_and_follow_the_bundle(run: Run) -> None:
+    text = facts_of(load_bundle(run.folder)).to_text()
+    assert "hashes" not in text and "salt" not in text
+    assert exporting.CASES == 64
