@@ -173,7 +173,8 @@ def arranged(model: nn.Module, views: Views, half: bool) -> Views:
 
 def predict(model: LcaDb, views: Views, half: bool) -> LcaOutput:
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
-        return model.eval()(views)
+        found: LcaOutput = model.eval()(views)
+        return found
 
 
 def learn(model: LcaDb, views: Views, targets: Tensor, half: bool) -> float:
@@ -181,7 +182,7 @@ def learn(model: LcaDb, views: Views, targets: Tensor, half: bool) -> float:
     model.train()
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         loss = model.objective(model(views), targets, progress=0.5)["total"]
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     return loss.item()
 
 

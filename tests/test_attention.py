@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from foveate.models.attention import (
     ChannelAttention,
@@ -132,6 +135,36 @@ def test_channel_attention_equals_its_formula_channel_by_channel(
         rows = [block.beta.item() * sum(alpha[c, k] * a[k] for k in range(4)) + a[c] for c in range(4)]
         torch.testing.assert_close(attention.weights[image], alpha)
         torch.testing.assert_close(y[image].flatten(1), torch.stack(rows))
+
+
+@each_normalization
+def test_without_gradients_no_weights_are_held_whole_and_the_answer_is_the_same(
+    normalization: Normalization,
+) -> None:
+    """1200 channels and 36² places: a block of rows is cut short, and the last is not full."""
+    x = _map(1, 1200, 4, 4)
+    channel = _drawn(ChannelAttention(normalization=normalization))
+    spatial = _drawn(SpatialAttention(3, normalization=normalization, key_channels=2))
+    for block, values, side in ((channel, x, 1200), (spatial, _map(1, 3, 36, 36), 36 * 36)):
+        expected, attention = block(values)
+        with torch.no_grad(), _LargestTensor() as largest:
+            y, handed_out = block(values)
+        torch.testing.assert_close(y, expected)
+        assert largest.numel < side**2 / 2
+        torch.testing.assert_close(handed_out.weights, attention.weights)
+        assert handed_out.weights.numel() == side**2
+
+
+class _LargestTensor(TorchDispatchMode):
+    """Watches every operation for the number of elements of its largest result."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for each in tree_leaves(result):
+            self.numel = max(self.numel, each.numel() if isinstance(each, Tensor) else 0)
+        return result
 
 
 @each_normalization

@@ -7,10 +7,15 @@ the input: a fresh block is the identity.
 Gram matrices and the weights made of them are computed in float32 even under autocast: their entries
 reach hundreds, where bfloat16 moves in steps of 2 or more, and a softmax over them would be off by factors
 of ``exp(2)``. Convolutions and weighted sums, which only average such errors, stay in low precision.
+
+The weights are the largest tensors of the network: 2048² or 784² for each image of a dual attention
+network. Where gradients do not need them they are made block by block and thrown away, and the
+``AttentionMap`` that is handed out makes them once more when they are read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -24,6 +29,31 @@ Fusion = Literal["sum", "concat"]
 Reduce = Literal["none", "after", "before"]
 
 _DANET_CHANNELS = 512
+_ROWS = 512  # of a block of weights; smaller ones are slower
+
+
+class WeightsWhenRead(AttentionMap):
+    """An attention map whose weights are computed each time that they are read, and not kept.
+
+    Args:
+        name, normalized_over: as of any attention map.
+        compute: makes the weights.
+    """
+
+    __slots__ = ("_compute",)
+    _compute: Callable[[], Tensor]
+
+    def __init__(
+        self, name: str, compute: Callable[[], Tensor], normalized_over: tuple[int, ...] | None = None
+    ) -> None:
+        object.__setattr__(self, "name", name)  # the base is frozen
+        object.__setattr__(self, "normalized_over", normalized_over)
+        object.__setattr__(self, "_compute", compute)
+
+    @property
+    def weights(self) -> Tensor:
+        """``(B, ...)``."""
+        return self._compute()
 
 
 class SpatialAttention(nn.Module):
@@ -68,13 +98,14 @@ class SpatialAttention(nn.Module):
         Softmax weights sum to one over the last two axes.
         """
         key, query, value = (conv(x).flatten(2) for conv in (self.key, self.query, self.value))
-        weights = similarity_weights(query.mT, key, self.normalization)  # [b, j, i]
-        gathered = torch.bmm(value, weights.mT.to(value.dtype)).view_as(x)
+        query, space = query.mT, x.shape[2:]
+        gathered = gather(query, key, value.mT, self.normalization).mT.reshape(x.shape)  # rows are j
         if self.mean:
-            gathered = gathered / weights.shape[-1]
-        weights = weights.view(len(x), *x.shape[2:], *x.shape[2:])
-        return x + self.beta * gathered, AttentionMap(
-            "spatial_attention", weights, (3, 4) if self.normalization == "softmax" else None
+            gathered = gathered / key.shape[2]
+        return x + self.beta * gathered, WeightsWhenRead(
+            "spatial_attention",
+            lambda: similarity_weights(query, key, self.normalization).view(len(query), *space, *space),
+            (3, 4) if self.normalization == "softmax" else None,
         )
 
 
@@ -107,10 +138,11 @@ class ChannelAttention(nn.Module):
         """
         flat = x.flatten(2)
         scale = 1 / flat.shape[2] if self.mean_gram else 1.0
-        weights = similarity_weights(flat, flat.mT, self.normalization, scale)
-        gathered = torch.bmm(weights.to(x.dtype), flat).view_as(x)
-        return x + self.beta * gathered, AttentionMap(
-            "channel_attention", weights, (2,) if self.normalization == "softmax" else None
+        gathered = gather(flat, flat.mT, flat, self.normalization, scale).view_as(x)
+        return x + self.beta * gathered, WeightsWhenRead(
+            "channel_attention",
+            lambda: similarity_weights(flat, flat.mT, self.normalization, scale),
+            (2,) if self.normalization == "softmax" else None,
         )
 
 
@@ -180,6 +212,27 @@ def similarity_weights(
         products = torch.bmm(scale * left.to(wide), right.to(wide))
         # In place: nothing else needs the products, the largest tensors of the network.
         return products.softmax(dim=-1) if normalization == "softmax" else products.sigmoid_()
+
+
+def gather(
+    left: Float[Tensor, "B m C"],
+    right: Float[Tensor, "B C n"],
+    values: Float[Tensor, "B n d"],
+    normalization: Normalization,
+    scale: float = 1.0,
+) -> Float[Tensor, "B m d"]:
+    """``Σ_n α_mn values_n`` with α as ``similarity_weights`` makes it, in the precision of the values.
+
+    Without gradients α is never whole: a block of rows follows the other. Graphs that are traced keep one
+    block, as they must not depend on m.
+    """
+    whole = torch.is_grad_enabled() or torch.compiler.is_compiling()
+    blocks = [left] if whole else [left[:, k : k + _ROWS] for k in range(0, left.shape[1], _ROWS)]
+    found = [
+        torch.bmm(similarity_weights(block, right, normalization, scale).to(values.dtype), values)
+        for block in blocks
+    ]
+    return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
 
 def _entry(channels: int, inner: int) -> nn.Sequential:
