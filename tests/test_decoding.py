@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 
 import foveate.data.dataset as dataset
+from decoder_that_dies import doubled
 from foveate.data.cache import PreparedCache
 from foveate.data.dataset import PreparedCases
 from foveate.data.decoding import in_processes, process_count
@@ -21,13 +21,6 @@ from foveate.train.feed import Device, Feed, Part
 from tiny_training import tiny_cohort, tiny_study
 
 SIZE = Preprocess(PreprocessConfig(size=(16, 16)))
-
-
-def doubled(number: int) -> int:
-    """Twice a number; of 3 it dies, as a decoder does that runs out of its memory."""
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return 2 * number
 
 
 def test_what_ends_its_process_is_refused_and_the_others_keep_their_order() -> None:

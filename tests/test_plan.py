@@ -66,9 +66,9 @@ class Timed(Bench):
     def agreement(self, choice: Choice) -> tuple[float, float]:
         return self.differs.get(choice, (0.0, 1.0))
 
-    def race(self, *choices: Choice, turns: int = 1) -> tuple[list[float], list[float]]:
+    def race(self, *choices: Choice, turns: int = 1) -> tuple[list[list[float]], list[float]]:
         times = [self.seconds[choice] for choice in choices]
-        return times, [10 * time for time in times]
+        return [[time] * turns for time in times], [10 * time for time in times]
 
 
 SAFE = Choice(half=True)
@@ -81,6 +81,15 @@ def test_a_way_is_taken_if_it_is_faster_by_more_than_noise() -> None:
     trials = search(timed, SAFE, [{"matmul_gradients": True}, {"channels_last": False}], steps=1000)
     assert [trial.verdict for trial in trials] == ["taken", "not faster"]
     assert (trials[1].against, trials[1].seconds) == (PRODUCT, 0.88)
+
+
+def test_a_way_must_be_faster_in_most_turns_and_not_by_one_lucky_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for after, verdict in (([0.5, 1.0, 1.0], "not faster"), ([0.5, 0.9, 1.0], "taken")):
+        timed = Timed({}, {})
+        monkeypatch.setattr(timed, "race", lambda *_, after=after: ([[1.0, 1.0, 1.0], after], [1.0, 1.0]))
+        assert compare(timed, SAFE, PRODUCT, 0.0).verdict == verdict
 
 
 def test_a_way_with_other_results_is_dropped_however_fast() -> None:
@@ -242,7 +251,7 @@ def test_preview_measures_writes_the_plan_and_the_training_follows_it(tmp_path: 
     assert not found.kept and read_plan(run) == found.plan
     with console.capture() as printed:
         show_preview(found)
-    assert "instead of" in printed.get() and "cost: about" in printed.get()
+    assert "before" in printed.get() and "cost: about" in printed.get()
     output = Console(record=True, width=200)
     fit(study, cohort, splits, run, cache=tmp_path / "cache", console=output)
     assert f"plan: {found.plan.choice.words()} (as this run began)" in output.export_text()

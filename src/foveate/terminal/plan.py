@@ -19,7 +19,7 @@ def show_preview(found: Preview) -> None:
     """Print a plan with its trials and estimates."""
     plan, estimate = found.plan, found.plan.estimate
     if plan.trials:
-        table = new_table("tried", "s / step", "instead of", "loss differs", "gradient cosine", "")
+        table = new_table("tried", "s / step", "before", "loss differs", "cosine", "")
         for trial in plan.trials:
             table.add_row(*map(escape, _cells(trial)))
         console.print(table)
@@ -40,7 +40,7 @@ def show_preview(found: Preview) -> None:
 def _cells(trial: Trial) -> list[str]:
     figures = (trial.seconds, trial.against_seconds, trial.loss_difference, trial.gradient_cosine)
     texts = ["–" if figure is None else f"{figure:.3g}" for figure in figures]
-    return [trial.choice.words(), *texts, trial.verdict]
+    return [trial.change, *texts, trial.verdict]
 
 
 def _ahead(threads: int) -> str:

@@ -201,11 +201,13 @@ def measure(
     bench = Bench(model, batch, config, device)
     trials = _trials(bench, model, study, device, config.epochs * extent.steps)
     best = best_of(safe_choice(config, device.type), trials)
-    step = bench.race(best, turns=2)[0][0]
+    step = min(bench.race(best, turns=2)[0][0])
     making = _making(feed)
     threads, pace = _threads(study, feed, bench, best, step, making)
     scoring = bench.scoring(best) + making * (threads == 0)
-    twice = Bench(model, _doubled(batch), config, device).race(best, turns=1)[0][0] if larger_batch else None
+    twice = (
+        Bench(model, _doubled(batch), config, device).race(best, turns=1)[0][0][0] if larger_batch else None
+    )
     estimate = Estimate(
         step_seconds=step,
         batch_seconds=making,

@@ -1,12 +1,14 @@
 """Ways to compute a training step, raced against each other on the actual model, batch and machine.
 
 Each way is tried on a copy of the model, so that nothing of the training moves. The two that are compared
-take turns, and the fastest step of each counts, since whatever else a machine does only makes steps slower.
+take turns. One is faster if its fastest step is, since whatever else a machine does only makes steps slower,
+and if it is in most turns.
 """
 
 from __future__ import annotations
 
 import copy
+import statistics
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +30,7 @@ GAIN = 0.95  # a way must take less than this share of the time of the one it re
 MOST_LOSS_DIFFERENCE = 0.02  # from float32's loss of the same batch, as a share of it
 MOST_COSINE_LOST = 0.05  # of the gradient with float32's, beside that of the safe choice
 _TURNS = 5
+_RACE_SECONDS, _MOST_SECONDS = 5.0, 45.0  # of a race from its third turn on; after which none begins
 _LONG_TRAINING = 4 * 3600.0  # seconds; on a processor compiling takes minutes, and seldom makes it faster
 _COMPILING_PAYS = 2.0  # the time saved must be so many times that of compiling
 
@@ -56,6 +59,12 @@ class Trial:
     def taken(self) -> bool:
         """Whether it won."""
         return self.verdict == "taken"
+
+    @property
+    def change(self) -> str:
+        """What was tried, in words."""
+        before = self.against.words().split(", ")
+        return ", ".join(word for word in self.choice.words().split(", ") if word not in before)
 
 
 class Bench:
@@ -96,13 +105,22 @@ class Bench:
         cosine = torch.nn.functional.cosine_similarity(gradient.double(), true_gradient.double(), dim=0)
         return abs(loss - true_loss) / max(abs(true_loss), 1e-6), float(cosine)
 
-    def race(self, *choices: Choice, turns: int = _TURNS) -> tuple[list[float], list[float]]:
-        """Seconds of each choice's fastest step, and of its first one, which may compile."""
+    def race(self, *choices: Choice, turns: int = _TURNS) -> tuple[list[list[float]], list[float]]:
+        """Seconds of the steps of each choice, turn by turn, and of its first one, which may compile.
+
+        A slow model gets two turns.
+        """
+        times: list[list[float]] = [[] for _ in choices]
         with _undisturbed():
             steps = [self._stepper(choice) for choice in choices]
             first = [self._time(step) for step in steps]
-            times = [[self._time(step) for step in steps] for _ in range(turns)]
-        return [min(column) for column in zip(*times, strict=True)], first
+            began = self._clock()
+            for turn in range(turns):
+                if turn >= 2 and self._clock() - began > _RACE_SECONDS:
+                    break
+                for step, column in zip(steps, times, strict=True):
+                    column.append(self._time(step))
+        return times, first
 
     def pace(self, choice: Choice, feed: Feed, count: int = 6) -> float:
         """Seconds of a step with the making of its batch, over the first steps of an epoch."""
@@ -186,7 +204,7 @@ def search(bench: Bench, start: Choice, changes: Sequence[Mapping[str, bool]], s
         steps: of the training that is planned; nobody spends more than a few per cent of it on trials.
     """
     best, least, trials = start, bench.agreement(start)[1] - MOST_COSINE_LOST, []
-    budget = max(3.0, 0.03 * steps * bench.race(start, turns=1)[0][0])
+    budget = min(_MOST_SECONDS, max(3.0, 0.03 * steps * bench.race(start, turns=1)[0][0][0]))
     began = time.perf_counter()
     for change in changes:
         if time.perf_counter() - began > budget:
@@ -214,10 +232,12 @@ def compare(bench: Bench, best: Choice, rival: Choice, least: float, steps: int 
         loss, cosine = bench.agreement(rival)
         if not (loss <= MOST_LOSS_DIFFERENCE and cosine >= least):
             return Trial(rival, best, None, None, loss, cosine, "dropped: its results differ too much")
-        (mine, other), (_, first) = bench.race(best, rival)
+        (before, after), (_, first) = bench.race(best, rival)
     except Exception as error:  # whatever a backend cannot do, the choice before it can
         return Trial(rival, best, None, None, None, None, f"failed: {type(error).__name__}")
-    faster = other < GAIN * mine
+    mine, other = min(before), min(after)
+    each = statistics.median(new / old for old, new in zip(before, after, strict=True))
+    faster = max(each, other / mine) < GAIN  # at their fastest, and in most turns
     pays = steps is None or (mine - other) * steps > _COMPILING_PAYS * first
     verdict = "taken" if faster and pays else "not worth its first step" if faster else "not faster"
     return Trial(rival, best, other, mine, loss, cosine, verdict)
@@ -225,7 +245,7 @@ def compare(bench: Bench, best: Choice, rival: Choice, least: float, steps: int 
 
 def compiling(bench: Bench, best: Choice, steps: int, device_type: str) -> Trial | None:
     """The best choice beside itself compiled, where a training is long enough to win back its compilation."""
-    if not can_compile(device_type) or bench.race(best, turns=1)[0][0] * steps < _LONG_TRAINING:
+    if not can_compile(device_type) or bench.race(best, turns=1)[0][0][0] * steps < _LONG_TRAINING:
         return None
     least = bench.agreement(best)[1] - MOST_COSINE_LOST
     return compare(bench, best, replace(best, compiled=True), least, steps)
