@@ -53,19 +53,24 @@ class Run:
     def create(cls, study: Study, folder: Path) -> Run:
         """Start a run, or go on with one: the study that is already there must be the same.
 
+        Audit findings that were accepted since then (``allowing``) stay accepted.
+
         Raises:
             UsageError: the folder holds a run of another study.
         """
         kept = folder / "study.yaml"
-        if kept.is_file() and Study.load(kept) != study:
+        if not kept.is_file():
+            write_atomic(kept, study.dump())
+            return cls(folder, study)
+        found = Study.load(kept)
+        if found.model_copy(update={"audit": study.audit}) != study:
             raise UsageError(
                 "this folder already holds a run of a different study",
                 where=str(folder),
                 fix="give another folder with --run, or delete this one",
             )
-        if not kept.is_file():
-            write_atomic(kept, study.dump())
-        return cls(folder, study)
+        run, new = cls(folder, found), set(study.audit.allow) - set(found.audit.allow)
+        return run.allowing(sorted(new)) if new else run
 
     @classmethod
     def open(cls, folder: Path) -> Run:
