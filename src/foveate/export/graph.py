@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import textwrap
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -55,7 +56,7 @@ def traced(pipeline: Pipeline, facts: Facts) -> tuple[ExportedProgram, list[str]
             program = torch.export.export(pipeline, (inputs,), dynamic_shapes=(tuple(free),), strict=False)
     except Exception as error:  # torch.export has no common class of errors
         raise RunFailed(
-            f"{facts.model} cannot be traced into a graph: {str(error).splitlines()[0]}",
+            f"{facts.model} cannot be traced into a graph: {textwrap.shorten(str(error), 200)}",
             fix="use the run itself, which `foveate predict` takes as well",
             code="not-traceable",
         ) from error
