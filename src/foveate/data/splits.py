@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from foveate.data.stratify import stratify
 from foveate.errors import InputRefused, UsageError
 from foveate.files import write_json
 from foveate.settings import SplitConfig
-from foveate.types import Case, Cohort
+from foveate.types import Cohort
 
 PARTS = ("train", "val", "test")
 _FAR_OFF = 0.05  # a share that misses its target by more than this is worth a warning
@@ -95,21 +95,21 @@ def split_cohort(
         UsageError: there is no such column, or a twin is not in the cohort.
     """
     config = config or SplitConfig()
-    units = _units(cohort, twins if config.keep_twins_together else ())
+    material = _Material.of(cohort, twins if config.keep_twins_together else ())
     notes: list[str] = []
     if config.column is not None:
-        folds = [_from_column(cohort, config, units, notes)]
+        folds = [_from_column(material, config, notes)]
     elif config.folds is not None:
-        folds = _cross_validation(cohort, config, units)
+        folds = _cross_validation(material, config)
     else:
         rest = 1 - config.test
         shares = {"train": rest * (1 - config.val), "val": rest * config.val, "test": config.test}
-        folds = [_divide(cohort, cohort.cases, units, shares, [config.seed])]
+        folds = [_divide(material, np.arange(len(cohort.cases)), shares, [config.seed])]
         notes += _far_off(folds[0], shares)
     if config.column is None and any(case.split for case in cohort.cases):
         notes.append("the manifest's column split is not used; set split.column to split to use it")
     ordered = tuple({case.case_id: fold[case.case_id] for case in cohort.cases} for fold in folds)
-    notes += _thin_classes(cohort, ordered)
+    notes += _thin_classes(material, ordered)
     return Splits(ordered, config, cohort.manifest_sha256, tuple(notes))
 
 
@@ -140,6 +140,30 @@ def read_splits(path: str | Path, *, cohort: Cohort | None = None) -> Splits:
     return splits
 
 
+@dataclass(frozen=True, slots=True)
+class _Material:
+    """N cases as arrays, made once.
+
+    Attributes:
+        cohort: the cases.
+        has: ``(N, K)``, whether a case is known to have a class.
+        units: ``(N,)``, a number for each group that must not part, in the order of their names.
+    """
+
+    cohort: Cohort
+    has: NDArray[np.bool_]
+    units: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, cohort: Cohort, twins: Sequence[Sequence[str]]) -> Self:
+        units = _units(cohort, twins)
+        number = {name: index for index, name in enumerate(sorted(set(units.values())))}
+        has = np.zeros((len(cohort.cases), len(cohort.classes)), dtype=bool)
+        for row, case in enumerate(cohort.cases):
+            has[row] = cohort.target(case) == 1
+        return cls(cohort, has, np.array([number[units[case.case_id]] for case in cohort.cases]))
+
+
 def _units(cohort: Cohort, twins: Sequence[Sequence[str]]) -> dict[str, str]:
     """For each case, the name of the group that must not part: its patient, with those of its twins."""
     place = {case.case_id: index for index, case in enumerate(cohort.cases)}
@@ -166,51 +190,47 @@ def _units(cohort: Cohort, twins: Sequence[Sequence[str]]) -> dict[str, str]:
 
 
 def _divide(
-    cohort: Cohort,
-    cases: Sequence[Case],
-    units: Mapping[str, str],
-    shares: Mapping[str, float],
-    seed: Sequence[int],
+    material: _Material, rows: NDArray[np.int64], shares: Mapping[str, float], seed: Sequence[int]
 ) -> Fold:
     """Deal the units of some cases out to parts of the given shares; parts of share 0 do not exist."""
     shares = {part: share for part, share in shares.items() if share > 0}
-    names = sorted({units[case.case_id] for case in cases})
+    names, unit, sizes = np.unique(material.units[rows], return_inverse=True, return_counts=True)
     if len(names) < len(shares):
         raise InputRefused(
             f"{len(names)} patients (twins counted together) cannot make {len(shares)} parts",
-            where=str(cohort.manifest),
+            where=str(material.cohort.manifest),
             fix="add patients, or ask for fewer parts (split.folds, split.val, split.test)",
             code="too-few-patients",
         )
-    row = {name: index for index, name in enumerate(names)}
-    counts, sizes = np.zeros((len(names), len(cohort.classes) + 1)), np.zeros(len(names))
-    for case in cases:
-        has = cohort.target(case) == 1
-        counts[row[units[case.case_id]]] += [*has, not has.any()]  # none of the findings is a class too
-        sizes[row[units[case.case_id]]] += 1
+    has = material.has[rows]
+    classes = np.column_stack([has, ~has.any(axis=1)])  # none of the findings is a class too
+    ordered = classes[np.argsort(unit, kind="stable")]
+    counts = np.add.reduceat(ordered, np.cumsum(sizes) - sizes, axis=0, dtype=np.float64)
     wanted = np.array(list(shares.values()))
-    part = stratify(counts, sizes, wanted / wanted.sum(), np.random.default_rng(list(seed)))
-    chosen = [list(shares)[index] for index in part]
-    return {case.case_id: chosen[row[units[case.case_id]]] for case in cases}
-
-
-def _cross_validation(cohort: Cohort, config: SplitConfig, units: Mapping[str, str]) -> list[Fold]:
-    count = config.folds or 0
-    tests = _divide(
-        cohort, cohort.cases, units, {str(fold): 1 / count for fold in range(count)}, [config.seed]
+    part = stratify(
+        counts, sizes.astype(np.float64), wanted / wanted.sum(), np.random.default_rng(list(seed))
     )
+    chosen = [list(shares)[index] for index in part]
+    cases = material.cohort.cases
+    return {cases[row].case_id: chosen[own] for row, own in zip(rows.tolist(), unit.tolist(), strict=True)}
+
+
+def _cross_validation(material: _Material, config: SplitConfig) -> list[Fold]:
+    count, cases = config.folds or 0, material.cohort.cases
+    shares = {str(fold): 1 / count for fold in range(count)}
+    tests = _divide(material, np.arange(len(cases)), shares, [config.seed])
     folds = []
     for fold in range(count):
-        rest = [case for case in cohort.cases if tests[case.case_id] != str(fold)]
+        rest = np.array([row for row, case in enumerate(cases) if tests[case.case_id] != str(fold)])
         shares = {"train": 1 - config.val, "val": config.val}
-        inner = _divide(cohort, rest, units, shares, [config.seed, fold + 1])
-        folds.append({case.case_id: inner.get(case.case_id, "test") for case in cohort.cases})
+        inner = _divide(material, rest, shares, [config.seed, fold + 1])
+        folds.append({case.case_id: inner.get(case.case_id, "test") for case in cases})
     return folds
 
 
-def _from_column(cohort: Cohort, config: SplitConfig, units: Mapping[str, str], notes: list[str]) -> Fold:
+def _from_column(material: _Material, config: SplitConfig, notes: list[str]) -> Fold:
     """The parts that a manifest column names."""
-    column = str(config.column)
+    cohort, column = material.cohort, str(config.column)
     if config.folds is not None:
         raise UsageError(
             "a column holds one split, not folds", where="split", fix="give split.column or split.folds"
@@ -230,9 +250,8 @@ def _from_column(cohort: Cohort, config: SplitConfig, units: Mapping[str, str], 
     if "test" not in found:
         notes.append(f"the column {column} has no test part, so nothing is kept for testing")
     if "val" not in found and config.val > 0:
-        training = [case for case in cohort.cases if fold[case.case_id] == "train"]
-        shares = {"train": 1 - config.val, "val": config.val}
-        fold |= _divide(cohort, training, units, shares, [config.seed])
+        training = np.array([row for row, case in enumerate(cohort.cases) if fold[case.case_id] == "train"])
+        fold |= _divide(material, training, {"train": 1 - config.val, "val": config.val}, [config.seed])
         notes.append(
             f"the column {column} has no val part: {config.val:.0%} of its train part was drawn, by patient"
         )
@@ -283,26 +302,23 @@ def _far_off(fold: Mapping[str, str], shares: Mapping[str, float]) -> list[str]:
     ]
 
 
-def _thin_classes(cohort: Cohort, folds: Sequence[Mapping[str, str]]) -> list[str]:
+def _thin_classes(material: _Material, folds: Sequence[Mapping[str, str]]) -> list[str]:
     """One line for each class that some part has no case of."""
-    has = np.array([cohort.target(case) == 1 for case in cohort.cases])
-    patients = np.array([case.patient_id for case in cohort.cases])
-    parts = [np.array([fold[case.case_id] for case in cohort.cases]) for fold in folds]
+    cohort = material.cohort
+    lacking: dict[str, dict[str, list[int]]] = defaultdict(dict)  # numbers of folds by class and part
+    for part in PARTS:
+        for number, fold in enumerate(folds):
+            inside = np.array([fold[case.case_id] == part for case in cohort.cases])
+            for column in np.flatnonzero(inside.any() & ~material.has[inside].any(axis=0)).tolist():
+                lacking[cohort.classes[column]].setdefault(part, []).append(number)
     notes = []
     for column, name in enumerate(cohort.classes):
-        lacking = {
-            part: [n for n, of in enumerate(parts) if _lacks(has[of == part, column])] for part in PARTS
-        }
-        if places := [_place(part, numbers, len(folds)) for part, numbers in lacking.items() if numbers]:
-            people = len(set(patients[has[:, column]]))
+        if places := [_place(part, numbers, len(folds)) for part, numbers in lacking[name].items()]:
+            people = len({cohort.cases[row].patient_id for row in np.flatnonzero(material.has[:, column])})
             notes.append(
                 f"{name} ({people} patient{'s' * (people != 1)}) is in no case of {', '.join(places)}"
             )
     return notes
-
-
-def _lacks(has: NDArray[np.bool_]) -> bool:
-    return len(has) > 0 and not has.any()
 
 
 def _place(part: str, numbers: Sequence[int], folds: int) -> str:
