@@ -230,7 +230,11 @@ def test_runs_side_by_side_show_what_each_has_found(runs: Path, tmp_path: Path) 
 
 
 def test_side_by_side_says_when_cases_differ(runs: Path, tmp_path: Path) -> None:
-    tree, tables = side_by_side(tmp_path, *named(runs, "ours"), drop_one(runs, "plain", tmp_path / "lacking"))
+    ours = Path(shutil.copytree(runs / "ours" / "seed0", tmp_path / "ours"))
+    lacking = drop_one(runs, "plain", tmp_path / "lacking")
+    for folder in (ours, lacking):
+        (folder / "trust.json").unlink()
+    tree, tables = side_by_side(tmp_path, ours, lacking)
     assert "these runs were not tested on the same cases" in tree.one("div", class_="cautions").text
     assert "Trust in heat maps" not in tables
     with pytest.raises(UsageError, match="with --compare"):
