@@ -13,9 +13,9 @@ from torch import Tensor
 
 from foveate.data.augment import Variation
 from foveate.data.dataset import PreparedCases
+from foveate.precision import channels_last
 from foveate.preprocess import Preprocess
 from foveate.settings import AugmentConfig
-from foveate.precision import channels_last
 from foveate.train.feed import Batch, Device, Feed, Part
 from tiny_training import CLASSES, tiny_cohort, tiny_study
 

@@ -137,7 +137,7 @@ def class_maps(model: Classifier, views: Views) -> tuple[ModelOutput, dict[str, 
 
 
 def needs_no_gradients(model: Classifier) -> bool:
-    """Whether ``class_maps`` is exact from the forward pass alone: one feature map, averaged into one layer."""
+    """Whether ``class_maps`` is exact from the forward pass alone: one map, averaged into one layer."""
     return bool(model.cam_feature) and _declared_head(model, model.cam_feature) is not None
 
 

@@ -8,7 +8,7 @@ public code of LCA-DB (Information Fusion 2024), and so is the initialisation.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -75,9 +75,10 @@ class PhaseStem(nn.Module):
             stand_in = (~present).to(self.token.dtype) @ self.token
             x = x + stand_in.to(x.dtype)[:, :, None, None, None]
         x = self.relu(self.bn(x))
+        if x.is_meta:  # shapes only: there is no autocast
+            return cast(Tensor, self.pool(x))
         with torch.autocast(x.device.type, enabled=False):  # it would widen the map, and all that follow
-            pooled: Tensor = self.pool(x)
-        return pooled
+            return cast(Tensor, self.pool(x))
 
 
 class ResidualBlock3d(nn.Module):

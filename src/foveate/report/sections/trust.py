@@ -125,8 +125,9 @@ def _reasons(tested: Mapping[str, Json], methods: Sequence[str]) -> Iterator[tup
 
 def _charts(found: Json, tested: Mapping[str, Json], methods: Sequence[str]) -> Iterator[Chart]:
     for curve, title in _REMOVALS.items():
-        if curve in found["shares"]:
-            curves = {name: card["curves"][curve] for name, card in tested.items() if curve in card["curves"]}
+        told = {name: card["curves"].get(curve) or () for name, card in tested.items()}
+        curves = {name: points for name, points in told.items() if any(point is not None for point in points)}
+        if curves and curve in found["shares"]:
             figure = removal_figure(found["shares"][curve], curves, methods)
             yield Chart(figures.svg(figure, title), title)
     for key, way in _GAPS.items():
