@@ -50,7 +50,8 @@ EXPECTED = {"side": 2.0}
 """Exponents of what is no list of cases: an image has side² pixels."""
 
 REASONS = {
-    "near-duplicates": "all pairs are compared, as an index would miss twins (`data/similarity.py`)",
+    "near-duplicates by cases": "all pairs are compared, as an index would miss twins (`data/similarity.py`)",
+    "report by classes": "the picture of the confusion matrix has classes² cells",
 }
 TOLERANCE = 0.15
 """n log n has a slope of up to 1.14 from 1,000 on."""
@@ -122,7 +123,7 @@ def verdict(work: str, stage: str, growth: Growth) -> str:
         return "one size alone"
     if growth.end <= most + TOLERANCE:
         return "within n log n" if axis == "cases" else f"within {axis}{'²' if most == 2 else ''}"
-    return next((why for name, why in REASONS.items() if name in stage), "above: to be explained")
+    return REASONS.get(f"{stage} by {axis}", "above: to be explained")
 
 
 def measure_all(
@@ -219,6 +220,29 @@ def page(rows: Sequence[Sequence[str]], machine: str) -> str:
     return text + "\n".join(lines) + "\n"
 
 
+def with_earlier(path: Path, series: Series, noise: Sequence[float]) -> tuple[Series, list[float]]:
+    """Points and noise with those of works that were measured before; the file then holds all of them."""
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    found = {
+        work: {stage: own for (name, stage), own in series.items() if name == work} for work, _ in series
+    }
+    stages: dict[str, dict[str, list[Point]]] = {
+        work: found.get(work)
+        or {
+            stage: [Point(**point) for point in own]
+            for stage, own in kept.get("points", {}).get(work, {}).items()
+        }
+        for work in WORK
+    }
+    all_noise = [*kept.get("noise", []), *noise]
+    points = {
+        work: {stage: [vars(point) for point in own] for stage, own in named.items()}
+        for work, named in stages.items()
+    }
+    path.write_text(json.dumps({"noise": all_noise, "points": points}, indent=1))
+    return {(work, stage): own for work, named in stages.items() for stage, own in named.items()}, all_noise
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -229,7 +253,11 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--page", type=Path, help="also write the table here, as Markdown")
-    parser.add_argument("--json", type=Path, help="also write every point here")
+    parser.add_argument(
+        "--points",
+        type=Path,
+        help="JSON to keep every point in; works that are not measured now are taken from it",
+    )
     parser.add_argument("--point", nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -240,6 +268,8 @@ def main() -> None:
         return one_point(given.point[0], int(given.point[1]))
     names = [name for name in WORK if not given.only or any(word in name for word in given.only)]
     series, noise = measure_all(names, given.seconds, given.rounds, console)
+    if given.points:
+        series, noise = with_earlier(given.points, series, noise)
     if not series:
         raise SystemExit("nothing was measured")
     rows = rows_of(series)
@@ -253,9 +283,6 @@ def main() -> None:
     console.print(table, machine)
     if given.page:
         given.page.write_text(page(rows, machine), encoding="utf-8")
-    if given.json:
-        points = {f"{work}: {stage}": [vars(point) for point in own] for (work, stage), own in series.items()}
-        given.json.write_text(json.dumps({"machine": machine, "points": points}, indent=2))
 
 
 if __name__ == "__main__":
