@@ -1,6 +1,6 @@
 """Memory and speed of an archive's prediction over its length, and what three kills leave of it.
 
-    python benchmarks/archive.py [--cases 100000] [--kills 3] [--model RUN|EXPORT] [--figure F.svg]
+    python benchmarks/archive.py [--kills 3] [--figure docs/archive.svg --page docs/performance.md]
 
 ``foveate predict MODEL --manifest … --stream`` is run as a user would, on small pictures that the manifest
 names again and again under new names, with some torn files among them; the default model is a small untrained
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import random
 import signal
 import subprocess
@@ -30,14 +29,13 @@ import numpy as np
 import pyarrow.parquet as parquet
 import torch
 from PIL import Image as Picture
-from rich.console import Console
-from rich.table import Table
 
 from foveate.bundle import Bundle, Patients, save_bundle
 from foveate.engines import open_engine
 from foveate.models import build_model
 from foveate.preprocess import Preprocess
 from foveate.settings import PreprocessConfig
+from sheet import Sheet, add_page, machine, wandered
 
 PICTURES, TORN = 500, 5  # files, and how many of them are no pictures
 MIB = 2**20
@@ -135,11 +133,10 @@ def fixed_work() -> float:
     return time.perf_counter() - began
 
 
-def show(samples: Sequence[Sample], cases: int, console: Console) -> None:
+def show(samples: Sequence[Sample], cases: int, sheet: Sheet) -> None:
     """Memory in tenths of the archive, and what it grows by."""
-    table = Table("cases on disk", "command, MiB", "workers, MiB", "highest of both", "cases/s")
-    edges = np.linspace(0, cases, 11)
-    for low, high in pairwise(edges):
+    rows = []
+    for low, high in pairwise(np.linspace(0, cases, 11)):
         inside = [item for item in samples if low <= item.cases < high and item.workers]
         if inside:
             both = [(item.command + item.workers) / MIB for item in inside]
@@ -148,14 +145,12 @@ def show(samples: Sequence[Sample], cases: int, console: Console) -> None:
             means = [
                 np.mean([getattr(item, name) for item in inside]) / MIB for name in ("command", "workers")
             ]
-            table.add_row(
-                f"{low:,.0f} – {high:,.0f}", *(f"{value:.0f}" for value in (*means, max(both), rate))
+            rows.append(
+                [f"{low:,.0f} – {high:,.0f}", *(f"{value:.0f}" for value in (*means, max(both), rate))]
             )
-    console.print(table)
-    console.print(f"growth: {growth(samples):+.2f} MiB for each 10,000 cases (least squares, by start)")
-    noise = [item.noise * 1e3 for item in samples]
-    low, middle, high = np.percentile(noise, [5, 50, 95])
-    console.print(f"noise: the same work took {low:.2f} / {middle:.2f} / {high:.2f} ms (5, 50, 95 %)")
+    sheet.table(["cases on disk", "command, MiB", "workers, MiB", "highest of both", "cases a second"], rows)
+    sheet.say(f"Growth: {growth(samples):+.2f} MiB for each 10,000 cases (least squares, by start).")
+    sheet.say(wandered([item.noise for item in samples]))
 
 
 def growth(samples: Sequence[Sample]) -> float:
@@ -193,14 +188,14 @@ def draw(samples: Sequence[Sample], path: Path) -> None:
     figure.savefig(path)
 
 
-def check(out: Path, cases: int, console: Console) -> None:
+def check(out: Path, cases: int, sheet: Sheet) -> None:
     """Every case exactly once, in the table or among the refused."""
     found = parquet.read_table(out, columns=["case_id"])["case_id"].to_pylist()
     with out.with_suffix(".refused.csv").open(newline="") as stream:
         refused = [row["case_id"] for row in csv.DictReader(stream)]
     if sorted(found + refused) != sorted(f"case{number}" for number in range(cases)):
         raise SystemExit("cases are missing or stand twice")
-    console.print(f"{len(found):,} predicted + {len(refused):,} refused = {cases:,}, each exactly once")
+    sheet.say(f"{len(found):,} predicted + {len(refused):,} refused = {cases:,}, each exactly once.")
 
 
 def arguments() -> argparse.Namespace:
@@ -217,12 +212,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shard", type=int, default=500)
     parser.add_argument("--side", type=int, default=32, help="of the pictures, pixels")
     parser.add_argument("--maps", action="store_true", help="keep the maps of all classes too")
+    add_page(parser)
     parser.add_argument("--figure", type=Path, help="draw memory over cases into this file")
     return parser.parse_args()
 
 
 def main() -> None:
-    given, console = arguments(), Console(width=110, highlight=False)
+    given, sheet = arguments(), Sheet("archive")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = given.model.absolute() if given.model else untrained(folder / "bundle")
@@ -234,14 +230,17 @@ def main() -> None:
         command += ["--maps", str(folder / "maps")] if given.maps else []
         shards = -(-given.cases // given.shard)
         kills = sorted(random.sample(range(1, shards), given.kills))
-        cores = len(os.sched_getaffinity(0))
-        console.print(f"{given.cases:,} cases, {cores} cores, killed -9 after {kills} of {shards} shards")
+        told = f"killed -9 after {', '.join(map(str, kills))} of {shards} shards"
+        sheet.say(f"{machine()}. {given.cases:,} cases, {told}.")
         work = out.with_name("out.parquet.work") / "work"
         samples = list(watched(command, work, given.shard, kills))
-        show(samples, given.cases, console)
-        check(out, given.cases, console)
+        show(samples, given.cases, sheet)
+        check(out, given.cases, sheet)
         if given.figure:
             draw(samples, given.figure)
+            if given.page:
+                sheet.picture(given.figure, given.page, "Memory of all processes over the cases on disk")
+    sheet.write(given.page)
 
 
 if __name__ == "__main__":

@@ -16,14 +16,13 @@ import resource
 import time
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 from scipy.special import expit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from foveate.evaluate import evaluate_predictions
 from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.table import PredictionTable
+from sheet import Noise, Sheet, add_page, machine
 
 PEER_DRAWS = 5
 
@@ -86,21 +85,30 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=5_000)
     parser.add_argument("--labels", type=int, default=14)
     parser.add_argument("--replicates", type=int, default=2_000)
+    add_page(parser)
     chosen = parser.parse_args()
     table = invented(chosen.cases, chosen.patients, chosen.labels)
+    sheet, noise = Sheet("evaluation"), Noise()
+    noise.measure()
     seconds, processor = ours(table, chosen.replicates)
+    noise.measure()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     slow, slow_processor = (part * chosen.replicates for part in peer(table, PEER_DRAWS))
-    shown = Table("", "seconds", "of processors", "peak memory, GB")
-    shown.add_row(
-        f"all of metrics.json, {chosen.replicates} replicates",
-        f"{seconds:.1f}",
-        f"{processor:.1f}",
-        f"{memory:.2f}",
-    )
+    noise.measure()
     name = f"scikit-learn loop, AUROC and AP alone (extrapolated from {PEER_DRAWS} draws)"
-    shown.add_row(name, f"{slow:.0f}", f"{slow_processor:.0f}", "")
-    Console().print(shown)
+    rows = [
+        [
+            f"all of metrics.json, {chosen.replicates:,} replicates",
+            f"{seconds:.1f}",
+            f"{processor:.1f}",
+            f"{memory:.2f}",
+        ],
+        [name, f"{slow:.0f}", f"{slow_processor:.0f}", ""],
+    ]
+    sheet.say(f"{machine()}. {chosen.cases:,} cases of {chosen.patients:,} patients, {chosen.labels} labels.")
+    sheet.table(["", "seconds", "of processors", "peak memory, GB"], rows)
+    sheet.say(noise.words())
+    sheet.write(chosen.page)
 
 
 if __name__ == "__main__":

@@ -17,17 +17,13 @@ it runs on the processor, which shows that the code runs and says nothing about 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.utils.flop_counter import FlopCounterMode
@@ -39,9 +35,9 @@ from foveate.precision import channels_last
 from foveate.preprocess import Preprocess
 from foveate.settings import AugmentConfig, PreprocessConfig
 from foveate.train.optim import make_optimizer
-from foveate.train.plan import processor_name
 from foveate.train.step import Choice, TrainingStep, can_compile
 from foveate.train.study import TrainConfig
+from sheet import Noise, Sheet, add_page, machine
 
 CLASSES = 5
 ARITHMETIC = ("forward", "backward", "optimizer")
@@ -150,39 +146,20 @@ def measure(steps: list[Step], turns: int) -> None:
             step.once()
 
 
-def show(steps: list[Step], operations: int, console: Console) -> list[dict[str, object]]:
+def show(steps: list[Step], operations: int, sheet: Sheet) -> None:
     """One column for each way."""
-    table = Table("ms", *(step.choice.words() for step in steps))
     found = [step.clock.fastest() for step in steps]
-    for name in found[0]:
-        table.add_row(name, *(f"{1e3 * parts[name]:.2f}" for parts in found))
+    rows = [[name, *(f"{1e3 * parts[name]:.2f}" for parts in found)] for name in found[0]]
     shares = [sum(parts[name] for name in ARITHMETIC) / parts["whole step"] for parts in found]
     rates = [operations / (parts["forward"] + parts["backward"]) for parts in found]
     best = {half: best_rate(steps[0].device, half) for half in (True, False)}
-    table.add_row("share that is arithmetic", *(f"{share:.0%}" for share in shares))
-    table.add_row("10¹² operations a second", *(f"{rate / 1e12:.2f}" for rate in rates))
     reached = [rate / best[step.choice.half] for rate, step in zip(rates, steps, strict=True)]
-    table.add_row("share of a matrix product's", *(f"{share:.0%}" for share in reached))
-    console.print(table)
-    rows = zip(steps, found, shares, rates, strict=True)
-    return [
-        {"way": step.choice.words(), "seconds": parts, "arithmetic": share, "operations_per_second": rate}
-        for step, parts, share, rate in rows
+    rows += [
+        ["share that is arithmetic", *(f"{share:.0%}" for share in shares)],
+        ["10¹² operations a second", *(f"{rate / 1e12:.2f}" for rate in rates)],
+        ["share of a matrix product's", *(f"{share:.0%}" for share in reached)],
     ]
-
-
-def fixed_work(device: torch.device) -> Callable[[], float]:
-    """Seconds of the same convolutions, whatever is being compared."""
-    layer, images = torch.nn.Conv2d(64, 64, 3).to(device), torch.zeros(16, 64, 64, 64, device=device)
-
-    def seconds() -> float:
-        clock = Clock(device)
-        with torch.inference_mode(), clock.part("work"):
-            for _ in range(20):
-                layer(images)
-        return clock.fastest()["work"]
-
-    return seconds
+    sheet.table(["ms", *(step.choice.words() for step in steps)], rows)
 
 
 def arguments() -> argparse.Namespace:
@@ -194,28 +171,26 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--turns", type=int, default=10)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    add_page(parser)
     return parser.parse_args()
 
 
 def main() -> None:
-    given, console = arguments(), Console(width=140, highlight=False)
-    device = torch.device(given.device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
-    console.print(f"{name}; torch {torch.__version__}; {given.model}, {given.size} px, batch {given.batch}")
+    given = arguments()
+    device, sheet = torch.device(given.device), Sheet("gpu_step")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else machine()
+    sheet.say(f"{name}; {given.model}, {given.size} pixels, batches of {given.batch}.")
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 for products; convolutions have it by default
-    work = fixed_work(device)
-    work()
-    noise = [work()]
+    noise = Noise(device, torch.cuda.synchronize if device.type == "cuda" else lambda: None)
+    noise.measure()
     steps = [Step(choice, given, device) for choice in ways(device)]
     operations = steps[0].operations()
     measure(steps, given.turns)
-    noise.append(work())
-    found = show(steps, operations, console)
-    console.print(f"noise: the same work took {1e3 * min(noise):.1f} to {1e3 * max(noise):.1f} ms")
-    if given.json:
-        given.json.write_text(json.dumps({"device": name, "model": given.model, "ways": found}, indent=2))
+    noise.measure()
+    show(steps, operations, sheet)
+    sheet.say(noise.words())
+    sheet.write(given.page)
 
 
 if __name__ == "__main__":

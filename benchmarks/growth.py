@@ -1,6 +1,6 @@
 """How time and memory grow with cases, classes, image side and volume depth.
 
-    python benchmarks/growth.py [--only WORDS …] [--seconds 60] [--page docs/growth.md]
+    python benchmarks/growth.py [--only WORDS …] [--seconds 60] [--page docs/performance.md]
 
 Every size of every piece of work (``growth_work.py``) runs in a process of its own, after the smallest size
 has warmed it up; sizes grow until one has taken ``--seconds``. Rounds go through all sizes, so that what
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -30,11 +29,10 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 from scipy.optimize import OptimizeWarning, curve_fit
 
-from foveate.train.plan import processor_name
 from growth_work import WORK, Meter
+from sheet import Sheet, add_page, machine, wandered
 
 SIZES = {
     "stations by cases": (100, 1_000, 3_000, 10_000, 30_000, 100_000),
@@ -210,16 +208,6 @@ def rows_of(series: Series) -> list[list[str]]:
 HEADER = ("stage", "grows with", "from – to", "seconds", "of processors", "MiB", "exponent", "at the end", "")
 
 
-def page(rows: Sequence[Sequence[str]], machine: str) -> str:
-    """docs/growth.md."""
-    lines = [f"| {' | '.join(row)} |" for row in (HEADER, ["---"] * len(HEADER), *rows)]
-    about = (__doc__ or "").partition("\n\n    ")[0]
-    body = (__doc__ or "").partition("\n\n")[2].partition("\n\n")[2].strip()
-    command = "python benchmarks/growth.py --page docs/growth.md"
-    text = f"# Growth\n\n{about}\n\n```sh\n{command}\n```\n\n{body}\n\n{machine}\n\n"
-    return text + "\n".join(lines) + "\n"
-
-
 def with_earlier(path: Path, series: Series, noise: Sequence[float]) -> tuple[Series, list[float]]:
     """Points and noise with those of works that were measured before; the file then holds all of them."""
     kept = json.loads(path.read_text()) if path.is_file() else {}
@@ -252,7 +240,7 @@ def arguments() -> argparse.Namespace:
         "--seconds", type=float, default=60, help="no larger size after one that took as long"
     )
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--page", type=Path, help="also write the table here, as Markdown")
+    add_page(parser)
     parser.add_argument(
         "--points",
         type=Path,
@@ -263,26 +251,19 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    given, console = arguments(), Console(width=150, highlight=False)
+    given, sheet = arguments(), Sheet("growth")
     if given.point:
         return one_point(given.point[0], int(given.point[1]))
     names = [name for name in WORK if not given.only or any(word in name for word in given.only)]
-    series, noise = measure_all(names, given.seconds, given.rounds, console)
+    series, noise = measure_all(names, given.seconds, given.rounds, sheet.console)
     if given.points:
         series, noise = with_earlier(given.points, series, noise)
     if not series:
         raise SystemExit("nothing was measured")
-    rows = rows_of(series)
-    table = Table(*HEADER)
-    for row in rows:
-        table.add_row(*row)
-    machine = (
-        f"{processor_name()}, {os.cpu_count()} cores, {given.rounds} rounds. The fixed work took "
-        f"{min(noise):.2f} to {max(noise):.2f} s, {np.median(noise):.2f} s in the median."
-    )
-    console.print(table, machine)
-    if given.page:
-        given.page.write_text(page(rows, machine), encoding="utf-8")
+    sheet.say(f"{machine()}; {given.rounds} rounds.")
+    sheet.table(HEADER, rows_of(series))
+    sheet.say(wandered(noise))
+    sheet.write(given.page)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Prediction with maps of all classes through an exported file, beside what one would write.
 
-    python benchmarks/inference.py --rounds 5
+    python benchmarks/inference.py --rounds 5 [--page docs/performance.md]
 
 * ``pytorch-grad-cam``: its Grad-CAM of one class on the eager network in float32.
 * ``torch forward``: the eager network alone in float32, without any map.
@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -37,8 +35,6 @@ import torch
 from PIL import Image as Picture
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from foveate.bundle import Bundle, Patients
@@ -53,6 +49,7 @@ from foveate.precision import native_bf16
 from foveate.preprocess import Preprocess
 from foveate.settings import PreprocessConfig
 from foveate.types import Case
+from sheet import Noise, Sheet, add_page, machine, spread
 
 SIZE, CLASSES = 224, tuple("abcdefgh")
 
@@ -134,16 +131,6 @@ def ways(bundle: Bundle, folder: Path, batch: int) -> dict[str, Callable[[], Any
     }
 
 
-def fixed_work() -> float:
-    """Seconds for the same convolutions, whatever is being compared."""
-    layer, images = nn.Conv2d(64, 64, 3), torch.zeros(16, 64, 64, 64)
-    began = time.perf_counter()
-    with torch.inference_mode():
-        for _ in range(10):
-            layer(images)
-    return time.perf_counter() - began
-
-
 def seconds(work: Callable[[], Any], least: float) -> float:
     """Best of the repeats that fit into a time; the machine may be shared."""
     best, began = float("inf"), time.perf_counter()
@@ -155,33 +142,28 @@ def seconds(work: Callable[[], Any], least: float) -> float:
             return best
 
 
-def compare(bundle: Bundle, folder: Path, batch: int, rounds: int, console: Console) -> None:
-    """Time all ways in turn and print milliseconds an image and ratios within rounds."""
-    timed = ways(bundle, folder, batch)
+def compare(bundle: Bundle, folder: Path, batch: int, rounds: int, sheet: Sheet) -> None:
+    """Time all ways in turn: milliseconds an image, and ratios within rounds."""
+    timed, noise = ways(bundle, folder, batch), Noise()
     for work in timed.values():
         work()
     found: dict[str, list[float]] = {name: [] for name in timed}
-    noise = []
     for _ in range(rounds):
-        noise.append(fixed_work())
+        noise.measure()
         for name, work in timed.items():
             found[name].append(seconds(work, 0.5) / batch * 1000)
-    table = Table("ResNet-50, 224 pixels", "ms an image", "lowest – highest", "× bare OpenVINO", "grad-cam ÷")
+    bare, slow = found["bare OpenVINO"], found["pytorch-grad-cam"]
+    rows = []
     for name, values in found.items():
-        bare = [own / other for own, other in zip(values, found["bare OpenVINO"], strict=True)]
-        slow = [other / own for own, other in zip(values, found["pytorch-grad-cam"], strict=True)]
-        table.add_row(
-            name,
-            f"{statistics.median(values):.1f}",
-            f"{min(values):.1f} – {max(values):.1f}",
-            f"{statistics.median(bare):.2f}",
-            f"{statistics.median(slow):.1f}",
-        )
-    console.print(table)
-    console.print(f"fixed work: {min(noise) * 1000:.0f} – {max(noise) * 1000:.0f} ms; batches of {batch}")
+        dearer = [own / other for own, other in zip(values, bare, strict=True)]
+        faster = [other / own for own, other in zip(values, slow, strict=True)]
+        rows.append([name, spread(values, 1), spread(dearer, 2), spread(faster, 1)])
+    header = ["", "ms an image", "times bare OpenVINO's", "times faster than pytorch-grad-cam"]
+    sheet.table(header, rows, title=f"ResNet-50, {SIZE} pixels, batches of {batch}, {rounds} rounds")
+    sheet.say(noise.words())
 
 
-def decoding(folder: Path, rounds: int, console: Console, count: int = 128) -> Path:
+def decoding(folder: Path, rounds: int, sheet: Sheet, count: int = 128) -> Path:
     """Images a second from JPEG files of 512 pixels, two threads reading ahead of the network."""
     path = written(untrained("resnet18"), folder / "resnet18.onnx")
     draws = np.random.default_rng(0)
@@ -200,16 +182,17 @@ def decoding(folder: Path, rounds: int, console: Console, count: int = 128) -> P
             for _ in range(0, count, 8):
                 engine.predict([next(ready) for _ in range(8)])
             rates.append(count / (time.perf_counter() - began))
-    console.print(
-        f"ResNet-18, JPEG files of 512 pixels, decoding and maps of all classes included: "
-        f"{statistics.median(rates[1:]):.0f} images a second ({min(rates[1:]):.0f} – {max(rates[1:]):.0f})"
+    sheet.say(
+        "ResNet-18, JPEG files of 512 pixels, decoding and maps of all classes included: "
+        f"{spread(rates[1:], 0)} images a second."
     )
     return path
 
 
-def cold(path: Path, image: Path, rounds: int, console: Console) -> None:
+def cold(path: Path, image: Path, rounds: int, sheet: Sheet) -> None:
     """Seconds of the command line from a cold start."""
     command = [sys.executable, "-c", "from foveate.cli import main; main()"]
+    rows = []
     for name, arguments in {
         "foveate --help": ["--help"],
         "foveate predict EXPORT IMAGE": ["predict", str(path), str(image)],
@@ -219,27 +202,29 @@ def cold(path: Path, image: Path, rounds: int, console: Console) -> None:
             began = time.perf_counter()
             subprocess.run([*command, *arguments], check=True, capture_output=True)
             found.append(time.perf_counter() - began)
-        console.print(f"{name}: {statistics.median(found):.2f} s ({min(found):.2f} – {max(found):.2f})")
+        rows.append([f"`{name}`", spread(found, 2)])
+    sheet.table(["from a cold start", "seconds"], rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=8)
+    add_page(parser)
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
-    console = Console()
-    console.print(
-        f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"OpenVINO {openvino.__version__}, bfloat16 {'native' if native_bf16('cpu') else 'not native'}, "
-        f"load {os.getloadavg()[0]:.1f}"
-    )
+    sheet = Sheet("inference")
+    half = "native" if native_bf16("cpu") else "not native"
+    sheet.say(f"{machine()}, OpenVINO {openvino.__version__.partition('-')[0]}, bfloat16 {half}.")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        compare(untrained("resnet50"), folder, options.batch, options.rounds, console)
-        path = decoding(folder, options.rounds, console)
-        cold(path, folder / "0.jpg", options.rounds, console)
+        compare(untrained("resnet50"), folder, options.batch, options.rounds, sheet)
+        path = decoding(folder, options.rounds, sheet)
+        cold(path, folder / "0.jpg", options.rounds, sheet)
+    sheet.write(options.page)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What LCA-DB costs: the published network as its authors ran it, and ours as this machine runs it best.
 
-    python benchmarks/lca_step.py --batch 4 --repeats 3
+    python benchmarks/lca_step.py --batch 4 --repeats 3 [--page docs/performance.md]
 
 Three ways take turns: ``published`` (variant ``paper``, float32), ``corrected`` (float32), and ``fast``: the
 corrected variant under bfloat16 autocast with channels last, as training does where processors have it. Each
@@ -23,12 +23,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -38,6 +36,7 @@ from foveate.models import build_model, make_criterion
 from foveate.models.lca_db import LcaDb
 from foveate.models.lca_objective import LcaOutput
 from foveate.precision import channels_last, native_bf16
+from sheet import Sheet, add_page, machine, spread, wandered
 
 CLASSES = 7
 Views = dict[str, Tensor]
@@ -233,38 +232,30 @@ def in_own_process(task: str) -> dict[str, float]:
     return dict(json.loads(found.stdout.splitlines()[-1]))
 
 
-def show(setting: Setting, costs: dict[str, list[Cost]], console: Console) -> None:
-    console.print(figures(setting, costs))
+def show(setting: Setting, costs: dict[str, list[Cost]], sheet: Sheet) -> None:
+    header = ("of a batch", "G multiplications a case", "forward, s", "forward, MB", "step, s", "step, MB")
+    sheet.table(header, list(figures(setting, costs)))
     turns = list(zip(costs["published"], costs["fast"], strict=True))
-    ratios = Table("published / fast", "forward", "training step")
+    rows = []
     for what, end in (("time", ""), ("processor time", "_cpu"), ("peak memory", "_memory")):
         kinds = [
             [getattr(slow, kind + end) / getattr(fast, kind + end) for slow, fast in turns]
             for kind in ("forward", "step")
         ]
-        ratios.add_row(what, *(spread(kind, 1) for kind in kinds))
-    console.print(ratios)
-    noise = [cost.noise for each in costs.values() for cost in each]
-    console.print(f"noise of the machine: the same work took {min(noise):.3f} to {max(noise):.3f} s")
+        rows.append([what, *(spread(kind, 1) for kind in kinds)])
+    sheet.table(["published / fast", "forward", "training step"], rows)
+    sheet.say(wandered([cost.noise for each in costs.values() for cost in each]))
 
 
-def figures(setting: Setting, costs: dict[str, list[Cost]]) -> Table:
+def figures(setting: Setting, costs: dict[str, list[Cost]]) -> Iterator[list[str]]:
     """What each way took."""
     counts = {variant: multiplications(setting, variant) for variant in ("paper", "corrected")}
-    heads = ["forward, s", "forward, MB", "step, s", "step, MB"]
-    table = Table("", "G multiplications a case", *heads, title="of a batch")
     for name, found in costs.items():
         cells = [
             spread([getattr(cost, field) for cost in found], digits)
             for field, digits in (("forward", 2), ("forward_memory", 0), ("step", 2), ("step_memory", 0))
         ]
-        table.add_row(name, f"{counts[WAYS[name].variant]:.1f}", *cells)
-    return table
-
-
-def spread(values: list[float], digits: int) -> str:
-    """Median, with the least and the most of the turns."""
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+        yield [name, f"{counts[WAYS[name].variant]:.1f}", *cells]
 
 
 def arguments() -> argparse.Namespace:
@@ -280,28 +271,32 @@ def arguments() -> argparse.Namespace:
         "--steps", type=int, default=2, help="timed passes of a process, after one that is not"
     )
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    add_page(parser)
     parser.add_argument("--worker", choices=(*WAYS, "agreement"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def main() -> None:
-    given, console = arguments(), Console(width=140, highlight=False)
+    given = arguments()
     setting = Setting(given.batch, given.width, given.phases, tuple(given.size), given.steps)
     if given.worker:
         found = agreement(setting) if given.worker == "agreement" else measure(setting, WAYS[given.worker])
         print(json.dumps(asdict(found)))
         return
+    sheet = Sheet("lca_step")
     bf16 = "native" if native_bf16("cpu") else "not native: the fast way pretends, and is slow"
-    console.print(setting, f"{torch.get_num_threads()} threads, torch {torch.__version__}, bfloat16 {bf16}")
+    shape = f"{setting.phases} phases of {'×'.join(map(str, setting.size))}, width {setting.width:g}"
+    sheet.say(f"{machine()}, bfloat16 {bf16}. Batches of {setting.batch}, {shape}; {given.repeats} turns.")
     ways = list(dict.fromkeys(["published", *given.ways, "fast"]))
     costs: dict[str, list[Cost]] = {way: [] for way in ways}
     for _ in range(given.repeats):
         for way in ways:
             costs[way].append(Cost(**in_own_process(way)))
-    show(setting, costs, console)
+    show(setting, costs, sheet)
     close = Agreement(**in_own_process("agreement"))
     named = ", ".join(f"{field.name} {getattr(close, field.name):.3g}" for field in fields(close))
-    console.print(f"fast beside corrected: {named}")
+    sheet.say(f"Fast beside corrected, on one batch: {named}.")
+    sheet.write(given.page)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Foveate's training beside a plain timm + torchvision script: same network, size, epochs, split and seeds.
 
     python benchmarks/training.py labels.csv --view path --label label --patient slide_image
-    python benchmarks/training.py labels.csv --model resnet18 resnet50 densenet121 --seeds 0 1 2
+    python benchmarks/training.py --model resnet18 resnet50 densenet121 --runs R --page docs/performance.md
 
 The plain script is what one would write today, without deliberate faults: PIL and torchvision transforms in
 a ``Dataset``, a ``DataLoader`` with as many workers as turn out fastest, float32, AdamW with a cosine
 schedule, the best epoch by balanced accuracy on validation. Both learn from random weights. Runs alternate,
 and a fixed piece of work is timed before each, so that the noise of the machine is known.
+
+Takes an hour or more: with ``--runs`` every training is kept in a file, and none is repeated that is in it.
 
 Prints a table for each network: balanced accuracy on the test patients, training seconds (with validation,
 and for Foveate with measuring its plan), the ratio with its spread over seeds, the share of training that
@@ -31,8 +33,6 @@ import numpy as np
 import timm
 import torch
 from PIL import Image as Picture
-from rich.console import Console
-from rich.table import Table
 from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -41,12 +41,14 @@ from torchvision.transforms import v2
 from foveate.bundle import load_bundle
 from foveate.data.manifest import load_manifest
 from foveate.data.splits import Splits, split_cohort
+from foveate.files import write_json
 from foveate.predict import predict_prepared, read_and_prepare
 from foveate.settings import IMAGENET_MEAN, IMAGENET_STD, AugmentConfig, SplitConfig
 from foveate.train.fit import fit
-from foveate.train.plan import processor_name, read_plan
+from foveate.train.plan import read_plan
 from foveate.train.study import Study
 from foveate.types import Case, Cohort
+from sheet import Noise, Sheet, add_page, machine, spread, wandered
 
 AUGMENT = AugmentConfig(flip=("horizontal", "vertical"))
 
@@ -65,9 +67,18 @@ class Setting:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One training of one side."""
+    """One training of one side.
 
-    model: str
+    Attributes:
+        cases: of the training part.
+        seconds: of the training with validation, and for Foveate with measuring its plan.
+        preparing: seconds to prepare the images once.
+        waiting: share of the training that was spent waiting for batches.
+        noise: seconds of the fixed work before it.
+    """
+
+    setting: Setting
+    cases: int
     who: str
     seed: int
     balanced_accuracy: float
@@ -228,71 +239,93 @@ def waited(run: Path) -> float:
 # ---- both ---------------------------------------------------------------------------------------------
 
 
-def fixed_work() -> float:
-    """Seconds for the same convolutions, whatever is being compared."""
-    layer, images = nn.Conv2d(64, 64, 3), torch.zeros(16, 64, 64, 64)
-    began = time.perf_counter()
-    with torch.inference_mode():
-        for _ in range(40):
-            layer(images)
-    return time.perf_counter() - began
+class Runs:
+    """All trainings so far, also in a file if one is given."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        content = json.loads(path.read_text()) if path and path.exists() else []
+        self.known = [Outcome(**{**item, "setting": Setting(**item["setting"])}) for item in content]
+
+    def find(self, setting: Setting, cases: int, who: str, seed: int) -> Outcome | None:
+        """One that need not be repeated."""
+        key = (setting, cases, who, seed)
+        found = [item for item in self.known if (item.setting, item.cases, item.who, item.seed) == key]
+        return found[0] if found else None
+
+    def keep(self, outcome: Outcome) -> None:
+        """Add one."""
+        self.known.append(outcome)
+        if self.path:
+            write_json(self.path, [asdict(item) for item in self.known])
 
 
 def compare(
-    setting: Setting, cohort: Cohort, splits: Splits, seeds: Sequence[int], console: Console
-) -> list[Outcome]:
+    setting: Setting, cohort: Cohort, splits: Splits, seeds: Sequence[int], runs: Runs, sheet: Sheet
+) -> list[tuple[Outcome, Outcome]]:
     """Train each seed on both sides, in turn."""
     by_id = {case.case_id: case for case in cohort.cases}
     parts = {part: [by_id[name] for name in names] for part, names in splits.parts().items()}
-    workers = fastest_workers(setting, cohort, parts)
-    sizes = ", ".join(f"{len(cases)} {part}" for part, cases in parts.items())
-    console.print(f"{sizes}; {torch.get_num_threads()} threads; plain loader with {workers} workers")
-    outcomes = []
+    cases, noise, workers = len(parts["train"]), Noise(), None
+    pairs = []
     for seed in seeds:
-        noise = fixed_work()
-        plain = Plain(setting, cohort, parts, seed, workers)
-        seconds = plain.train()
-        accuracy = plain.test("test")
-        outcomes.append(Outcome(setting.model, "plain", seed, accuracy, seconds, 0.0, 0.0, "", noise))
-        console.print(outcomes[-1])
-        noise = fixed_work()
-        ours = train_foveate(setting, cohort, splits, parts, seed)
-        outcomes.append(Outcome(setting.model, "foveate", seed, *ours, noise))
-        console.print(outcomes[-1])
-    return outcomes
+        plain = runs.find(setting, cases, "plain", seed)
+        if plain is None:
+            workers = fastest_workers(setting, cohort, parts) if workers is None else workers
+            wandering, script = noise.measure(), Plain(setting, cohort, parts, seed, workers)
+            seconds, plan = script.train(), f"loader with {workers} workers"
+            accuracy = script.test("test")
+            plain = Outcome(setting, cases, "plain", seed, accuracy, seconds, 0.0, 0.0, plan, wandering)
+            runs.keep(plain)
+        ours = runs.find(setting, cases, "foveate", seed)
+        if ours is None:
+            wandering = noise.measure()
+            found = train_foveate(setting, cohort, splits, parts, seed)
+            ours = Outcome(setting, cases, "foveate", seed, *found, wandering)
+            runs.keep(ours)
+        sheet.console.print(plain, ours)
+        pairs.append((plain, ours))
+    return pairs
 
 
-def show(outcomes: Sequence[Outcome], console: Console) -> None:
-    """Print each seed and the means, and how far the ratio of the times spreads."""
-    columns = ("seed", "plain: accuracy", "seconds", "foveate: accuracy", "seconds", "waiting", "preparing")
-    table = Table(*columns, "times faster", "with preparing", title=outcomes[0].model)
-    plain, ours = ([item for item in outcomes if item.who == who] for who in ("plain", "foveate"))
-    for one, other in zip(plain, ours, strict=True):
-        table.add_row(str(one.seed), *cells([one], [other]))
-    table.add_row("mean", *cells(plain, ours))
-    console.print(table)
-    ratios = [one.seconds / other.seconds for one, other in zip(plain, ours, strict=True)]
-    console.print(f"times faster: {min(ratios):.2f} to {max(ratios):.2f} over {len(ratios)} seeds")
-    noise = [item.noise for item in outcomes]
-    console.print(f"noise of the machine: the same work took {min(noise):.2f} to {max(noise):.2f} s")
-
-
-def cells(plain: Sequence[Outcome], ours: Sequence[Outcome]) -> list[str]:
-    """Means of both sides, and how many times faster Foveate is, without and with preparing."""
-    accuracy, seconds = (
-        [np.mean([getattr(run, name) for run in runs]) for runs in (plain, ours)]
-        for name in ("balanced_accuracy", "seconds")
+def show(pairs: Sequence[tuple[Outcome, Outcome]], sheet: Sheet) -> None:
+    """Each seed and the means, and how far the ratio of the times spreads."""
+    rows = [[str(one.seed), *cells([(one, other)])] for one, other in pairs]
+    header = ("seed", "plain: accuracy", "seconds", "Foveate: accuracy", "seconds", "waiting", "preparing")
+    (plain, ours), setting = pairs[0], pairs[0][0].setting
+    title = f"{setting.model}, {setting.size} pixels, {setting.epochs} epochs of {plain.cases} cases"
+    sheet.table([*header, "times faster", "with preparing"], [*rows, ["mean", *cells(pairs)]], title=title)
+    ratios = [one.seconds / other.seconds for one, other in pairs]
+    gains = [other.balanced_accuracy - one.balanced_accuracy for one, other in pairs]
+    error = np.std(gains, ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else np.nan
+    sheet.say(
+        f"Times faster: {spread(ratios, 2)} over {len(ratios)} seeds. Balanced accuracy, Foveate's less the "
+        f"plain script's: {np.mean(gains):+.3f}, standard error {error:.3f}. Plain {plain.plan}; {ours.plan}."
     )
-    preparing, waiting = (np.mean([getattr(run, name) for run in ours]) for name in ("preparing", "waiting"))
+    sheet.say(wandered([item.noise for pair in pairs for item in pair]))
+
+
+def cells(pairs: Sequence[tuple[Outcome, Outcome]]) -> list[str]:
+    """Means of both sides, and how many times faster Foveate is, without and with preparing."""
+    (plain_accuracy, plain), (accuracy, own) = (
+        [
+            float(np.mean([getattr(pair[side], name) for pair in pairs]))
+            for name in ("balanced_accuracy", "seconds")
+        ]
+        for side in (0, 1)
+    )
+    preparing, waiting = (
+        float(np.mean([getattr(ours, name) for _, ours in pairs])) for name in ("preparing", "waiting")
+    )
     return [
-        f"{accuracy[0]:.4f}",
-        f"{seconds[0]:.1f}",
-        f"{accuracy[1]:.4f}",
-        f"{seconds[1]:.1f}",
-        f"{waiting:.0%}",
+        f"{plain_accuracy:.3f}",
+        f"{plain:.0f}",
+        f"{accuracy:.3f}",
+        f"{own:.0f}",
+        f"{waiting:.1%}",
         f"{preparing:.1f}",
-        f"{seconds[0] / seconds[1]:.2f}",
-        f"{seconds[0] / (seconds[1] + preparing):.2f}",
+        f"{plain / own:.2f}",
+        f"{plain / (own + preparing):.2f}",
     ]
 
 
@@ -324,25 +357,25 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--limit", type=int, help="about so many cases, for a quick look")
-    parser.add_argument("--json", type=Path, help="also write every run here")
+    parser.add_argument(
+        "--runs", type=Path, help="JSON that keeps every training; those in it are not repeated"
+    )
+    add_page(parser)
     return parser.parse_args()
 
 
 def main() -> None:
-    given, console = arguments(), Console(width=120, highlight=False)
+    given, sheet = arguments(), Sheet("training")
     cohort = load_manifest(given.manifest, label=given.label, views=[given.view], patient=given.patient)
     cohort = some_patients(cohort, given.limit) if given.limit else cohort
     splits = split_cohort(cohort, SplitConfig(seed=0))
-    console.print(f"{processor_name()}, {os.cpu_count()} cores, torch {torch.__version__}")
-    outcomes = []
+    sizes = ", ".join(f"{len(names)} {part}" for part, names in splits.parts().items())
+    sheet.say(f"{machine()}. {sizes} cases; accuracies are balanced, of the test part.")
+    runs = Runs(given.runs)
     for model in given.model:
         setting = Setting(model, given.size, given.epochs, given.batch_size, given.lr, given.weight_decay)
-        console.print(setting)
-        found = compare(setting, cohort, splits, given.seeds, console)
-        show(found, console)
-        outcomes += found
-    if given.json:
-        given.json.write_text(json.dumps([asdict(item) for item in outcomes], indent=2))
+        show(compare(setting, cohort, splits, given.seeds, runs, sheet), sheet)
+    sheet.write(given.page)
 
 
 if __name__ == "__main__":

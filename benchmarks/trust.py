@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from pytorch_grad_cam.metrics import road
 from rich.console import Console
-from rich.table import Table
 
 from foveate.data.phantom import draw_phantom
 from foveate.data.splits import split_cohort
@@ -33,6 +32,7 @@ from foveate.explain.perturbation import BlockGrid, NoisyLinearImputer
 from foveate.run import Run
 from foveate.train.fit import fit
 from foveate.train.study import Study
+from sheet import Noise, Sheet, add_page, machine
 
 PARTS = {
     "explain_each": "drawing maps",
@@ -98,26 +98,19 @@ def fillings(size: int) -> tuple[float, float]:
     return (middle - began) / 16, time.perf_counter() - middle
 
 
-def fixed_work() -> float:
-    """Seconds for the same convolutions, whatever is being measured."""
-    layer, image = torch.nn.Conv2d(64, 64, 3), torch.zeros(8, 64, 112, 112)
-    began = time.perf_counter()
-    with torch.inference_mode():
-        for _ in range(8):
-            layer(image)
-    return time.perf_counter() - began
-
-
-def show(clock: dict[str, float], whole: float, size: int, console: Console) -> None:
-    table = Table("", "seconds", "share")
+def show(clock: dict[str, float], whole: float, size: int, sheet: Sheet) -> None:
     rest = {"reading, first answers, intervals": whole - sum(clock.values())}
-    for part, seconds in (*clock.items(), *rest.items()):
-        table.add_row(part, f"{seconds:.1f}", f"{seconds / whole:.0%}")
-    table.add_row("trust card", f"{whole:.1f}", "100%", end_section=True)
+    rows = [
+        [part, f"{seconds:.1f}", f"{seconds / whole:.0%}"]
+        for part, seconds in (*clock.items(), *rest.items())
+    ]
     ours, theirs = fillings(size)
-    table.add_row("one filling of ROAD", f"{ours:.3f}", "")
-    table.add_row("the same by pytorch-grad-cam", f"{theirs:.3f}", "")
-    console.print(table)
+    rows += [
+        ["trust card", f"{whole:.1f}", "100%"],
+        ["one filling of ROAD", f"{ours:.3f}", ""],
+        ["the same by pytorch-grad-cam", f"{theirs:.3f}", ""],
+    ]
+    sheet.table(["", "seconds", "share"], rows)
 
 
 def main() -> None:
@@ -128,22 +121,28 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--model", default="timm:resnet18")
     parser.add_argument("--threads", type=int, default=2)
+    add_page(parser)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    console = Console(width=110, highlight=False)
+    sheet, noise = Sheet("trust"), Noise()
+    sheet.say(f"{machine()}.")
     clock: dict[str, float] = defaultdict(float)
     with tempfile.TemporaryDirectory() as folder:
         run = trained(Path(folder), chosen.model, chosen.cases, chosen.size)
         for name in PARTS:
             timed(clock, name)
-        noise, began, worked = fixed_work(), time.perf_counter(), time.process_time()
+        noise.measure()
+        began, worked = time.perf_counter(), time.process_time()
         card = trust(run)
         whole, worked = time.perf_counter() - began, time.process_time() - worked
-    console.print(f"{card['n']} cases; {', '.join(card['methods'])}; {chosen.threads} threads")
-    show(clock, whole, chosen.size, console)
-    console.print(
-        f"of processors {worked:.1f} s; the same work took {noise:.2f} s before, {fixed_work():.2f} after"
+        noise.measure()
+    sheet.say(
+        f"{card['n']} cases of {chosen.size} pixels, {chosen.model}, {', '.join(card['methods'])}: "
+        f"{whole:.0f} s, of processors {worked:.0f} s."
     )
+    show(clock, whole, chosen.size, sheet)
+    sheet.say(noise.words())
+    sheet.write(chosen.page)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 from torch import nn
 
 from foveate.contract import Classifier, ModelOutput, Views
+from foveate.precision import channels_last
 from foveate.train.optim import make_optimizer, rate_factor, set_rate
 from foveate.train.study import TrainConfig
 
@@ -53,3 +56,34 @@ def test_parameter_groups_keep_their_own_rates() -> None:
         assert set_rate(optimizer, 0.5) == pytest.approx(0.005)
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.005, 0.05])
         assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+
+
+def test_adamw_on_processors_updates_weights_with_channels_last_as_torch_does() -> None:
+    """Kernels, 1×1 kernels and vectors; gradients in the weights' order of memory and in another."""
+    shapes = ((8, 3, 5, 5), (8, 6, 1, 1), (4, 2, 3, 3, 3), (7, 5), (9,))
+
+    def weights_after(kind: type[torch.optim.Optimizer]) -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        weights = [nn.Parameter(channels_last(torch.randn(shape, generator=generator))) for shape in shapes]
+        if kind is torch.optim.AdamW:
+            optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+                weights, lr=0.1, weight_decay=0.2, fused=True
+            )
+        else:
+            model = SimpleNamespace(
+                parameter_groups=lambda lr, decay: [{"params": weights, "lr": lr, "weight_decay": decay}]
+            )
+            config = TrainConfig(lr=0.1, weight_decay=0.2)
+            optimizer = make_optimizer(cast(Classifier, model), config, torch.device("cpu"))
+            assert type(optimizer) is not torch.optim.AdamW
+        for turn in range(3):
+            for weight in weights:
+                gradient = torch.randn(weight.shape, generator=generator)
+                weight.grad = channels_last(gradient) if turn else gradient
+            optimizer.step()
+        moments = [optimizer.state[weight]["exp_avg_sq"] for weight in weights]
+        assert [moment.shape for moment in moments] == [weight.shape for weight in weights]
+        return [weight.detach() for weight in weights]
+
+    expected, found = weights_after(torch.optim.AdamW), weights_after(torch.optim.Optimizer)
+    assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
 from foveate.contract import Classifier
@@ -26,7 +28,8 @@ def make_optimizer(model: Classifier, config: TrainConfig, device: torch.device)
     fused = device.type in _FUSED_ON
     optimizer: Optimizer
     if config.optimizer == "adamw":
-        optimizer = AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+        kind = _AdamWInMemoryOrder if device.type == "cpu" else AdamW
+        optimizer = kind(groups, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
     else:
         optimizer = SGD(
             groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused
@@ -34,6 +37,26 @@ def make_optimizer(model: Classifier, config: TrainConfig, device: torch.device)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
+
+
+class _AdamWInMemoryOrder(AdamW):
+    """AdamW that shows its kernel weights with channels last in the order of memory.
+
+    On processors the fused kernel would copy them, their gradients and both moments there and back, which
+    takes as long as the update. The update is elementwise: the numbers are the same.
+    """
+
+    def _init_group(self, group: dict[str, Any], weights: list[Tensor], *others: Any, **named: Any) -> bool:
+        has_complex: bool = super()._init_group(group, weights, *others, **named)
+        orders = [_memory_order(weight) for weight in weights]
+        for tensors in (weights, *others[:3]):  # gradients and two moments
+            tensors[:] = [item.permute(order) for item, order in zip(tensors, orders, strict=True)]
+        return has_complex
+
+
+def _memory_order(weight: Tensor) -> list[int]:
+    """Axes from the one with the longest stride to that with the shortest."""
+    return sorted(range(weight.ndim), key=lambda axis: -weight.stride(axis))
 
 
 def rate_factor(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
