@@ -26,6 +26,7 @@ from foveate.evaluate.calibrators import Calibrator
 from foveate.evaluate.conformal import SetRule
 from foveate.evaluate.thresholds import OperatingPoint
 from foveate.files import replacing, sha256_of, write_json
+from foveate.memory import keep_freed_memory
 from foveate.models import build_model
 from foveate.novelty import NoveltyScore
 from foveate.preprocess import Preprocess
@@ -173,6 +174,7 @@ def load_bundle(folder: str | Path) -> Bundle:
     Raises:
         InputRefused: a file is missing, damaged, or of a newer format.
     """
+    keep_freed_memory()
     folder = Path(folder)
     if not (folder / _FACTS).is_file() and (folder / "bundle" / _FACTS).is_file():
         folder = folder / "bundle"

@@ -47,9 +47,14 @@ def given(view: Float[Tensor, "B C *space"]) -> tuple[Float[Tensor, "B C *space"
     Returns:
         The batch with zeros in place of such rows, and ``(B,)`` whether each case has the view.
     """
-    there = ~view.flatten(1).isnan().any(dim=1)
+    there = has_view(view)
     shape = (-1,) + (1,) * (view.ndim - 1)
     return torch.where(there.view(shape), view, torch.zeros((), dtype=view.dtype, device=view.device)), there
+
+
+def has_view(view: Float[Tensor, "B C *space"]) -> Bool[Tensor, "B"]:
+    """Which cases of a batch have a view: rows are NaN throughout or, as readers see to it, nowhere."""
+    return ~view.flatten(1)[:, 0].isnan()
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,6 +145,35 @@ def test_a_variant_that_fails_does_not_lose_the_others(workplace: Path) -> None:
         assert "broken, seed 1: failed at train [not-finite]" in (workplace / "failing" / name).read_text()
 
 
+def test_folds_are_runs_of_their_own_and_together_test_every_case(workplace: Path) -> None:
+    """In processes at once; the figures are the means over folds."""
+    folds = STUDY.replace("{test: 0.3, val: 0.3}", "{folds: 2, val: 0.3}")
+    (workplace / "folds.yaml").write_text(
+        folds.replace("neighbours: 1, ", "").replace("window: [-60, 240], ", "")
+    )
+    grid = GRID.replace("small.yaml", "folds.yaml").replace("[0, 1]", "[3]").replace("tiny", "folded")
+    (workplace / "folded.yaml").write_text(grid)
+    done = foveate("compare", "--grid", "folded.yaml", "--out", "folded", "--jobs", "2", folder=workplace)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 variants, 1 seeds, 2 folds" in done.stdout and "plain, seed 3, fold 1: done" in done.stdout
+    found = result(workplace, "folded")
+    runs = workplace / "folded" / "runs"
+    names = ["seed3-fold0", "seed3-fold1"]
+    tested = [
+        read_predictions(runs / "dual" / name / "predictions.csv").part("test").case_ids for name in names
+    ]
+    assert not set(tested[0]) & set(tested[1])
+    assert len({*tested[0], *tested[1]}) == 40  # every case of the phantom
+    each = [json.loads((runs / "dual" / name / "metrics.json").read_text())["metrics"] for name in names]
+    figure = found["figures"]["dual"]["auroc_macro"]
+    assert figure["seeds"] == {f"3, fold {k}": one["auroc_macro"]["value"] for k, one in enumerate(each)}
+    assert figure["value"] == pytest.approx(sum(one["auroc_macro"]["value"] for one in each) / 2)
+    assert "mean over 2 folds" in found["pairs"][0]["sentence"] and found["protocol"]["folds"] == 2
+    assert (
+        "Mean over folds ± standard deviation over folds" in (workplace / "folded/comparison.md").read_text()
+    )
+
+
 def test_whole_studies_with_a_split_of_each_seed(workplace: Path) -> None:
     text = (workplace / "small.yaml").read_text()
     (workplace / "other.yaml").write_text(text.replace("small", "other").replace("0.125", "0.25"))

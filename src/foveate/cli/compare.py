@@ -107,7 +107,8 @@ def _compare_plan(plan: Plan, out: Path | None, jobs: str) -> None:
     from foveate.terminal.comparison import show_comparison
 
     folder = out or Path("comparisons") / plan.name
-    terminal.heading("Compare", f"{len(plan.variants)} variants, {len(plan.seeds)} seeds")
+    folds = f", {plan.base.split.folds} folds" if plan.base.split.folds else ""
+    terminal.heading("Compare", f"{len(plan.variants)} variants, {len(plan.seeds)} seeds{folds}")
     trained = train_with(plan, folder, jobs, Shown(terminal.say, terminal.track, terminal.console))
     if trained is None:  # a scheduler has runs to do first
         return

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -68,6 +68,25 @@ class GridConfig(Settings):
             ]:
                 raise ValueError(f"published: say under 'data' what {', '.join(bare)} was measured on")
         return self
+
+
+class Training(NamedTuple):
+    """One of the trainings of every variant.
+
+    Attributes:
+        name: what tells it from the others: its seed, or ``"0, fold 3"`` where there are folds.
+        seed: of the training.
+        fold: that it is tested on, 0-based; None without folds.
+    """
+
+    name: int | str
+    seed: int
+    fold: int | None
+
+    @property
+    def folder(self) -> str:
+        """Name of its run's folder."""
+        return f"seed{self.seed}" if self.fold is None else f"seed{self.seed}-fold{self.fold}"
 
 
 @dataclass(frozen=True)
@@ -200,9 +219,21 @@ class Plan:
         """Seed of the split that a run with this training seed uses."""
         return seed if self.resplit else self.base.split.seed
 
-    def study(self, label: str, seed: int) -> Study:
+    @property
+    def trainings(self) -> list[Training]:
+        """Those of each variant: one a seed, or one a fold of each seed where the split has folds."""
+        if self.base.split.folds is None:
+            return [Training(seed, seed, None) for seed in self.seeds]
+        folds = range(self.base.split.folds)
+        return [Training(f"{seed}, fold {fold}", seed, fold) for seed in self.seeds for fold in folds]
+
+    def study(self, label: str, training: Training) -> Study:
         """The study of one run."""
-        return self._seeded(self.variants[label], f"{self.name} {label} {seed}", seed)
+        name, fold = f"{self.name} {label} {training.seed}", training.fold
+        if fold is None:
+            return self._seeded(self.variants[label], name, training.seed)
+        study = self._seeded(self.variants[label], f"{name} fold {fold}", training.seed)
+        return study.model_copy(update={"split": study.split.model_copy(update={"fold": fold})})
 
     def split_study(self, seed: int) -> Study:
         """The study that stands for the split of a seed; the same for all seeds unless ``resplit``."""

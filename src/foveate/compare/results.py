@@ -20,7 +20,7 @@ from foveate.errors import InputRefused, RunFailed
 from foveate.evaluate.comparison import compare, enough_replicates, only_shared_cases
 from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.localization import CaseScore
-from foveate.evaluate.paired import Entry
+from foveate.evaluate.paired import Entry, Seed
 from foveate.evaluate.scores import read_scores
 from foveate.evaluate.table import PredictionTable, read_predictions
 from foveate.files import sha256_of, write_json
@@ -28,7 +28,7 @@ from foveate.report.comparison import write_comparison
 from foveate.train.study import Study
 from foveate.types import Track, quiet
 
-Entries = dict[str, dict[int, Entry]]
+Entries = dict[str, dict[Seed, Entry]]
 
 
 def write_results(plan: Plan, out: Path, trained: Trained, track: Track = quiet) -> dict[str, Any]:
@@ -105,8 +105,8 @@ def _scores(folder: Path) -> list[CaseScore]:
     return [row for row in rows if row.method == "heatmap"]
 
 
-def _folders(plan: Plan, label: str, out: Path) -> dict[int, Path]:
-    """The folder of each seed's run of a variant."""
+def _folders(plan: Plan, label: str, out: Path) -> dict[Seed, Path]:
+    """The folder of each seed's (and fold's) run of a variant."""
     return {run.seed: run.folder for run in planned_runs(plan, out) if run.label == label}
 
 
@@ -145,12 +145,13 @@ def _protocol(plan: Plan, out: Path) -> dict[str, Any]:
         "manifest_sha256": sha256_of(base.data.manifest),
         "splits_sha256": {seed: sha256_of(path) for seed, path in splits.items() if path.is_file()},
         "seeds": list(plan.seeds),
+        "folds": base.split.folds,
         "resplit": plan.resplit,
         "allowed": list(base.audit.allow),
     }
 
 
-def describe(study: Study, changes: list[str], folders: Mapping[int, Path], out: Path) -> dict[str, Any]:
+def describe(study: Study, changes: list[str], folders: Mapping[Seed, Path], out: Path) -> dict[str, Any]:
     """What a variant is, and what it costs.
 
     Args:

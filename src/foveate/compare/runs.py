@@ -1,7 +1,7 @@
 """Several studies under one protocol: train every variant with every seed, then compare what they left.
 
     OUT/splits/<seed>/     audit.json, splits.json: drawn once, copied into every run of that seed
-    OUT/runs/<label>/seed<k>/   an ordinary run folder
+    OUT/runs/<label>/seed<k>/   an ordinary run folder; with folds one for each, seed<k>-fold<j>
     OUT/comparison.json, .csv, .md, .html
 
 A run that is finished is not trained again, and an interrupted one goes on where it stopped: the folder holds
@@ -44,13 +44,13 @@ class Planned:
     """One run of a comparison.
 
     Attributes:
-        label, seed: which.
+        label, seed: which; the seed with its fold, as ``grid.Training`` names it.
         study: its choices.
         folder: of the run.
     """
 
     label: str
-    seed: int
+    seed: int | str
     study: Study
     folder: Path
 
@@ -92,7 +92,7 @@ class Failure:
     """What went wrong with a run, and at which station."""
 
     label: str
-    seed: int
+    seed: int | str
     station: str
     code: str
     message: str
@@ -131,10 +131,10 @@ class Shown:
 
 
 def planned_runs(plan: Plan, out: Path) -> list[Planned]:
-    """Every run, seed by seed, so that an early stop leaves whole seeds to compare."""
+    """Every run, seed by seed and fold by fold, so that an early stop leaves whole ones to compare."""
     return [
-        Planned(label, seed, plan.study(label, seed), out / "runs" / label / f"seed{seed}")
-        for seed in plan.seeds
+        Planned(label, each.name, plan.study(label, each), out / "runs" / label / each.folder)
+        for each in plan.trainings
         for label in plan.variants
     ]
 
@@ -173,7 +173,7 @@ def prepare_jobs(plan: Plan, out: Path, shown: Shown) -> list[Job]:
     cohort = check_plan(plan, out)
     wanted = _stations(plan, cohort)
     splits = {seed: _split(plan, seed, out, shown) for seed in plan.seeds}
-    return [Job(planned, wanted, plan.without, splits[planned.seed]) for planned in planned_runs(plan, out)]
+    return [Job(run, wanted, plan.without, splits[run.study.seed]) for run in planned_runs(plan, out)]
 
 
 def check_plan(plan: Plan, out: Path) -> Cohort:

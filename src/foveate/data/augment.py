@@ -179,7 +179,7 @@ def _vary_intensity(
     contrast = batch.new_tensor([item.contrast for item in variations]).view(shape)
     brightness = batch.new_tensor([item.brightness for item in variations]).view(shape)
     mean = batch.mean(dim=tuple(range(1, batch.ndim)), keepdim=True)
-    return (((batch - mean) * contrast + mean) * brightness).clamp_(0, 1)
+    return (batch * (contrast * brightness)).add_(mean * (1 - contrast) * brightness).clamp_(0, 1)
 
 
 def _move(
@@ -189,13 +189,16 @@ def _move(
     rows = [row for row, item in enumerate(variations) if item.moves]
     if not rows:
         return batch
-    moving = batch[rows]
+    moving = batch[rows] if len(rows) < len(batch) else batch
     matrices = _normalized([variations[row] for row in rows], moving)
     grid = torch.nn.functional.affine_grid(matrices, list(moving.shape), align_corners=False)
-    result = batch.clone()
-    result[rows] = torch.nn.functional.grid_sample(
+    moved = torch.nn.functional.grid_sample(
         moving, grid, mode="bilinear", padding_mode=_TORCH_PADDING[padding], align_corners=False
     )
+    if moving is batch:
+        return moved
+    result = batch.clone()
+    result[rows] = moved
     return result
 
 

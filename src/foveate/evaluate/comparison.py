@@ -1,7 +1,8 @@
 """Several models on the same patients: means over seeds, paired differences with intervals, and ranks.
 
 A *variant* is one model under the common protocol; it has one *entry* a seed. All entries of a seed were
-tested on the same cases, which may differ between seeds (where the split was drawn anew).
+tested on the same cases, which may differ between seeds (where the split was drawn anew). In a
+cross-validation every fold of a seed counts as a seed of its own: figures are means over folds.
 
 * Figure of a variant: the mean over its seeds; beside it the standard deviation over seeds (n - 1 in the
   denominator), which tells how much chance in training does.
@@ -40,6 +41,7 @@ from foveate.evaluate.paired import (
     Entry,
     Key,
     Samples,
+    Seed,
     minus,
     over_seeds,
 )
@@ -53,7 +55,7 @@ from foveate.types import Track, quiet
 MAIN = "auroc_macro"
 MOST_REPLICATES = 10_000
 
-Variants = Mapping[str, Mapping[int, Entry]]
+Variants = Mapping[str, Mapping[Seed, Entry]]
 
 
 def compare(
@@ -132,7 +134,7 @@ def check_same_cases(variants: Variants, fix: str = "") -> None:
         UsageError: at some seed two variants differ in classes, cases, patients or truth; all are listed.
     """
     problems: list[str] = []
-    first: dict[int, tuple[str, PredictionTable]] = {}
+    first: dict[Seed, tuple[str, PredictionTable]] = {}
     several = len({seed for entries in variants.values() for seed in entries}) > 1
     for label, entries in variants.items():
         for seed, entry in entries.items():
@@ -148,7 +150,7 @@ def check_same_cases(variants: Variants, fix: str = "") -> None:
         )
 
 
-def only_shared_cases(variants: Variants) -> tuple[dict[str, dict[int, Entry]], int]:
+def only_shared_cases(variants: Variants) -> tuple[dict[str, dict[Seed, Entry]], int]:
     """Leave out, for all variants, what one of them refused: the others must not be tested on more.
 
     Returns:
@@ -225,7 +227,7 @@ class _Comparison:
 
     variants: Variants
     drawing: Drawing
-    classified: Mapping[tuple[str, int], Samples]
+    classified: Mapping[tuple[str, Seed], Samples]
 
     @classmethod
     def of(cls, variants: Variants, reference: str, bootstrap: Bootstrap, track: Track) -> _Comparison:
@@ -284,7 +286,7 @@ class _Comparison:
         joined = [] if np.isnan(list(means.values())).any() else indistinguishable(means, differing)
         return {"figure": MAIN, "models": models, "pairs": tests, "indistinguishable": joined}
 
-    def _samples(self, label: str, seed: int, keys: Set[Key]) -> Samples:
+    def _samples(self, label: str, seed: Seed, keys: Set[Key]) -> Samples:
         """Every figure of one entry, those of its heat maps over these pairs of case and class."""
         entry, found = self.variants[label][seed], self.classified[label, seed]
         nothing = np.full_like(found[MAIN], np.nan)

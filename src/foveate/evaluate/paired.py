@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,8 @@ LOWER_IS_BETTER = frozenset((*OF_CALIBRATION, *CALIBRATED))
 #: By figure, ``(1 + n, ...)``: the cohort itself, then n replicates. ``class:<metric>`` is ``(1 + n, K)``.
 Samples = Mapping[str, Floats]
 Key = tuple[str, str]
+#: What tells the trainings of a variant apart: a seed, or ``"0, fold 3"`` where each is tested on a fold.
+Seed = Any
 
 
 @dataclass(frozen=True)
@@ -83,11 +86,11 @@ class Drawing:
     """
 
     patient_ids: list[str]
-    places: Mapping[int, Mapping[str, int]]
+    places: Mapping[Seed, Mapping[str, int]]
     bootstrap: Bootstrap
 
     @classmethod
-    def of(cls, tables: Mapping[int, PredictionTable], bootstrap: Bootstrap) -> Drawing:
+    def of(cls, tables: Mapping[Seed, PredictionTable], bootstrap: Bootstrap) -> Drawing:
         """Line up the cases of every seed, given by the table of any of its entries."""
         patients: list[str] = []
         places = {}
@@ -96,7 +99,7 @@ class Drawing:
             patients += table.patient_ids
         return cls(patients, places, bootstrap)
 
-    def classified(self, entry: Entry, seed: int) -> Samples:
+    def classified(self, entry: Entry, seed: Seed) -> Samples:
         """Every figure of one entry that its predictions give."""
         own = np.array([self.places[seed][case] for case in entry.table.case_ids], dtype=np.intp)
         discrimination = Discrimination(entry.table, entry.table.decisions(entry.thresholds))
@@ -121,7 +124,7 @@ class Drawing:
 
         return self._sampled(statistic)
 
-    def localized(self, entry: Entry, seed: int, keys: Set[Key]) -> Samples:
+    def localized(self, entry: Entry, seed: Seed, keys: Set[Key]) -> Samples:
         """Every figure of one entry that its heat maps give, over these pairs of case and class."""
         rows = [row for row in entry.scores if (row.case_id, row.label) in keys]
         where = np.array([self.places[seed][row.case_id] for row in rows], dtype=np.intp)

@@ -12,7 +12,7 @@ import numpy as np
 from foveate.evaluate.delong import delong_test
 from foveate.evaluate.hypothesis import bootstrap_p, holm, mcnemar
 from foveate.evaluate.intervals import Bootstrap, Floats
-from foveate.evaluate.paired import FIGURES, LOCALIZED, PER_CLASS, Entry, Samples, over_seeds
+from foveate.evaluate.paired import FIGURES, LOCALIZED, PER_CLASS, Entry, Samples, Seed, over_seeds
 
 _UNMARKED = "nothing was explained that has a true mask or box"
 
@@ -27,8 +27,8 @@ class Told:
         bootstrap: of the intervals.
     """
 
-    entries: Mapping[int, tuple[Entry, ...]]
-    samples: Mapping[int, Samples]
+    entries: Mapping[Seed, tuple[Entry, ...]]
+    samples: Mapping[Seed, Samples]
     bootstrap: Bootstrap
 
     def figures(self) -> dict[str, dict[str, Any]]:
@@ -163,7 +163,7 @@ def _p_value(sample: Floats) -> float | None:
     return None if math.isnan(sample[0]) else _number(bootstrap_p(sample[1:]))
 
 
-def _spread(values: Mapping[int, float]) -> dict[str, Any]:
+def _spread(values: Mapping[Seed, float]) -> dict[str, Any]:
     """The value of each seed, and their standard deviation."""
     defined = [value for value in values.values() if not np.isnan(value)]
     return {

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Json = Mapping[str, Any]
+
+
+def kind_of(seeds: Sequence[int | str]) -> str:
+    """What the trainings of a variant are called: ``seeds``, or ``folds`` where each was tested on one."""
+    return "folds" if any(isinstance(each, str) for each in seeds) else "seeds"
 
 
 def sentence(pair: Json, figures: Mapping[str, Json], main: str, level: float) -> str:
@@ -28,8 +33,8 @@ def sentence(pair: Json, figures: Mapping[str, Json], main: str, level: float) -
         return " ".join([*told, f"The {name} is undefined."])
     one, two = (figures[label][main]["value"] for label in (first, second))
     interval = "" if paired["low"] is None else f" [{_signed(paired['low'])}, {_signed(paired['high'])}]"
-    seeds = len(pair["seeds"])
-    over = f", the mean over {seeds} seeds" if seeds > 1 else ""
+    seeds = pair["seeds"]
+    over = f", the mean over {len(seeds)} {kind_of(seeds)}" if len(seeds) > 1 else ""
     verdict = _verdict(paired["p_holm"], paired["value"], pair, level)
     told.append(
         f"{first} has a {name} of {one:.3f}, {second} of {two:.3f}{over}: "

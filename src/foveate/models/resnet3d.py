@@ -169,6 +169,18 @@ def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential
     return nn.Sequential(first, *(ResidualBlock3d(outputs, outputs, 1) for _ in range(blocks - 1)))
 
 
+class _Pointwise3d(nn.Conv3d):
+    """A 1×1×1 kernel that skips voxels before it is applied, not while; the same sums.
+
+    oneDNN (of torch 2.15) never returns from the kernel's gradient of the strided convolution for some shapes
+    in bfloat16 with several threads: 128 to 256 channels, two volumes of 8×64×64.
+    """
+
+    def forward(self, input: Float[Tensor, "B C D H W"]) -> Float[Tensor, "B K d h w"]:
+        down, along, across = self.stride
+        return nn.functional.conv3d(input[..., ::down, ::along, ::across], self.weight)
+
+
 def _projection(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    convolution = nn.Conv3d(inputs, outputs, kernel_size=1, stride=stride, bias=False)
+    convolution = _Pointwise3d(inputs, outputs, kernel_size=1, stride=stride, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm3d(outputs))

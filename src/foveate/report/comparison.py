@@ -13,6 +13,7 @@ from typing import Any
 
 from foveate import __version__
 from foveate.evaluate.paired import LOWER_IS_BETTER
+from foveate.evaluate.wording import kind_of
 from foveate.files import write_atomic
 from foveate.report.build import environment
 from foveate.report.comparison_tables import COLUMNS, comparison_tables, pair_name, shown_figures
@@ -58,15 +59,16 @@ def lead(result: Json) -> str:
     cases = sorted(set(result["cases"].values()))
     tested = f"{cases[0]}" if len(cases) == 1 else f"{cases[0]} to {cases[-1]}"
     seeds = len(result["seeds"])
+    kind = kind_of(result["seeds"])
     count = len(result["variants"])
     if "runs" in result["protocol"]:
         return (
             f"{count} runs, tested on the same {tested} cases of {result['patients']} patients. "
             "How they were trained may differ: see the table of variants."
         )
-    drawn = "each with a split of its own" if result["protocol"]["resplit"] else "one split"
+    drawn = "each seed with a split of its own" if result["protocol"]["resplit"] else "one split"
     return (
-        f"{count} variants, {seeds} seed{'s' if seeds > 1 else ''} ({drawn}), tested on "
+        f"{count} variants, {seeds} {kind if seeds > 1 else kind[:-1]} ({drawn}), tested on "
         f"{tested} cases; {result['patients']} patients in all. The same patients, preprocessing and budget "
         "for every variant, except where the table of variants says otherwise."
     )
@@ -80,10 +82,10 @@ def _charts(result: Json) -> Iterator[Chart]:
     """The main figure of every variant, and their ranks by it."""
     main = result["tests"]["main"]
     dots = {label: found[main] for label, found in result["figures"].items()}
-    text = f"{COLUMNS[main]} of every variant"
+    text, one = f"{COLUMNS[main]} of every variant", kind_of(result["seeds"])[:-1]
     yield Chart(
         svg(variants_figure(dots, COLUMNS[main]), text),
-        f"{text}. Dots: one a seed. Diamond: their mean, with its interval over patients.",
+        f"{text}. Dots: one a {one}. Diamond: their mean, with its interval over patients.",
     )
     ranks = result["ranks"]["models"].values()
     if len(ranks) > 1 and all(value["value"] is not None for value in ranks):

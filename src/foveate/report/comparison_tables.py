@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from foveate.evaluate.wording import shown_p
+from foveate.evaluate.wording import kind_of, shown_p
 from foveate.report.files import Json
 from foveate.report.tables import Table, corrected, difference, figure, mean
 
@@ -40,10 +40,10 @@ _ORIGINS = {
 def comparison_tables(result: Json) -> Iterator[Table]:
     """Every table of a comparison, also those without a row."""
     shown = shown_figures(result)
-    level = f"{100 * result['bootstrap']['level']:g} %"
+    level, kind = f"{100 * result['bootstrap']['level']:g} %", kind_of(result["seeds"])
     yield Table(
         "Figures",
-        f"Mean over seeds ± standard deviation over seeds; in brackets the {level} interval of the mean, "
+        f"Mean over {kind} ± standard deviation over {kind}; in brackets the {level} interval of the mean, "
         f"from {result['bootstrap']['n']:,} resamplings of patients. ECE, Brier score and log loss: lower is "
         "better. † preprocessed otherwise than the reference.",
         ("Variant", *(COLUMNS[name] for name in shown)),
@@ -75,15 +75,16 @@ def pair_name(result: Json, pair: Json) -> str:
 
 
 def _differences(result: Json, shown: Sequence[str], level: str) -> Table:
-    tests = result["tests"]["families"]
+    tests_of, kind = result["tests"], kind_of(result["seeds"])
+    tests = tests_of["families"]
     paired_with_one = all(pair["second"] == result["reference"] for pair in result["pairs"])
     return Table(
         f"Difference to {result['reference']}" if paired_with_one else "Paired differences",
-        f"At every seed from the same patients for both, mean over seeds, {level} interval. p from the same "
-        f"resamplings, corrected by Holm's method: {COLUMNS[result['tests']['main']]} over every pair of "
+        f"At every {kind[:-1]} from the same patients for both, mean over {kind}, {level} interval. p from "
+        f"the same resamplings, corrected by Holm's method: {COLUMNS[tests_of['main']]} over every pair of "
         f"variants ({_tests(tests['main figure'])}), the other figures over this table "
-        f"({_tests(tests['other figures'])}). • told apart; it speaks of other patients, not of other seeds. "
-        "An interval can leave out 0 and yet not be marked: that many tests find something by chance.",
+        f"({_tests(tests['other figures'])}). • told apart; it speaks of other patients, not of other "
+        f"{kind}. An interval can leave out 0 and yet not be marked: so many tests find something by chance.",
         ("Pair" if not paired_with_one else "Variant", *(COLUMNS[name] for name in shown)),
         tuple(
             (

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foveate.contract import given
+from foveate.contract import has_view
 from foveate.data.augment import Variation, augment_views, draw_kept, draw_variation
 from foveate.data.dataset import (
     PreparedCases,
@@ -159,7 +159,7 @@ class Feed:
 
     def _kept(self, views: Mapping[str, Tensor], epoch: int, places: Places) -> Tensor:
         """``(B, V)`` which views are shown: those that are there, but for those drawn to be withheld."""
-        present = torch.stack([given(view)[1] for view in views.values()], dim=1)
+        present = torch.stack([has_view(view) for view in views.values()], dim=1)
         share, seed = self._study.augment.drop_views, self._study.seed
         if not share:
             return present
@@ -178,5 +178,7 @@ class Feed:
 
 def _only(view: Tensor, kept: Tensor) -> Tensor:
     """A batch with rows of NaN in place of what is not kept, ``(B,)``."""
+    if kept.all():
+        return view
     shape = (-1,) + (1,) * (view.ndim - 1)
     return view.masked_fill(~kept.view(shape), torch.nan)

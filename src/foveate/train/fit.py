@@ -20,6 +20,7 @@ from foveate.data.cache import default_cache_folder
 from foveate.data.dataset import Filled
 from foveate.data.splits import Splits
 from foveate.errors import UsageError
+from foveate.memory import keep_freed_memory
 from foveate.models import build_model, count_classes, make_criterion
 from foveate.preprocess import Preprocess
 from foveate.train.checkpoint import CheckpointFolder, seed_everything
@@ -30,7 +31,7 @@ from foveate.train.loop import Loop, TrainingState, Watch
 from foveate.train.material import TOLERANT, Material, load_material
 from foveate.train.plan import Plan, safe_plan, settle
 from foveate.train.signals import StopRequest
-from foveate.train.study import Study, TrainConfig
+from foveate.train.study import Study
 from foveate.types import Cohort
 
 
@@ -92,7 +93,7 @@ def fit(
         SystemExit: Ctrl-C (130) or SIGTERM (143), after saving; with several devices also (0) in all
             processes but the first, once the training is done.
     """
-    fabric = make_fabric(study.train)
+    fabric = make_fabric(study)
     with run_lock(run) if fabric.is_global_zero else nullcontext():
         fabric.launch()
         display = Display(console if fabric.is_global_zero else None)
@@ -125,12 +126,15 @@ def fit(
         return _result(loop.state, material, resumed, run / "bundle")
 
 
-def make_fabric(config: TrainConfig) -> Fabric:
+def make_fabric(study: Study) -> Fabric:
     """The devices, as Lightning knows them; the precision of a step is the plan's.
+
+    On processors the memory of one step is kept for the next, unless volumes need all there is.
 
     Raises:
         UsageError: this machine has no such devices.
     """
+    config = study.train
     for name in ("lightning.fabric", "lightning.pytorch"):  # they announce the precision, among others
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
@@ -143,6 +147,8 @@ def make_fabric(config: TrainConfig) -> Fabric:
         ) from error
     if fabric.device.type == "cuda" and config.precision != "32":
         torch.set_float32_matmul_precision("high")  # TF32 for what bfloat16 leaves in float32
+    if fabric.device.type == "cpu" and not study.preprocess.volumes:
+        keep_freed_memory()
     return fabric
 
 

@@ -71,7 +71,7 @@ def preview(
     extent = _extent(study, cohort, parts)
     if (plan := read_plan(run)) is not None and any((run / "checkpoints").glob("*.pt")):
         return Preview(plan, extent, 0.0, kept=True)
-    fabric = make_fabric(study.train)
+    fabric = make_fabric(study)
     seed_everything(study.seed)
     model = make_model(study, cohort)
     sample = {part: _spread(_labelled(cohort, parts[part]), study, most) for part, most in _BATCHES.items()}
