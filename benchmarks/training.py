@@ -25,8 +25,10 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,8 @@ from foveate.train.study import Study
 from foveate.types import Case, Cohort
 from sheet import Noise, Sheet, add_page, machine, spread, wandered
 
+#: Balanced accuracy on the test cases; seconds of training and of preparing images; share waited; the plan.
+Trained = tuple[float, float, float, float, str]
 AUGMENT = AugmentConfig(flip=("horizontal", "vertical"))
 
 
@@ -181,6 +185,15 @@ class Plain:
         return float(balanced_accuracy_score(truth, guess))
 
 
+def train_plain(
+    setting: Setting, cohort: Cohort, parts: dict[str, list[Case]], seed: int, workers: int
+) -> Trained:
+    """As ``train_foveate``; nothing is prepared, and what is waited for is not known."""
+    script = Plain(setting, cohort, parts, seed, workers)
+    seconds = script.train()
+    return script.test("test"), seconds, 0.0, 0.0, f"loader with {workers} workers"
+
+
 def fastest_workers(setting: Setting, cohort: Cohort, parts: dict[str, list[Case]]) -> int:
     """As many loader processes as make a dozen steps fastest; the first steps start the processes."""
     timed = {}
@@ -198,8 +211,8 @@ def fastest_workers(setting: Setting, cohort: Cohort, parts: dict[str, list[Case
 
 def train_foveate(
     setting: Setting, cohort: Cohort, splits: Splits, parts: dict[str, list[Case]], seed: int
-) -> tuple[float, float, float, float, str]:
-    """Balanced accuracy on the test cases; seconds of training and of preparing images; waiting; the plan."""
+) -> Trained:
+    """Train and answer the test cases."""
     train = {"epochs": setting.epochs, "batch_size": setting.batch_size, "lr": setting.lr}
     study = Study.model_validate(
         {
@@ -234,6 +247,12 @@ def waited(run: Path) -> float:
     """Share of the training, validation aside, that was spent waiting for batches."""
     with (run / "training.csv").open() as stream:
         return float(np.mean([float(row["waiting"]) for row in csv.DictReader(stream)]))
+
+
+def in_own_process(work: Callable[..., Trained], *given: object) -> Trained:
+    """What one side does to its process (memory, threads) must not help or hinder the other."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(work, *given).result()
 
 
 # ---- both ---------------------------------------------------------------------------------------------
@@ -272,15 +291,14 @@ def compare(
         plain = runs.find(setting, cases, "plain", seed)
         if plain is None:
             workers = fastest_workers(setting, cohort, parts) if workers is None else workers
-            wandering, script = noise.measure(), Plain(setting, cohort, parts, seed, workers)
-            seconds, plan = script.train(), f"loader with {workers} workers"
-            accuracy = script.test("test")
-            plain = Outcome(setting, cases, "plain", seed, accuracy, seconds, 0.0, 0.0, plan, wandering)
+            wandering = noise.measure()
+            found = in_own_process(train_plain, setting, cohort, parts, seed, workers)
+            plain = Outcome(setting, cases, "plain", seed, *found, wandering)
             runs.keep(plain)
         ours = runs.find(setting, cases, "foveate", seed)
         if ours is None:
             wandering = noise.measure()
-            found = train_foveate(setting, cohort, splits, parts, seed)
+            found = in_own_process(train_foveate, setting, cohort, splits, parts, seed)
             ours = Outcome(setting, cases, "foveate", seed, *found, wandering)
             runs.keep(ours)
         sheet.console.print(plain, ours)
