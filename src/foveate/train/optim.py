@@ -46,17 +46,30 @@ class _AdamWInMemoryOrder(AdamW):
     takes as long as the update. The update is elementwise: the numbers are the same.
     """
 
-    def _init_group(self, group: dict[str, Any], weights: list[Tensor], *others: Any, **named: Any) -> bool:
-        has_complex: bool = super()._init_group(group, weights, *others, **named)
-        orders = [_memory_order(weight) for weight in weights]
-        for tensors in (weights, *others[:3]):  # gradients and two moments
+    def _init_group(
+        self,
+        group: Any,
+        params_with_grad: Any,
+        grads: Any,
+        exp_avgs: Any,
+        exp_avg_sqs: Any,
+        max_exp_avg_sqs: Any,
+        state_steps: Any,
+    ) -> Any:
+        moments = exp_avgs, exp_avg_sqs
+        has_complex = super()._init_group(  # type: ignore[no-untyped-call]
+            group, params_with_grad, grads, *moments, max_exp_avg_sqs, state_steps
+        )
+        orders = [_memory_order(weight) for weight in params_with_grad]
+        for tensors in (params_with_grad, grads, *moments):
             tensors[:] = [item.permute(order) for item, order in zip(tensors, orders, strict=True)]
         return has_complex
 
 
 def _memory_order(weight: Tensor) -> list[int]:
     """Axes from the one with the longest stride to that with the shortest."""
-    return sorted(range(weight.ndim), key=lambda axis: -weight.stride(axis))
+    strides = weight.stride()
+    return sorted(range(weight.ndim), key=lambda axis: -strides[axis])
 
 
 def rate_factor(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
