@@ -280,12 +280,18 @@ class Runs:
 
 
 def compare(
-    setting: Setting, cohort: Cohort, splits: Splits, seeds: Sequence[int], runs: Runs, sheet: Sheet
+    setting: Setting,
+    cohort: Cohort,
+    splits: Splits,
+    seeds: Sequence[int],
+    workers: int | None,
+    runs: Runs,
+    sheet: Sheet,
 ) -> list[tuple[Outcome, Outcome]]:
     """Train each seed on both sides, in turn."""
     by_id = {case.case_id: case for case in cohort.cases}
     parts = {part: [by_id[name] for name in names] for part, names in splits.parts().items()}
-    cases, noise, workers = len(parts["train"]), Noise(), None
+    cases, noise = len(parts["train"]), Noise()
     pairs = []
     for seed in seeds:
         plain = runs.find(setting, cases, "plain", seed)
@@ -374,6 +380,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--workers", type=int, help="loader processes of the plain script [default: the fastest number]"
+    )
     parser.add_argument("--limit", type=int, help="about so many cases, for a quick look")
     parser.add_argument(
         "--runs", type=Path, help="JSON that keeps every training; those in it are not repeated"
@@ -392,7 +401,7 @@ def main() -> None:
     runs = Runs(given.runs)
     for model in given.model:
         setting = Setting(model, given.size, given.epochs, given.batch_size, given.lr, given.weight_decay)
-        show(compare(setting, cohort, splits, given.seeds, runs, sheet), sheet)
+        show(compare(setting, cohort, splits, given.seeds, given.workers, runs, sheet), sheet)
     sheet.write(given.page)
 
 
