@@ -322,9 +322,10 @@ def show(pairs: Sequence[tuple[Outcome, Outcome]], sheet: Sheet) -> None:
     ratios = [one.seconds / other.seconds for one, other in pairs]
     gains = [other.balanced_accuracy - one.balanced_accuracy for one, other in pairs]
     error = np.std(gains, ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else np.nan
+    sure = f", standard error {error:.3f}" if len(gains) > 1 else ""
     sheet.say(
-        f"Times faster: {spread(ratios, 2)} over {len(ratios)} seeds. Balanced accuracy, Foveate's less the "
-        f"plain script's: {np.mean(gains):+.3f}, standard error {error:.3f}. Plain {plain.plan}; {ours.plan}."
+        f"Times faster: {spread(ratios, 2)}; seeds: {len(ratios)}. Balanced accuracy, Foveate's less the "
+        f"plain script's: {np.mean(gains):+.3f}{sure}. Plain: {plain.plan}; Foveate: {ours.plan}."
     )
     sheet.say(wandered([item.noise for pair in pairs for item in pair]))
 
