@@ -31,9 +31,9 @@ print(faults() - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can")
 def test_what_one_step_frees_the_next_one_finds() -> None:
-    """Without, 20 tensors of 8,192 pages are faulted in anew; with, almost none."""
+    """Without, 20 tensors of 32 MiB are faulted in anew, page by page; with, almost nothing."""
     found = {}
     for way in ("plain", "keep"):
         done = subprocess.run([sys.executable, "-c", SCRIPT, way], capture_output=True, text=True, check=True)
         found[way] = int(done.stdout)
-    assert found["plain"] > 300 and found["keep"] < found["plain"] / 10, found
+    assert found["plain"] > 100 and found["keep"] < found["plain"] / 10, found
