@@ -14,9 +14,9 @@ _LARGEST, _STEP = 2**31 - 1, 64 * 2**20  # bytes
 def keep_freed_memory() -> bool:
     """Let the C library hold on to what is freed, instead of giving it back after each layer.
 
-    On Linux, large tensors are otherwise mapped and faulted in anew every time they are made, which took 10 to
-    14 % of a ResNet-18's training where it was measured. The process then keeps the most that it ever needed,
-    there 10 to 19 % more, as gaps are not always filled. It holds for the whole process and cannot be undone.
+    On Linux, large tensors are otherwise mapped and faulted in anew every time they are made, which took 10
+    to 14 % of a ResNet-18's training where it was measured. The process then keeps the most that it ever
+    needed, there 10 to 19 % more, as gaps are not always filled. It is for the whole process, and for good.
 
     Returns:
         Whether it was done; only glibc can.

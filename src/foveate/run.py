@@ -37,6 +37,11 @@ _RECORDED = (
 )
 
 
+def alike(one: Study, other: Study) -> bool:
+    """Whether two studies differ in nothing but the audit findings that they accept."""
+    return one.model_copy(update={"audit": other.audit}) == other
+
+
 @dataclass(frozen=True)
 class Run:
     """One study and its folder.
@@ -63,7 +68,7 @@ class Run:
             write_atomic(kept, study.dump())
             return cls(folder, study)
         found = Study.load(kept)
-        if found.model_copy(update={"audit": study.audit}) != study:
+        if not alike(found, study):
             raise UsageError(
                 "this folder already holds a run of a different study",
                 where=str(folder),

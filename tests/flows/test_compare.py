@@ -155,7 +155,7 @@ def test_folds_are_runs_of_their_own_and_together_test_every_case(workplace: Pat
     (workplace / "folded.yaml").write_text(grid)
     done = foveate("compare", "--grid", "folded.yaml", "--out", "folded", "--jobs", "2", folder=workplace)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 variants, 1 seeds, 2 folds" in done.stdout and "plain, seed 3, fold 1: done" in done.stdout
+    assert "2 variants, 1 seed, 2 folds" in done.stdout and "plain, seed 3, fold 1: done" in done.stdout
     found = result(workplace, "folded")
     runs = workplace / "folded" / "runs"
     names = ["seed3-fold0", "seed3-fold1"]

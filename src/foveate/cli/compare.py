@@ -107,8 +107,9 @@ def _compare_plan(plan: Plan, out: Path | None, jobs: str) -> None:
     from foveate.terminal.comparison import show_comparison
 
     folder = out or Path("comparisons") / plan.name
-    folds = f", {plan.base.split.folds} folds" if plan.base.split.folds else ""
-    terminal.heading("Compare", f"{len(plan.variants)} variants, {len(plan.seeds)} seeds{folds}")
+    seeds, folds = len(plan.seeds), plan.base.split.folds
+    many = f"{seeds} seed{'s' if seeds > 1 else ''}" + (f", {folds} folds" if folds else "")
+    terminal.heading("Compare", f"{len(plan.variants)} variants, {many}")
     trained = train_with(plan, folder, jobs, Shown(terminal.say, terminal.track, terminal.console))
     if trained is None:  # a scheduler has runs to do first
         return

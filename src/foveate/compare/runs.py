@@ -22,7 +22,7 @@ from foveate import evidence, stations
 from foveate.compare.grid import Plan
 from foveate.errors import FoveateError, Partial, RunFailed, UsageError
 from foveate.files import sha256_of, write_atomic
-from foveate.run import Run
+from foveate.run import Run, alike
 from foveate.train.study import Study
 from foveate.types import Cohort, Track, quiet
 
@@ -246,21 +246,13 @@ def _same(kept: Path, study: Study) -> bool:
     """Whether a run folder is new or of this study; what the audit accepts may have grown."""
     if not kept.is_file():
         return True
-    found = Study.load(kept)
-    return found.model_copy(update={"audit": study.audit}) == study
-
-
-def _open(study: Study, folder: Path) -> Run:
-    kept = folder / "study.yaml"
-    if kept.is_file() and _same(kept, study):
-        write_atomic(kept, study.dump())
-    return Run.create(study, folder)
+    return alike(Study.load(kept), study)
 
 
 def _split(plan: Plan, seed: int, out: Path, shown: Shown) -> Path:
     """The folder with the split of a seed; drawn unless it is there."""
     study = plan.split_study(seed)
-    run = _open(study, out / "splits" / str(study.split.seed))
+    run = Run.create(study, out / "splits" / str(study.split.seed))
     if not is_done(run.folder, "split", "splits.json"):
         shown.say(f"audit and split, seed {study.split.seed}")
         stations.audit(run, track=shown.track).raise_if_stopped()
@@ -272,7 +264,7 @@ def attempt(job: Job, trained: Trained, shown: Shown) -> None:
     """Do what a run lacks; its failure is noted and does not end the others."""
     planned, station = job.planned, "start"
     try:
-        run = _open(planned.study, planned.folder)
+        run = Run.create(planned.study, planned.folder)
         _take_split(run, job.split)
         anew = False
         for station in job.wanted:

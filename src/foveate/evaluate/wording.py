@@ -9,8 +9,8 @@ Json = Mapping[str, Any]
 
 
 def kind_of(seeds: Sequence[int | str]) -> str:
-    """What the trainings of a variant are called: ``seeds``, or ``folds`` where each was tested on one."""
-    return "folds" if any(isinstance(each, str) for each in seeds) else "seeds"
+    """What one training of a variant is called: ``seed``, or ``fold`` where each was tested on one."""
+    return "fold" if any(isinstance(each, str) for each in seeds) else "seed"
 
 
 def sentence(pair: Json, figures: Mapping[str, Json], main: str, level: float) -> str:
@@ -34,7 +34,7 @@ def sentence(pair: Json, figures: Mapping[str, Json], main: str, level: float) -
     one, two = (figures[label][main]["value"] for label in (first, second))
     interval = "" if paired["low"] is None else f" [{_signed(paired['low'])}, {_signed(paired['high'])}]"
     seeds = pair["seeds"]
-    over = f", the mean over {len(seeds)} {kind_of(seeds)}" if len(seeds) > 1 else ""
+    over = f", the mean over {len(seeds)} {kind_of(seeds)}s" if len(seeds) > 1 else ""
     verdict = _verdict(paired["p_holm"], paired["value"], pair, level)
     told.append(
         f"{first} has a {name} of {one:.3f}, {second} of {two:.3f}{over}: "

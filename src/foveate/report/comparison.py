@@ -58,8 +58,7 @@ def lead(result: Json) -> str:
     """What was compared, in a sentence."""
     cases = sorted(set(result["cases"].values()))
     tested = f"{cases[0]}" if len(cases) == 1 else f"{cases[0]} to {cases[-1]}"
-    seeds = len(result["seeds"])
-    kind = kind_of(result["seeds"])
+    seeds, kind = len(result["seeds"]), kind_of(result["seeds"])
     count = len(result["variants"])
     if "runs" in result["protocol"]:
         return (
@@ -68,7 +67,7 @@ def lead(result: Json) -> str:
         )
     drawn = "each seed with a split of its own" if result["protocol"]["resplit"] else "one split"
     return (
-        f"{count} variants, {seeds} {kind if seeds > 1 else kind[:-1]} ({drawn}), tested on "
+        f"{count} variants, {seeds} {kind}{'s' if seeds > 1 else ''} ({drawn}), tested on "
         f"{tested} cases; {result['patients']} patients in all. The same patients, preprocessing and budget "
         "for every variant, except where the table of variants says otherwise."
     )
@@ -82,7 +81,7 @@ def _charts(result: Json) -> Iterator[Chart]:
     """The main figure of every variant, and their ranks by it."""
     main = result["tests"]["main"]
     dots = {label: found[main] for label, found in result["figures"].items()}
-    text, one = f"{COLUMNS[main]} of every variant", kind_of(result["seeds"])[:-1]
+    text, one = f"{COLUMNS[main]} of every variant", kind_of(result["seeds"])
     yield Chart(
         svg(variants_figure(dots, COLUMNS[main]), text),
         f"{text}. Dots: one a {one}. Diamond: their mean, with its interval over patients.",

@@ -43,7 +43,7 @@ def comparison_tables(result: Json) -> Iterator[Table]:
     level, kind = f"{100 * result['bootstrap']['level']:g} %", kind_of(result["seeds"])
     yield Table(
         "Figures",
-        f"Mean over {kind} ± standard deviation over {kind}; in brackets the {level} interval of the mean, "
+        f"Mean over {kind}s ± standard deviation over {kind}s; in brackets the {level} interval of the mean, "
         f"from {result['bootstrap']['n']:,} resamplings of patients. ECE, Brier score and log loss: lower is "
         "better. † preprocessed otherwise than the reference.",
         ("Variant", *(COLUMNS[name] for name in shown)),
@@ -75,16 +75,16 @@ def pair_name(result: Json, pair: Json) -> str:
 
 
 def _differences(result: Json, shown: Sequence[str], level: str) -> Table:
-    tests_of, kind = result["tests"], kind_of(result["seeds"])
-    tests = tests_of["families"]
+    tests, kind = result["tests"]["families"], kind_of(result["seeds"])
+    main = COLUMNS[result["tests"]["main"]]
     paired_with_one = all(pair["second"] == result["reference"] for pair in result["pairs"])
     return Table(
         f"Difference to {result['reference']}" if paired_with_one else "Paired differences",
-        f"At every {kind[:-1]} from the same patients for both, mean over {kind}, {level} interval. p from "
-        f"the same resamplings, corrected by Holm's method: {COLUMNS[tests_of['main']]} over every pair of "
+        f"At every {kind} from the same patients for both, mean over {kind}s, {level} interval. p from "
+        f"the same resamplings, corrected by Holm's method: {main} over every pair of "
         f"variants ({_tests(tests['main figure'])}), the other figures over this table "
-        f"({_tests(tests['other figures'])}). • told apart; it speaks of other patients, not of other "
-        f"{kind}. An interval can leave out 0 and yet not be marked: so many tests find something by chance.",
+        f"({_tests(tests['other figures'])}). • told apart; it speaks of other patients, not other {kind}s. "
+        "An interval can leave out 0 and yet not be marked: so many tests find something by chance.",
         ("Pair" if not paired_with_one else "Variant", *(COLUMNS[name] for name in shown)),
         tuple(
             (

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
@@ -64,8 +65,13 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, image: Tensor, kernel: Tensor, bias: Tensor | None, stride: Pair, padding: Pair
-    ) -> Tensor:
+        ctx: Any,
+        image: Float[Tensor, "B C H W"],
+        kernel: Float[Tensor, "K C r c"],
+        bias: Float[Tensor, "K"] | None,
+        stride: Pair,
+        padding: Pair,
+    ) -> Float[Tensor, "B K h w"]:
         ctx.save_for_backward(image, kernel)
         ctx.stride, ctx.padding, ctx.biased = stride, padding, bias is not None
         return torch.convolution(image, kernel, bias, stride, padding, (1, 1), False, (0, 0), 1)

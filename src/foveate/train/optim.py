@@ -46,22 +46,11 @@ class _AdamWInMemoryOrder(AdamW):
     takes as long as the update. The update is elementwise: the numbers are the same.
     """
 
-    def _init_group(
-        self,
-        group: Any,
-        params_with_grad: Any,
-        grads: Any,
-        exp_avgs: Any,
-        exp_avg_sqs: Any,
-        max_exp_avg_sqs: Any,
-        state_steps: Any,
-    ) -> Any:
-        moments = exp_avgs, exp_avg_sqs
-        has_complex = super()._init_group(  # type: ignore[no-untyped-call]
-            group, params_with_grad, grads, *moments, max_exp_avg_sqs, state_steps
-        )
-        orders = [_memory_order(weight) for weight in params_with_grad]
-        for tensors in (params_with_grad, grads, *moments):
+    def _init_group(self, group: Any, *lists: Any) -> Any:
+        """Fill the lists: weights, gradients, two moments, and what is not used here."""
+        has_complex = super()._init_group(group, *lists)  # type: ignore[no-untyped-call]
+        orders = [_memory_order(weight) for weight in lists[0]]
+        for tensors in lists[:4]:
             tensors[:] = [item.permute(order) for item, order in zip(tensors, orders, strict=True)]
         return has_complex
 
