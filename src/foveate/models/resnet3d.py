@@ -170,15 +170,17 @@ def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential
 
 
 class _Pointwise3d(nn.Conv3d):
-    """A 1×1×1 kernel that skips voxels before it is applied, not while; the same sums.
+    """A 1×1×1 kernel as a matrix product over the voxels that its stride leaves; the same sums.
 
-    oneDNN (of torch 2.15) never returns from the kernel's gradient of the strided convolution for some shapes
-    in bfloat16 with several threads: 128 to 256 channels, two volumes of 8×64×64.
+    oneDNN (of torch 2.15) gets the kernel's gradient wrong in bfloat16 with several threads where there is
+    AMX: from 128 to 256 channels, two volumes of 8×64×64, the strided convolution never returns from it, and
+    with voxels skipped beforehand it leaves some channels' gradients unwritten.
     """
 
     def forward(self, input: Float[Tensor, "B C D H W"]) -> Float[Tensor, "B K d h w"]:
         down, along, across = self.stride
-        return nn.functional.conv3d(input[..., ::down, ::along, ::across], self.weight)
+        voxels = input[..., ::down, ::along, ::across].movedim(1, -1)
+        return nn.functional.linear(voxels, self.weight.flatten(1)).movedim(-1, 1)
 
 
 def _projection(inputs: int, outputs: int, stride: int) -> nn.Sequential:
