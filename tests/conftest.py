@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
+os.environ.setdefault("RAY_worker_niceness", "0")  # else what Ray starts gets no turn beside the other tests
 
 
 @pytest.fixture(scope="session", autouse=True)
