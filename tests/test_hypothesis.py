@@ -6,8 +6,11 @@ from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import binomtest
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+from statsmodels.stats.multitest import multipletests
 
 from foveate.evaluate.hypothesis import bootstrap_p, holm, mcnemar, replicates_needed
 from foveate.evaluate.intervals import Bootstrap
@@ -119,6 +122,11 @@ def test_holm_by_hand_and_undefined_tests_do_not_count() -> None:
     assert found[[0, 2]] == pytest.approx([0.02, 0.04]) and np.isnan(found[1])
     assert np.isnan(holm(np.array([np.nan]))).all() and len(holm(np.array([]))) == 0
     assert 2 / (1 + replicates_needed(45, 0.95)) * 45 < 0.05
+
+
+@given(st.lists(st.floats(0, 1) | st.sampled_from([0.0, 0.01, 1.0]), min_size=1, max_size=20))
+def test_holm_is_that_of_statsmodels(p: list[float]) -> None:
+    np.testing.assert_allclose(holm(np.array(p)), multipletests(p, method="holm")[1], atol=1e-15)
 
 
 def test_ranks_in_each_replicate() -> None:

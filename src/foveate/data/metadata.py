@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from statsmodels.stats.multitest import multipletests
 
 from foveate.data.evidence import Evidence
+from foveate.evaluate.hypothesis import holm
 from foveate.evaluate.intervals import Bootstrap, Value
 from foveate.evaluate.metadata_model import Columns, best_columns, cross_scores, encode, how_well_told
 from foveate.types import Case, Cohort
@@ -67,7 +67,7 @@ def tells(columns: Columns, cohort: Cohort, rows: Sequence[int], *, seed: int = 
     tested = {name: p for name, p in told.p.items() if not np.isnan(p)}
     if not tested:
         return []
-    corrected = multipletests(list(tested.values()), method="holm")[1].tolist()
+    corrected = holm(np.array(list(tested.values()))).tolist()
     found = [
         Tell(name, told.per_class[name], p, best_columns(features, truth, seed=seed))
         for name, p in zip(tested, corrected, strict=True)

@@ -24,7 +24,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
-from statsmodels.stats import multitest
 
 from foveate.evaluate.intervals import MAX_UNDEFINED, Floats
 
@@ -109,7 +108,7 @@ def replicates_needed(tests: int, level: float) -> int:
 def holm(p: Floats) -> Floats:
     """Corrected p-values, ``(M,)``; NaN, an undefined test, stays so and does not count as one."""
     corrected = np.full(len(p), np.nan)
-    tested = ~np.isnan(p)
-    if tested.any():
-        corrected[tested] = multitest.multipletests(p[tested], method="holm")[1]
+    rising = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]  # NaN is sorted to the end
+    steps = p[rising] * np.arange(len(rising), 0, -1)
+    corrected[rising] = np.minimum(np.maximum.accumulate(steps), 1)
     return corrected

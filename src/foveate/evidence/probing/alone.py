@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from statsmodels.stats.multitest import multipletests
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from foveate.evaluate.hypothesis import holm
 from foveate.evaluate.intervals import Bootstrap, Floats
 from foveate.evaluate.metadata_model import (
     Columns,
@@ -97,11 +97,7 @@ def figures(told: Told) -> Json:
     its interval above one half.
     """
     tested = {name: p for name, p in told.p.items() if not np.isnan(p)}
-    corrected = (
-        dict(zip(tested, multipletests(list(tested.values()), method="holm")[1], strict=True))
-        if tested
-        else {}
-    )
+    corrected = dict(zip(tested, holm(np.array(list(tested.values()))), strict=True))
     per_class: dict[str, Json] = {
         name: value.to_json() | {"p": float(corrected[name]) if name in corrected else None}
         for name, value in told.per_class.items()

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from statsmodels.stats.multitest import multipletests
 
+from foveate.evaluate.hypothesis import holm
 from foveate.evaluate.intervals import Bootstrap, Floats, Value
 from foveate.evidence.probing.exchange import (
     Donors,
@@ -243,7 +243,7 @@ def correct(tests: Sequence[Test], screened: int) -> list[Test]:
     raw = [test.effect.p[test.label or ""] for test in tests]
     asked = [p for p in raw if not np.isnan(p)]
     padded = [*asked, *[1.0] * max(screened - len(asked), 0)]
-    held = iter(multipletests(padded, method="holm")[1].tolist() if padded else ())
+    held = iter(holm(np.array(padded)))
     return [
         replace(test, p=p if np.isnan(p) else float(next(held))) for test, p in zip(tests, raw, strict=True)
     ]
