@@ -207,7 +207,7 @@ def test_shortcuts_compute_what_a_strided_convolution_computes() -> None:
 
 
 def test_shortcuts_train_in_bfloat16_with_two_threads() -> None:
-    """Where there is AMX, torch 2.15's convolutions get this shape's gradient wrong, or are never done with it."""
+    """With AMX, torch 2.15's convolutions get this shape's gradient wrong, or are never done with it."""
     script = """
 import torch
 from foveate.models.resnet3d import ResidualBlock3d

@@ -170,17 +170,20 @@ def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential
 
 
 class _Pointwise3d(nn.Conv3d):
-    """A 1×1×1 kernel as a matrix product over the voxels that its stride leaves; the same sums.
+    """A 1×1×1 kernel that skips voxels before it is applied, not while; the same sums.
 
     oneDNN (of torch 2.15) gets the kernel's gradient wrong in bfloat16 with several threads where there is
     AMX: from 128 to 256 channels, two volumes of 8×64×64, the strided convolution never returns from it, and
-    with voxels skipped beforehand it leaves some channels' gradients unwritten.
+    with voxels skipped beforehand it leaves some channels' gradients unwritten. So in mixed precision it is
+    a matrix product.
     """
 
     def forward(self, input: Float[Tensor, "B C D H W"]) -> Float[Tensor, "B K d h w"]:
         down, along, across = self.stride
-        voxels = input[..., ::down, ::along, ::across].movedim(1, -1)
-        return nn.functional.linear(voxels, self.weight.flatten(1)).movedim(-1, 1)
+        voxels = input[..., ::down, ::along, ::across]
+        if torch.is_autocast_enabled(input.device.type):
+            return nn.functional.linear(voxels.movedim(1, -1), self.weight.flatten(1)).movedim(-1, 1)
+        return nn.functional.conv3d(voxels, self.weight)
 
 
 def _projection(inputs: int, outputs: int, stride: int) -> nn.Sequential:
