@@ -181,7 +181,8 @@ class _Pointwise3d(nn.Conv3d):
     def forward(self, input: Float[Tensor, "B C D H W"]) -> Float[Tensor, "B K d h w"]:
         down, along, across = self.stride
         voxels = input[..., ::down, ::along, ::across]
-        if torch.is_autocast_enabled(input.device.type):
+        device = input.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             return nn.functional.linear(voxels.movedim(1, -1), self.weight.flatten(1)).movedim(-1, 1)
         return nn.functional.conv3d(voxels, self.weight)
 
