@@ -25,12 +25,14 @@ from foveate.engines import open_engine
 from foveate.engines.bundled import Bundled, facts_of
 from foveate.engines.engine import Engine
 from foveate.engines.facts import Facts
+from foveate.engines.graph import inputs_of, read_case
 from foveate.errors import InputRefused, MissingExtra, RunFailed, UsageError
-from foveate.export import Exported, export_run, exporting, pipeline
+from foveate.export import Exported, export_run, pipeline
 from foveate.export.exporting import ENGINES
 from foveate.export.parity import compare
 from foveate.files import write_json
 from foveate.models import build_model
+from foveate.predict import as_batch
 from foveate.preprocess import Preprocess
 from foveate.run import Run
 from foveate.settings import PreprocessConfig, SplitConfig
@@ -199,6 +201,22 @@ def test_bfloat16_is_used_only_where_it_passed(onnx: Exported) -> None:
     assert "openvino:f32" in onnx.facts.passed
 
 
+def test_the_network_sees_what_training_showed_it_in_every_precision(run: Run, onnx: Exported) -> None:
+    reference, names = Bundled(run.folder), ["onnxruntime", "openvino:f32", "openvino:bf16"]
+    for case in val_cases(run)[:4]:  # one of each size
+        expected = as_batch(reference.bundle, [reference.read(case)])["image"][0].numpy()
+        found = {}
+        for name in names:
+            try:
+                engine: Any = open_engine(onnx.path, name)
+            except (MissingExtra, UsageError):  # not installed, or no bfloat16 here
+                continue
+            given = inputs_of(engine.facts, [read_case(engine.facts, case)])
+            found[name] = engine.run(given)["prepared:image"][0]
+            np.testing.assert_allclose(found[name], expected, atol=2e-3)
+        assert "openvino:bf16" not in found or (found["openvino:bf16"] == found["openvino:f32"]).all()
+
+
 def test_int8_tells_its_loss(run: Run, tmp_path: Path) -> None:
     exported = export_run(run, "openvino", tmp_path / "small.openvino", int8=True)
     assert exported.facts.precision == "int8" and exported.path.is_file()
@@ -288,4 +306,3 @@ def test_damaged_pictures_are_refused_by_name(onnx: Exported, tmp_path: Path) ->
 def test_facts_hold_no_patient_and_follow_the_bundle(run: Run) -> None:
     text = facts_of(load_bundle(run.folder)).to_text()
     assert "hashes" not in text and "salt" not in text
-    assert exporting.CASES == 64

@@ -18,6 +18,7 @@ from foveate.types import Task
 
 FORMAT = 1
 KEY = "foveate"  # of the facts among an ONNX file's metadata
+_PREPARED = "prepared:"
 FACTS = "foveate.json"  # name of the facts among the parts of the other kinds of file
 
 
@@ -106,6 +107,16 @@ class Facts:
 def range_of(view: str) -> str:
     """Name of the graph's input for the values of a view that become 0 and 1."""
     return f"{view}:range"
+
+
+def prepared_of(view: str) -> str:
+    """Name of the graph's output for a view as the network sees it, after all preprocessing."""
+    return f"{_PREPARED}{view}"
+
+
+def is_prepared(name: str) -> bool:
+    """Whether an output has such a name."""
+    return name.startswith(_PREPARED)
 
 
 def maps_over(view: str) -> str:

@@ -8,7 +8,7 @@ Everything that a picture goes through after its pixels are decoded happens insi
 
 and its outputs ``logits``, ``probabilities``, ``decision`` ``(B, K)``, and where there are such
 ``calibrated`` ``(B, K)``, ``novelty`` ``(B,)``, ``maps:<view>`` ``(B, K, *space)`` and
-``attention:<view>`` ``(B, *space)``.
+``attention:<view>`` ``(B, *space)``; and ``prepared:<view>`` ``(B, C, *size)``, what the network sees.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from foveate.engines.facts import FACTS, KEY, Facts
+from foveate.engines.facts import FACTS, KEY, Facts, is_prepared
 from foveate.engines.graph import Arrays, GraphEngine
 from foveate.errors import InputRefused, UsageError
 
@@ -24,7 +24,8 @@ class OpenVino(GraphEngine):
     Args:
         path: of the file.
         precision: ``bf16`` or ``f32``; auto takes bf16 where the processor computes in it and the parity gate
-            has found that it changes nothing that matters.
+            has found that it changes nothing that matters. Images are prepared in float32 in any case: of
+            all that bfloat16 would round, the pixels' share of the error is by far the largest.
 
     Raises:
         InputRefused: it cannot be read, or is none of ours.
@@ -47,19 +48,70 @@ class OpenVino(GraphEngine):
         self.facts = Facts.from_text(text, str(path))
         tested = f"{self.name}:bf16" in self.facts.passed
         self.precision = "bf16" if precision == "bf16" or (precision == "auto" and able and tested) else "f32"
-        options: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": self.precision,
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        if threads := int(os.environ.get("OMP_NUM_THREADS", 0)):
-            options["INFERENCE_NUM_THREADS"] = threads
-        self._compiled = core.compile_model(model, "CPU", options)
-        self._outputs = [port.get_any_name() for port in self._compiled.outputs]
+        parts = _parted(model) if self.precision == "bf16" else [model]
+        precisions = ["f32", "bf16"] if len(parts) == 2 else [self.precision]
+        self._parts = [
+            _Part(core.compile_model(part, "CPU", _options(precision)))
+            for part, precision in zip(parts, precisions, strict=True)
+        ]
 
     def run(self, inputs: dict[str, NDArray[np.float32]]) -> Arrays:
         """Run the graph."""
-        found = self._compiled(inputs, share_inputs=True)
+        found: dict[str, NDArray[np.float32]] = {}
+        for part in self._parts:
+            found |= part(inputs | found)
+        return found
+
+
+class _Part:
+    """A compiled graph, from arrays by name to arrays by name."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._inputs = [port.get_any_name() for port in compiled.inputs]
+        self._outputs = [port.get_any_name() for port in compiled.outputs]
+
+    def __call__(self, values: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        found = self._compiled({name: values[name] for name in self._inputs}, share_inputs=True)
         return {name: np.asarray(found[index]) for index, name in enumerate(self._outputs)}
+
+
+def _options(precision: str) -> dict[str, Any]:
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+    if threads := int(os.environ.get("OMP_NUM_THREADS", 0)):
+        options["INFERENCE_NUM_THREADS"] = threads
+    return options
+
+
+def _parted(model: Any) -> list[Any]:
+    """A model cut where its images are prepared, so that both parts can compute in their own precision.
+
+    Returns:
+        The part that prepares and the part that answers; the whole where the file does not hand out what it
+        prepared.
+    """
+    ends = [end for end in model.get_results() if is_prepared(end.output(0).get_any_name())]
+    if not ends:
+        return [model]
+    first = openvino.Model(ends, model.get_parameters(), "prepare").clone()
+    begins = []
+    for end in ends:
+        source, name = end.input_value(0), end.output(0).get_any_name()
+        begin = openvino.opset13.parameter(source.get_partial_shape(), source.get_element_type(), name)
+        begin.output(0).set_names({name})
+        for use in source.get_target_inputs():
+            if use.get_node().get_type_name() != "Result":
+                use.replace_source_output(begin.output(0))
+        begins.append(begin)
+    answers = [end for end in model.get_results() if not is_prepared(end.output(0).get_any_name())]
+    parameters = [*begins, *model.get_parameters()]
+    used = {
+        value.get_node().get_friendly_name()
+        for node in openvino.Model(answers, parameters, "all").get_ordered_ops()
+        for value in node.input_values()
+    }
+    needed = [each for each in parameters if each.get_friendly_name() in used]
+    return [first, openvino.Model(answers, needed, "answer")]
 
 
 def _read(core: Any, path: Path) -> tuple[Any, str]:

@@ -32,7 +32,8 @@ from foveate.run import Run
 from foveate.stations.batches import cases_of
 from foveate.types import Case, Track, quiet
 
-CASES = 64  # of the validation part, asked of both; and of the training part, for the ranges of int8
+CASES = {2: 200, 3: 64}  # by axes of an image: so many of the validation part are asked of both
+RANGES = 64  # of the training part, for the ranges of int8
 ENGINES: dict[Format, tuple[str, ...]] = {
     "onnx": ("onnxruntime:f32", "openvino:f32", "openvino:bf16"),
     "openvino": ("openvino:f32", "openvino:bf16"),
@@ -84,10 +85,11 @@ def export_run(
         raise UsageError("int8 is for onnx and openvino", where="--int8", fix="leave it out")
     with run.station("export"):
         reference = Bundled(load_bundle(run.path("bundle", made_by="train")))
-        ours = _answers(reference, _some(run, "val"), track, "Asking the run")
+        asked = _some(run, "val", CASES[len(reference.facts.preprocess.size)])
+        ours = _answers(reference, asked, track, "Asking the run")
         if not ours:
             raise RunFailed("there is no validation case to compare with", where=str(run.folder))
-        facts, write = _writer(reference, to, _some(run, "train") if int8 else ())
+        facts, write = _writer(reference, to, _some(run, "train", RANGES) if int8 else ())
         with replacing(out) as temporary:
             write(facts, temporary)
             parities, theirs = _gate(temporary, to, reference.facts, ours, track)
@@ -161,8 +163,8 @@ def _answers(
     return found
 
 
-def _some(run: Run, part: str) -> list[Case]:
-    """At most ``CASES`` cases of a part, evenly from its whole length."""
+def _some(run: Run, part: str, most: int) -> list[Case]:
+    """At most so many cases of a part, evenly from its whole length."""
     cases = cases_of(run, run.cohort(), (part,))
-    step = max(len(cases) / CASES, 1)
-    return [cases[int(place * step)] for place in range(min(CASES, len(cases)))]
+    step = max(len(cases) / most, 1)
+    return [cases[int(place * step)] for place in range(min(most, len(cases)))]

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from foveate.bundle import Bundle
-from foveate.engines.facts import attention_over, maps_over
+from foveate.engines.facts import attention_over, maps_over, prepared_of
 from foveate.errors import UsageError
 from foveate.explain.attention import own_attention
 from foveate.explain.cam import class_maps, needs_no_gradients
@@ -74,6 +74,7 @@ class Pipeline(nn.Module):
         if self.novelty is not None:
             found["novelty"] = self.novelty(self.model, output, batch)
         attention = own_attention(self.model, output, len(self.preprocess.config.size))
+        found |= {prepared_of(view): values for view, values in batch.items()}
         found |= {maps_over(view): values.float() for view, values in maps.items()}
         return found | {attention_over(view): values.float() for view, values in attention.items()}
 
