@@ -213,7 +213,8 @@ def test_the_network_sees_what_training_showed_it_in_every_precision(run: Run, o
                 continue
             given = inputs_of(engine.facts, [read_case(engine.facts, case)])
             found[name] = engine.run(given)["prepared:image"][0]
-            np.testing.assert_allclose(found[name], expected, atol=2e-3)
+            apart = np.abs(found[name] - expected)
+            assert apart.max() < 4e-3 and apart.mean() < 2e-5  # few values round to the other side
         assert "openvino:bf16" not in found or (found["openvino:bf16"] == found["openvino:f32"]).all()
 
 

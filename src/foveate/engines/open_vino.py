@@ -56,7 +56,7 @@ class OpenVino(GraphEngine):
         ]
 
     def run(self, inputs: dict[str, NDArray[np.float32]]) -> Arrays:
-        """Run the graph."""
+        """Run the graph; what it prepared lies in the engine's own memory, until the next call."""
         found: dict[str, NDArray[np.float32]] = {}
         for part in self._parts:
             found |= part(inputs | found)
@@ -72,8 +72,10 @@ class _Part:
         self._outputs = [port.get_any_name() for port in compiled.outputs]
 
     def __call__(self, values: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-        found = self._compiled({name: values[name] for name in self._inputs}, share_inputs=True)
-        return {name: np.asarray(found[index]) for index, name in enumerate(self._outputs)}
+        given = {name: values[name] for name in self._inputs}
+        found = self._compiled(given, share_inputs=True, share_outputs=True)
+        own = ((name, np.asarray(found[index])) for index, name in enumerate(self._outputs))
+        return {name: array if is_prepared(name) else array.copy() for name, array in own}
 
 
 def _options(precision: str) -> dict[str, Any]:

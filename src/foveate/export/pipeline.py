@@ -154,11 +154,10 @@ def _luminance(colours: Float[Tensor, "B 3 *space"]) -> Float[Tensor, "B 1 *spac
 
 
 def _as_half(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Values in [0, 1] rounded as float16 has them, to 11 significant bits (below 1/32 to 2**-16).
+    """Values in [0, 1] rounded as float16 has them, to 11 significant bits (below 2**-14 too).
 
-    Written out, because engines leave a conversion there and back away.
+    Written out, because engines leave a conversion there and back away: Veltkamp's splitting (Dekker 1971,
+    Numer. Math. 18:224, eq. 5.6), ``high = c - (c - x)`` with ``c = (2**13 + 1) x`` in float32.
     """
-    scale: Tensor | float = 2.0**11
-    for power in range(1, 6):
-        scale = scale + 2.0 ** (10 + power) * (values < 2.0**-power).float()
-    return (values * scale).round() / scale
+    spread = (2.0**13 + 1) * values
+    return spread - (spread - values)
