@@ -137,10 +137,17 @@ def test_a_page_is_printed_whole(run: Path, tmp_path: Path) -> None:
         find_browser()
     except UsageError:
         pytest.skip("no Chromium on this machine (on Debian: apt-get install chromium)")
-    out = print_pdf(write_report(run), tmp_path / "report.pdf")
-    content = out.read_bytes()
-    assert content.startswith(b"%PDF") and content.rstrip().endswith(b"%%EOF")
-    assert len(re.findall(rb"/Type\s*/Page\b", content)) >= 3
+    page = write_report(run)
+    opened = page.with_name("opened.html")
+    text = page.read_text(encoding="utf-8")
+    opened.write_text(text.replace("<details>", "<details open>"), encoding="utf-8")
+    assert "<details>" in text
+    pages = []
+    for each in (page, opened):
+        content = print_pdf(each, tmp_path / "report.pdf").read_bytes()
+        assert content.startswith(b"%PDF") and content.rstrip().endswith(b"%%EOF")
+        pages.append(len(re.findall(rb"/Type\s*/Page\b", content)))
+    assert pages[0] == pages[1] >= 3, "what is folded on the screen is printed too"
     assert [path.name for path in tmp_path.iterdir()] == ["report.pdf"], "nothing half-written stays"
 
 
