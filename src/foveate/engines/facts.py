@@ -18,8 +18,8 @@ from foveate.types import Task
 
 FORMAT = 1
 KEY = "foveate"  # of the facts among an ONNX file's metadata
-_PREPARED = "prepared:"
 FACTS = "foveate.json"  # name of the facts among the parts of the other kinds of file
+_PREPARED = "prepared:"  # how names of outputs begin that hold what the network sees
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ class OpenVino(GraphEngine):
     Args:
         path: of the file.
         precision: ``bf16`` or ``f32``; auto takes bf16 where the processor computes in it and the parity gate
-            has found that it changes nothing that matters. Images are prepared in float32 in any case: of
-            all that bfloat16 would round, the pixels' share of the error is by far the largest.
+            has found that it changes nothing that matters. Images are prepared in float32 all the same, where
+            the file says what it prepared: their rounding would be most of bfloat16's error.
 
     Raises:
         InputRefused: it cannot be read, or is none of ours.
