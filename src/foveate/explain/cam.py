@@ -133,7 +133,7 @@ def class_maps(model: Classifier, views: Views) -> tuple[ModelOutput, dict[str, 
             by_key = {key: torch.einsum("kc,bc...->bk...", head.weight.to(values.dtype) / places, values)}
     if not model.tolerates_missing:
         return output, {view: by_key[key] for view, key in keys.items()}
-    return output, {view: _where_given(by_key[key], views[view]) for view, key in keys.items()}
+    return output, {view: where_given(by_key[key], views[view]) for view, key in keys.items()}
 
 
 def needs_no_gradients(model: Classifier) -> bool:
@@ -141,7 +141,7 @@ def needs_no_gradients(model: Classifier) -> bool:
     return bool(model.cam_feature) and _declared_head(model, model.cam_feature) is not None
 
 
-def _where_given(maps: Float[Tensor, "B K *space"], view: Tensor) -> Tensor:
+def where_given(maps: Float[Tensor, "B K *space"], view: Tensor) -> Tensor:
     """The maps, zero where a case lacks the view."""
     there = given(view)[1].view(-1, *[1] * (maps.ndim - 1))
     return torch.where(there, maps, 0)
@@ -153,9 +153,15 @@ def _maps_by_autograd(
     """The output, and Grad-CAM of every class by feature: one forward pass, K backward through the head."""
     with torch.enable_grad():
         output = model({view: x.detach().requires_grad_() for view, x in views.items()})
-        features = spatial_features(output, keys)
-        found = [_grad_cams(output.logits[:, k].sum(), features) for k in range(model.num_classes)]
-    return output, {key: torch.stack([each[key] for each in found], dim=1).detach() for key in features}
+        return output, class_maps_of(output.logits, spatial_features(output, keys))
+
+
+def class_maps_of(
+    logits: Float[Tensor, "B K"], features: Mapping[str, Float[Tensor, "B C *space"]]
+) -> dict[str, Float[Tensor, "B K *space"]]:
+    """Grad-CAM of every class for each feature on the way to the logits: K passes backward, to there."""
+    found = [_grad_cams(logits[:, k].sum(), features) for k in range(logits.shape[1])]
+    return {key: torch.stack([each[key] for each in found], dim=1).detach() for key in features}
 
 
 def _grad_cams(score: Tensor, features: Mapping[str, Tensor]) -> dict[str, Tensor]:

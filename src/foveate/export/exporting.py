@@ -100,9 +100,23 @@ def export_run(
 
 
 def _writer(reference: Bundled, to: Format, ranges: Sequence[Case]) -> tuple[Facts, Writer]:
-    """The facts of a file to be, and what writes it; quantized if there are cases for the ranges."""
-    pipeline = Pipeline(reference.bundle).eval().requires_grad_(False)
-    facts = replace(reference.facts, explainer=reference.facts.explainer if pipeline.explains else "")
+    """The facts of a file to be, and what writes it; quantized if there are cases for the ranges.
+
+    Should a graph be unable to hold the gradient that maps of classes take, the file has everything else.
+    """
+    try:
+        return _written(reference, to, ranges, class_maps=True)
+    except RunFailed:
+        return _written(reference, to, ranges, class_maps=False)
+
+
+def _written(
+    reference: Bundled, to: Format, ranges: Sequence[Case], *, class_maps: bool
+) -> tuple[Facts, Writer]:
+    pipeline = Pipeline(reference.bundle, class_maps=class_maps).eval().requires_grad_(False)
+    facts = reference.facts
+    if not pipeline.explains:
+        facts = replace(facts, explainer="")
     program, names = traced(pipeline, facts)
     if to == "torch":
         return facts, partial(write_torch, program)

@@ -18,7 +18,8 @@ from torch.export import Dim, ExportedProgram
 
 from foveate.engines.facts import FACTS, KEY, Facts
 from foveate.errors import MissingExtra, RunFailed
-from foveate.export.pipeline import Pipeline
+from foveate.export.backward import with_backward_pass
+from foveate.export.pipeline import Answers, Pipeline
 
 Format = Literal["onnx", "openvino", "torch"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".openvino", "torch": ".pt2"}
@@ -49,10 +50,12 @@ def traced(pipeline: Pipeline, facts: Facts) -> tuple[ExportedProgram, list[str]
         RunFailed: the model does things that cannot be traced.
     """
     inputs = example(facts)
-    names = list(pipeline(inputs))
     free = [dict.fromkeys(range(each.ndim) if each.ndim > 2 else (0,), Dim.DYNAMIC) for each in inputs]
     try:
         with _quiet():
+            if isinstance(pipeline.answers, Answers) and pipeline.answers.by_gradient:
+                pipeline.answers = with_backward_pass(pipeline.answers, pipeline.prepare(inputs))
+            names = list(pipeline(inputs))
             program = torch.export.export(pipeline, (inputs,), dynamic_shapes=(tuple(free),), strict=False)
     except Exception as error:  # torch.export has no common class of errors
         raise RunFailed(

@@ -16,7 +16,7 @@ from foveate.bundle import Bundle
 from foveate.engines.facts import attention_over, maps_over, prepared_of
 from foveate.errors import UsageError
 from foveate.explain.attention import own_attention
-from foveate.explain.cam import class_maps, needs_no_gradients
+from foveate.explain.cam import class_maps, class_maps_of, needs_no_gradients, where_given
 from foveate.export.fitted import Calibration, Novelty
 from foveate.export.resizing import resized
 from foveate.settings import PreprocessConfig
@@ -27,30 +27,28 @@ _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in preprocess
 class Pipeline(nn.Module):
     """Pixels of a batch → logits, probabilities, decisions, maps.
 
-    Graphs hold no backward pass: a model whose head is not linear on the average has no maps of classes here.
-
     Args:
         bundle: whose model, preprocessing, calibration and thresholds count.
+        class_maps: whether to make the maps of classes, if the model names features for them.
+
+    Attributes:
+        answers: what comes after the preprocessing; ``with_backward_pass`` may stand in for it.
+        explains: whether there are maps of classes.
 
     Raises:
         UsageError: the preprocessing has a step that no graph can hold.
     """
 
-    thresholds: Tensor
+    answers: nn.Module
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, *, class_maps: bool = True) -> None:
         super().__init__()
-        self.model = bundle.model
-        self.preprocess = bundle.preprocess
-        self.views, self.task, self.classes = bundle.views, bundle.task, bundle.classes
-        self.explains = needs_no_gradients(self.model)
+        self.preprocess, self.views = bundle.preprocess, bundle.views
+        self.missing = bundle.model.tolerates_missing
         for view in self.views:
             check_exportable(self.preprocess.settings(view), view)
-        limits = [bundle.thresholds.get(name, 0.5) for name in self.classes]
-        self.register_buffer("thresholds", torch.tensor(limits))
-        fitted = bundle.calibration is not None and bundle.calibration.fitted
-        self.calibration = Calibration(bundle.calibration) if bundle.calibration and fitted else None
-        self.novelty = Novelty(bundle.novelty) if bundle.novelty is not None else None
+        self.answers = answers = Answers(bundle, class_maps=class_maps)
+        self.explains = answers.explains
 
     def forward(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
         """Answer a batch.
@@ -61,22 +59,78 @@ class Pipeline(nn.Module):
         Returns:
             The outputs that ``engines.graph`` names.
         """
+        found: dict[str, Tensor] = self.answers(self.prepare(inputs))
+        return found
+
+    def prepare(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        """What the network sees, by view ``(B, C, *size)``."""
         given = iter(inputs)
         batch = {}
         for view in self.views:
             config = self.preprocess.settings(view)
             pixels = next(given)
             window = pixels.new_tensor([config.window]) if config.window is not None else next(given)
-            unit = prepared(pixels, window, config, missing=self.model.tolerates_missing)
+            unit = prepared(pixels, window, config, missing=self.missing)
             batch[view] = self.preprocess.normalize(unit, view)
-        output, maps = class_maps(self.model, batch) if self.explains else (self.model(batch), {})
-        found = self._told(output.logits.detach().float())
+        return batch
+
+
+class Answers(nn.Module):
+    """What the network sees → logits, probabilities, decisions, maps.
+
+    Maps of classes are here if the forward pass alone gives them. If not, the features that they are made of
+    are handed out under the names of ``feature_of``, and ``with_class_maps`` makes the maps.
+
+    Args:
+        bundle: whose model, calibration and thresholds count.
+        class_maps: as for ``Pipeline``.
+
+    Attributes:
+        explains: whether there are maps of classes.
+        by_gradient: by view, the feature that its maps take a gradient at; empty if none is needed.
+    """
+
+    thresholds: Tensor
+
+    def __init__(self, bundle: Bundle, *, class_maps: bool = True) -> None:
+        super().__init__()
+        self.model, self.task, self.classes = bundle.model, bundle.task, bundle.classes
+        self.axes = len(bundle.preprocess.config.size)
+        self.explains = class_maps and set(self.model.cam_feature) == set(bundle.views)
+        forward_is_enough = not self.explains or needs_no_gradients(self.model)
+        self.by_gradient = {} if forward_is_enough else dict(self.model.cam_feature)
+        limits = [bundle.thresholds.get(name, 0.5) for name in self.classes]
+        self.register_buffer("thresholds", torch.tensor(limits))
+        fitted = bundle.calibration is not None and bundle.calibration.fitted
+        self.calibration = Calibration(bundle.calibration) if bundle.calibration and fitted else None
+        self.novelty = Novelty(bundle.novelty) if bundle.novelty is not None else None
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Answer a prepared batch: the outputs that ``engines.graph`` names, and perhaps features."""
+        direct = self.explains and not self.by_gradient
+        output, maps = class_maps(self.model, batch) if direct else (self.model(batch), {})
+        found = self._told(output.logits.float())
         if self.novelty is not None:
             found["novelty"] = self.novelty(self.model, output, batch)
-        attention = own_attention(self.model, output, len(self.preprocess.config.size))
+        attention = own_attention(self.model, output, self.axes)
         found |= {prepared_of(view): values for view, values in batch.items()}
         found |= {maps_over(view): values.float() for view, values in maps.items()}
-        return found | {attention_over(view): values.float() for view, values in attention.items()}
+        found |= {attention_over(view): values.float() for view, values in attention.items()}
+        return found | {feature_of(key): output.features[key] for key in self.by_gradient.values()}
+
+    def with_class_maps(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs of ``forward`` with maps of classes in place of the features.
+
+        Args:
+            found: outputs of ``forward`` that still hang on its graph.
+        """
+        names = {key: feature_of(key) for key in self.by_gradient.values()}
+        by_key = class_maps_of(found["logits"], {key: found[name] for key, name in names.items()})
+        maps = {view: by_key[key].float() for view, key in self.by_gradient.items()}
+        if self.model.tolerates_missing:
+            maps = {view: where_given(values, found[prepared_of(view)]) for view, values in maps.items()}
+        kept = {name: values for name, values in found.items() if name not in names.values()}
+        return kept | {maps_over(view): values for view, values in maps.items()}
 
     def _told(self, logits: Float[Tensor, "B K"]) -> dict[str, Tensor]:
         """What follows from logits alone; a decision is 1 for what is called present, else 0."""
@@ -91,6 +145,11 @@ class Pipeline(nn.Module):
         if self.calibration is not None:
             found["calibrated"] = self.calibration(logits)
         return found
+
+
+def feature_of(key: str) -> str:
+    """Name of the output for a feature that maps of classes are yet to be made of."""
+    return f"feature:{key}"
 
 
 def prepared(

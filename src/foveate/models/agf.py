@@ -161,7 +161,7 @@ class AgfClassifier(SeveralViewsClassifier):
 
     def fuse(self, pictures: Sequence[Float[Tensor, "B C H W"]], present: Bool[Tensor, "B 2"]) -> AgfOutput:
         """Classify pictures in the order of the views; missing ones may hold anything finite."""
-        parts, attention = self._local_maps(pictures, None if present.all() else present)
+        parts, attention = self._local_maps(pictures, self._lacking(present))
         if self.gate is not None:
             gates = self.gate(torch.cat(_averages(parts), dim=1)).chunk(2, dim=1)
             parts = [x * (1 + gate[:, :, None, None]) for x, gate in zip(parts, gates, strict=True)]
@@ -187,6 +187,12 @@ class AgfClassifier(SeveralViewsClassifier):
             terms["rebuilt_classification"] = weight * plan.lambda_c * self.criterion(logits, targets)
             total = total + terms["reconstruction"] + terms["rebuilt_classification"]
         return terms | {"total": total}
+
+    def _lacking(self, present: Bool[Tensor, "B 2"]) -> Bool[Tensor, "B 2"] | None:
+        """Who has which modality, or None where nobody lacks one; a graph cannot ask what it is given."""
+        if torch.compiler.is_exporting():
+            return present if self.tolerates_missing else None
+        return None if present.all() else present
 
     def _rebuilt(
         self, rebuild: FeatureReconstruction, output: AgfOutput, targets: Tensor

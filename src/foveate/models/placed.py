@@ -277,6 +277,6 @@ class _Pooling(Placed):
 
     def forward(self, grid: Float[Tensor, "B C h w"], picture: Float[Tensor, "B c H W"]) -> Attended:
         pooling: InstancePooling = self.block(grid.flatten(2).mT)
-        weights = pooling.weights.view(len(grid), *grid.shape[2:])
+        weights = pooling.weights.view(grid.shape[0], *grid.shape[2:])
         scale = (weights * weights[0].numel()).to(grid.dtype)[:, None]
         return Attended(grid * scale, (AttentionMap(self.name, weights, (1, 2)),), pooling)

@@ -63,7 +63,7 @@ class Tiling:
 
     def grid(self, values: Float[Tensor, "B N *rest"]) -> Float[Tensor, "B rows cols *rest"]:
         """Values of tiles, on the grid."""
-        return values.reshape(len(values), self.rows, self.cols, *values.shape[2:])
+        return values.reshape(values.shape[0], self.rows, self.cols, *values.shape[2:])
 
 
 def make_tiling(size: tuple[int, ...], tile: int) -> Tiling:

@@ -28,8 +28,8 @@ def show_export(exported: Exported) -> None:
     console.print(table)
     if not exported.facts.explainer:
         say(
-            "no maps of classes inside, for the head is not linear on averaged features; "
-            "`foveate explain` makes them from the run"
+            "no maps of classes inside: the network names no feature for them, or no graph can hold the "
+            "gradient that they take; `foveate explain` makes maps from the run"
         )
     if exported.facts.precision == "int8":
         before, after = exported.right

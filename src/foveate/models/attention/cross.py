@@ -61,7 +61,7 @@ class QueryKeyAttention(nn.Module):
         )
         weights = similarity_weights(query.mT, key, "softmax", query.shape[1] ** -0.5)  # [b, i, j]
         gathered = torch.bmm(value, weights.mT.to(value.dtype)).view(*query.shape[:2], *x.shape[2:])
-        weights = weights.view(len(x), *x.shape[2:], *pooled.shape[2:])
+        weights = weights.view(x.shape[0], *x.shape[2:], *pooled.shape[2:])
         return x + self.beta * self.out(gathered), AttentionMap("query_key_attention", weights, (3, 4))
 
 

@@ -104,7 +104,7 @@ class SpatialAttention(nn.Module):
             gathered = gathered / key.shape[2]
         return x + self.beta * gathered, WeightsWhenRead(
             "spatial_attention",
-            lambda: similarity_weights(query, key, self.normalization).view(len(query), *space, *space),
+            lambda: similarity_weights(query, key, self.normalization).view(query.shape[0], *space, *space),
             (3, 4) if self.normalization == "softmax" else None,
         )
 
