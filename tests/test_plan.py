@@ -215,11 +215,42 @@ def test_what_is_not_measured_is_computed_the_safe_way(
     study: Study, feed: Feed, tmp_path: Path, measured: list[Plan]
 ) -> None:
     safe = safe_choice(study.train, "cpu")
-    assert settled(study, feed, tmp_path).reason == "9 steps are too few to be worth measuring"
+    assert settled(study, feed, tmp_path).reason == "9 steps are too few to race for a faster way"
     long = with_train(study, epochs=300)
     assert settled(with_train(long, plan="off"), feed, tmp_path).choice == safe
     begun = settled(long, feed, tmp_path, begun=True)  # by a version that knew no plans
     assert (begun.choice, measured) == (safe, [])
+
+
+def test_a_short_training_is_not_raced_but_estimated(study: Study, feed: Feed, tmp_path: Path) -> None:
+    assert settled(study, feed, tmp_path).estimate is None, "9 steps are over before they are estimated"
+    found = settled(with_train(study, epochs=60), feed, tmp_path)
+    assert (found.choice, found.trials, found.estimate is None) == (
+        safe_choice(study.train, "cpu"),
+        (),
+        False,
+    )
+    assert found.estimate is not None
+    assert found.estimate.seconds > 180 * found.estimate.step_seconds > 0
+    assert "on disk" in found.words() and not (tmp_path / "run").exists()
+
+
+def test_a_remembered_plan_costs_what_this_training_does(study: Study, feed: Feed, tmp_path: Path) -> None:
+    long = with_train(study, epochs=300)
+    key = plan_key(long, tiny_model(), CPU)
+    model, extent = tiny_model(), plan_module.Extent(steps=3, scorings=1, cases=10)
+    earlier = plan_module.Estimate(1.0, 0.5, 1.5, 0.25, None).of(2, extent, model)
+    assert earlier.seconds == 2 * (3 * 1.5 + 0.25)
+    plan_module.keep(
+        Plan(Choice(), 0, "", key, estimate=earlier, took=1.0), tmp_path / "else", tmp_path / "cache"
+    )
+    found = settled(long, feed, tmp_path)
+    assert found.reason == "remembered from an earlier run" and found.estimate is not None
+    now = plan_module.Extent.of(feed)
+    assert found.estimate.seconds == 300 * (now.steps * 1.5 + now.scorings * 0.25)
+    spec, weights = model.input_spec, sum(item.nbytes for item in model.state_dict().values())
+    pixels = spec.channels * spec.size[0] * spec.size[1] * len(spec.views)
+    assert found.estimate.disk_bytes == 2 * pixels * now.cases + 9 * weights
 
 
 def test_a_compiled_plan_on_a_machine_without_compiler_is_followed_uncompiled(

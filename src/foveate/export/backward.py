@@ -76,20 +76,13 @@ def _with_plain_averages(module: GraphModule) -> GraphModule:
     return module
 
 
-def _convolution_backward(
-    gradient: Tensor,
-    values: Tensor,
-    weight: Tensor,
-    bias_sizes: Sequence[int] | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    transposed: bool,
-    output_padding: Sequence[int],
-    groups: int,
-    wanted: Sequence[bool],
-) -> tuple[Tensor | None, None, None]:
-    """The gradient at a convolution's input: the transposed convolution, which ONNX has."""
+def _convolution_backward(*given: Any) -> tuple[Tensor | None, None, None]:
+    """The gradient at a convolution's input: the transposed convolution, which ONNX has.
+
+    Args:
+        given: as ``aten::convolution_backward`` takes them.
+    """
+    gradient, values, weight, _, stride, padding, dilation, transposed, _, groups, wanted = given
     assert not transposed and not any(wanted[1:]), "only gradients at features are asked for"
     if not wanted[0]:
         return None, None, None

@@ -2,14 +2,15 @@
 
 A plan is settled once for a run: ``plan.json`` in its folder holds it, and a training that goes on after an
 interruption follows it, so that it stays exact. Between runs it is remembered in the cache folder under all
-that it depends on: machine, libraries, model, size, batch. A training of few steps is not worth measuring; it
-takes what is safe everywhere.
+that it depends on: machine, libraries, model, size, batch. A training of few steps is not worth a race; it
+takes what is safe everywhere, and only its cost is estimated.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import sys
@@ -31,7 +32,8 @@ from foveate.train.step import Choice, can_compile, safe_choice
 from foveate.train.study import Study
 from foveate.train.trials import GAIN, Bench, Trial, best_of, compiling, rivals, search
 
-FEW_STEPS = 500
+FEW_STEPS = 500  # of a training; with fewer nothing is raced
+_VERY_FEW_STEPS = 50  # and here not even an estimate pays
 _ENOUGH_WAITING = 0.03  # share of a step; below it nothing is to be gained from threads
 
 
@@ -42,18 +44,27 @@ class Estimate:
     Attributes:
         step_seconds: of one step, without its batch.
         batch_seconds: to make one batch.
-        seconds: of all epochs with validation.
+        pace_seconds: of one step with its batch.
+        scoring_seconds: of one batch of validation.
         memory_bytes: most that the process has used while measuring, None where the system does not tell.
-        disk_bytes: prepared images, two checkpoints and the bundle.
         larger_batch: seconds an image takes at twice the batch size, as a share of those now.
+        seconds: of all epochs with validation.
+        disk_bytes: prepared images, two checkpoints and the bundle.
     """
 
     step_seconds: float
     batch_seconds: float
-    seconds: float
+    pace_seconds: float
+    scoring_seconds: float
     memory_bytes: int | None
-    disk_bytes: int
     larger_batch: float | None = None
+    seconds: float = 0.0
+    disk_bytes: int = 0
+
+    def of(self, epochs: int, extent: Extent, model: Classifier) -> Estimate:
+        """The same paces over a whole training."""
+        each = extent.steps * self.pace_seconds + extent.scorings * self.scoring_seconds
+        return replace(self, seconds=epochs * each, disk_bytes=_disk(model, extent))
 
     def words(self) -> str:
         """Time, memory and disk, for a person."""
@@ -158,10 +169,17 @@ def settle(
     if begun:
         return safe_plan(study, device.type, "as this run began")
     if steps < FEW_STEPS:
-        return safe_plan(study, device.type, f"{steps} steps are too few to be worth measuring")
+        plan = safe_plan(study, device.type, f"{steps} steps are too few to race for a faster way")
+        return (
+            plan
+            if steps < _VERY_FEW_STEPS
+            else replace(plan, estimate=_glance(study, model, feed, device, plan))
+        )
     remembered = cache / "plans" / f"{plan_key(study, model, device)}.json"
     if (known := _read(remembered)) is not None:
-        plan = _possible(replace(known, reason="remembered from an earlier run"), study, device.type)
+        estimate = known.estimate and known.estimate.of(study.train.epochs, Extent.of(feed), model)
+        known = replace(known, reason="remembered from an earlier run", estimate=estimate)
+        plan = _possible(known, study, device.type)
     else:
         plan = measure(study, model, feed, device)
     keep(plan, run, cache)
@@ -204,21 +222,29 @@ def measure(
     step = min(bench.race(best, turns=2)[0][0])
     making = _making(feed)
     threads, pace = _threads(study, feed, bench, best, step, making)
-    scoring = bench.scoring(best) + making * (threads == 0)
     twice = (
         Bench(model, _doubled(batch), config, device).race(best, turns=1)[0][0][0] if larger_batch else None
     )
     estimate = Estimate(
         step_seconds=step,
         batch_seconds=making,
-        seconds=config.epochs * (extent.steps * pace + extent.scorings * scoring),
+        pace_seconds=pace,
+        scoring_seconds=bench.scoring(best) + making * (threads == 0),
         memory_bytes=_most_memory(device),
-        disk_bytes=_disk(model, batch, extent),
         larger_batch=None if twice is None else twice / 2 / step,
-    )
+    ).of(config.epochs, extent, model)
     took = time.perf_counter() - began
     key = plan_key(study, model, device)
     return Plan(best, threads, f"measured in {took:.0f} s", key, tuple(trials), estimate, took)
+
+
+def _glance(study: Study, model: Classifier, feed: Feed, device: torch.device, plan: Plan) -> Estimate:
+    """What a training will cost, from three batches and two steps."""
+    bench, making = Bench(model, next(feed.training(0, 0)), study.train, device), _making(feed)
+    step, waiting = bench.race(plan.choice, turns=1)[0][0][0], making * (plan.threads == 0)
+    scoring = bench.scoring(plan.choice) + waiting
+    found = Estimate(step, making, step + waiting, scoring, _most_memory(device))
+    return found.of(study.train.epochs, Extent.of(feed), model)
 
 
 def plan_key(study: Study, model: Classifier, device: torch.device) -> str:
@@ -314,11 +340,12 @@ def _most_memory(device: torch.device) -> int | None:
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
 
 
-def _disk(model: Classifier, batch: Batch, extent: Extent) -> int:
+def _disk(model: Classifier, extent: Extent) -> int:
     """Prepared images in half precision, two checkpoints (weights, two moments, best weights), the bundle."""
+    spec = model.input_spec
     weights: int = sum(item.nbytes for item in model.state_dict().values())
-    images: int = sum(view[0].numel() * 2 for view in batch.views.values())
-    return images * extent.cases + (2 * 4 + 1) * weights
+    image = 2 * spec.channels * math.prod(spec.size)
+    return image * len(spec.views) * extent.cases + (2 * 4 + 1) * weights
 
 
 def processor_name() -> str:
