@@ -9,6 +9,8 @@ schedule, the best epoch by balanced accuracy on validation. Both learn from ran
 and a fixed piece of work is timed before each, so that the noise of the machine is known.
 
 Takes an hour or more: with ``--runs`` every training is kept in a file, and none is repeated that is in it.
+``--accuracy`` shows accuracies alone, of trainings long enough to tell them apart, during which the machine
+may do other work.
 
 Prints a table for each network: balanced accuracy on the test patients, training seconds (with validation,
 and for Foveate with measuring its plan), the ratio with its spread over seeds, the share of training that
@@ -35,6 +37,7 @@ import numpy as np
 import timm
 import torch
 from PIL import Image as Picture
+from scipy import stats
 from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -330,6 +333,30 @@ def show(pairs: Sequence[tuple[Outcome, Outcome]], sheet: Sheet) -> None:
     sheet.say(wandered([item.noise for pair in pairs for item in pair]))
 
 
+def show_accuracy(pairs: Sequence[tuple[Outcome, Outcome]], sheet: Sheet) -> None:
+    """Each seed of one network, and the mean."""
+    setting, cases = pairs[0][0].setting, pairs[0][0].cases
+    found = [(one.balanced_accuracy, other.balanced_accuracy) for one, other in pairs]
+    rows = [*zip([str(one.seed) for one, _ in pairs], found, strict=True), ("mean", np.mean(found, axis=0))]
+    title = f"{setting.model}, {setting.size} pixels, {setting.epochs} epochs of {cases} cases"
+    sheet.table(
+        ["seed", "plain", "Foveate", "difference"],
+        [[seed, f"{one:.3f}", f"{other:.3f}", f"{other - one:+.3f}"] for seed, (one, other) in rows],
+        title=title,
+    )
+    sheet.say(difference(pairs))
+
+
+def difference(pairs: Sequence[tuple[Outcome, Outcome]]) -> str:
+    """Mean over trainings of Foveate's balanced accuracy less the plain script's, with Student's interval."""
+    gains = [other.balanced_accuracy - one.balanced_accuracy for one, other in pairs]
+    low, high = stats.ttest_1samp(gains, 0).confidence_interval(0.95)
+    return (
+        f"Foveate's less the plain script's, mean of {len(gains)} pairs of trainings: {np.mean(gains):+.3f}, "
+        f"95 % interval {low:+.3f} to {high:+.3f}."
+    )
+
+
 def cells(pairs: Sequence[tuple[Outcome, Outcome]]) -> list[str]:
     """Means of both sides, and how many times faster Foveate is, without and with preparing."""
     (plain_accuracy, plain), (accuracy, own) = (
@@ -388,21 +415,27 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--runs", type=Path, help="JSON that keeps every training; those in it are not repeated"
     )
+    parser.add_argument("--accuracy", action="store_true", help="show accuracies alone, no times")
     add_page(parser)
     return parser.parse_args()
 
 
 def main() -> None:
-    given, sheet = arguments(), Sheet("training")
+    given = arguments()
+    sheet = Sheet("accuracy" if given.accuracy else "training")
     cohort = load_manifest(given.manifest, label=given.label, views=[given.view], patient=given.patient)
     cohort = some_patients(cohort, given.limit) if given.limit else cohort
     splits = split_cohort(cohort, SplitConfig(seed=0))
     sizes = ", ".join(f"{len(names)} {part}" for part, names in splits.parts().items())
     sheet.say(f"{machine()}. {sizes} cases; accuracies are balanced, of the test part.")
-    runs = Runs(given.runs)
+    runs, every = Runs(given.runs), []
     for model in given.model:
         setting = Setting(model, given.size, given.epochs, given.batch_size, given.lr, given.weight_decay)
-        show(compare(setting, cohort, splits, given.seeds, given.workers, runs, sheet), sheet)
+        pairs = compare(setting, cohort, splits, given.seeds, given.workers, runs, sheet)
+        every += pairs
+        (show_accuracy if given.accuracy else show)(pairs, sheet)
+    if given.accuracy and len(given.model) > 1:
+        sheet.say(f"All networks together. {difference(every)}")
     sheet.write(given.page)
 
 
