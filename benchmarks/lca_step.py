@@ -4,12 +4,13 @@
 
 Three ways take turns: ``published`` (variant ``paper``, float32), ``corrected`` (float32), and ``fast``: the
 corrected variant under bfloat16 autocast with channels last, as training does where processors have it. Each
-turn is a process of its own, so that its peak memory is its own: a forward pass as in prediction, then
-training steps with Adam, on noise. The same fixed work is timed in each, so that the noise of the machine
-is known; ratios are published / fast within one turn, in seconds of the clock and of the processor, which
-others on the machine disturb less. Multiplications are counted on tensors without memory; at full width,
-eight phases and 16×128×128 the public network's are known to be 352.8 thousand million a case, and 115.9
-with the stem that was meant. The published batch of 8 needs 21 GB in the published network.
+turn is two processes, so that each has a peak memory of its own: forward passes as in prediction (where the
+fast way keeps what it frees, as every prediction from a bundle does), and training steps with Adam, on noise.
+The same fixed work is timed in each, so that the noise of the machine is known; ratios are published / fast
+within one turn, in seconds of the clock and of the processor, which others on the machine disturb less.
+Multiplications are counted on tensors without memory; at full width, eight phases and 16×128×128 the public
+network's are known to be 352.8 thousand million a case, and 115.9 with the stem that was meant. The published
+batch of 8 needs 21 GB in the published network.
 
 Last: how far bfloat16 moves the corrected network's answers and gradients, on one batch.
 """
@@ -32,6 +33,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from foveate.contract import InputSpec
+from foveate.memory import keep_freed_memory
 from foveate.models import build_model, make_criterion
 from foveate.models.lca_db import LcaDb
 from foveate.models.lca_objective import LcaOutput
@@ -84,7 +86,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Cost:
-    """One process of one way; times are medians over the timed passes.
+    """One turn of one way; times are medians over the timed passes.
 
     Attributes:
         forward, step: seconds of the clock of a batch, in prediction and in training.
@@ -129,24 +131,28 @@ def multiplications(setting: Setting, variant: str) -> float:
     return float(counter.get_total_flops()) / 2e9
 
 
-def measure(setting: Setting, way: Way) -> Cost:
-    """Predict and train a few times in this process."""
+def measure(setting: Setting, way: Way, what: str) -> dict[str, float]:
+    """Predict, or train, a few times in this process: the figures of ``Cost`` that begin with ``what``."""
     noise = fixed_work()
     before = peak_memory()
     torch.manual_seed(0)
     model = setting.build(way.variant)
     views = arranged(model, setting.views(), way.half)
-    forward = timed(lambda: predict(model, views, way.half), setting.steps)
-    forward_memory = peak_memory() - before
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    if what == "forward":
+        if way.half:
+            keep_freed_memory()
+        clock, processor = timed(lambda: predict(model, views, way.half), setting.steps)
+    else:
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
 
-    def step() -> None:
-        optimizer.zero_grad()
-        learn(model, views, setting.targets(), way.half)
-        optimizer.step()
+        def step() -> None:
+            optimizer.zero_grad()
+            learn(model, views, setting.targets(), way.half)
+            optimizer.step()
 
-    training = timed(step, setting.steps)
-    return Cost(*forward, forward_memory, *training, peak_memory() - before, noise)
+        clock, processor = timed(step, setting.steps)
+    memory = peak_memory() - before
+    return {what: clock, f"{what}_cpu": processor, f"{what}_memory": memory, "noise": noise}
 
 
 def timed(work: Callable[[], object], passes: int) -> tuple[float, float]:
@@ -225,9 +231,15 @@ def fixed_work() -> float:
     return time.perf_counter() - began
 
 
-def in_own_process(task: str) -> dict[str, float]:
+def turn(way: str) -> Cost:
+    """Both processes of a way."""
+    forward, step = (in_own_process(way, what) for what in ("forward", "step"))
+    return Cost(**(forward | step | {"noise": (forward["noise"] + step["noise"]) / 2}))
+
+
+def in_own_process(*task: str) -> dict[str, float]:
     """Run this script again as a worker with the same arguments."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--worker", task]
+    command = [sys.executable, __file__, *sys.argv[1:], "--worker", *task]
     found = subprocess.run(command, check=True, capture_output=True, text=True)
     return dict(json.loads(found.stdout.splitlines()[-1]))
 
@@ -272,7 +284,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     add_page(parser)
-    parser.add_argument("--worker", choices=(*WAYS, "agreement"), help=argparse.SUPPRESS)
+    parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -280,8 +292,9 @@ def main() -> None:
     given = arguments()
     setting = Setting(given.batch, given.width, given.phases, tuple(given.size), given.steps)
     if given.worker:
-        found = agreement(setting) if given.worker == "agreement" else measure(setting, WAYS[given.worker])
-        print(json.dumps(asdict(found)))
+        way, *what = given.worker
+        found = asdict(agreement(setting)) if way == "agreement" else measure(setting, WAYS[way], *what)
+        print(json.dumps(found))
         return
     sheet = Sheet("lca_step")
     bf16 = "native" if native_bf16("cpu") else "not native: the fast way pretends, and is slow"
@@ -291,7 +304,7 @@ def main() -> None:
     costs: dict[str, list[Cost]] = {way: [] for way in ways}
     for _ in range(given.repeats):
         for way in ways:
-            costs[way].append(Cost(**in_own_process(way)))
+            costs[way].append(turn(way))
     show(setting, costs, sheet)
     close = Agreement(**in_own_process("agreement"))
     named = ", ".join(f"{field.name} {getattr(close, field.name):.3g}" for field in fields(close))

@@ -9,8 +9,8 @@ schedule, the best epoch by balanced accuracy on validation. Both learn from ran
 and a fixed piece of work is timed before each, so that the noise of the machine is known.
 
 Takes an hour or more: with ``--runs`` every training is kept in a file, and none is repeated that is in it.
-``--accuracy`` shows accuracies alone, of trainings long enough to tell them apart, during which the machine
-may do other work.
+``--accuracy`` shows accuracies alone (section ``accuracy_SIZE``), of trainings long enough to tell them
+apart, during which the machine may do other work.
 
 Prints a table for each network: balanced accuracy on the test patients, training seconds (with validation,
 and for Foveate with measuring its plan), the ratio with its spread over seeds, the share of training that
@@ -422,7 +422,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     given = arguments()
-    sheet = Sheet("accuracy" if given.accuracy else "training")
+    sheet = Sheet(f"accuracy_{given.size}" if given.accuracy else "training")
     cohort = load_manifest(given.manifest, label=given.label, views=[given.view], patient=given.patient)
     cohort = some_patients(cohort, given.limit) if given.limit else cohort
     splits = split_cohort(cohort, SplitConfig(seed=0))
