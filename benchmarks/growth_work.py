@@ -29,6 +29,7 @@ from foveate.evaluate import evaluate_predictions
 from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.table import read_predictions, write_predictions
 from foveate.files import write_json
+from foveate.memory import keep_freed_memory
 from foveate.models import build_model
 from foveate.predict import explain_prepared, predict_prepared, read_and_prepare
 from foveate.preprocess import Preprocess
@@ -235,7 +236,8 @@ def split_by_classes(count: int, folder: Path, meter: Meter) -> None:
 
 
 def pictures_by_side(side: int, folder: Path, meter: Meter) -> None:
-    """A batch of pictures that are as large as the model's input."""
+    """A batch of pictures that are as large as the model's input; freed memory is kept, as stations do."""
+    keep_freed_memory()
     paths = [folder / f"{number}.png" for number in range(BATCH)]
     for number, path in enumerate(paths):
         pixels = np.random.default_rng(number).integers(0, 255, (side, side), dtype=np.uint8)
