@@ -57,9 +57,11 @@ def check(model: Classifier, facts: Facts, found: dict[str, Tensor]) -> None:
         maps, whole = found[maps_over(view)], expected[view]
         assert whole.abs().amax() > 0
         torch.testing.assert_close(maps, whole, rtol=1e-3, atol=1e-4 * float(whole.abs().max()))
+    if facts.tolerates_missing and len(facts.views) > 1:
+        assert not found[maps_over(facts.views[-1])][-1].any(), "the last case lacks this view"
 
 
-@pytest.mark.parametrize("name", ["dadrn50", "timm:convnext_atto"])
+@pytest.mark.parametrize("name", ["dadrn50", "agf", "timm:convnext_atto"])
 def test_a_traced_network_gives_its_maps_for_any_batch_and_size(name: str) -> None:
     bundle = bundle_of(name)
     facts = facts_of(bundle)
@@ -68,9 +70,8 @@ def test_a_traced_network_gives_its_maps_for_any_batch_and_size(name: str) -> No
     check(bundle.model, facts, dict(zip(names, found.values(), strict=True)))
 
 
-@pytest.mark.parametrize("name", ["lca_db10", "agf"])
-def test_two_branches_or_views_become_onnx_with_their_maps(name: str) -> None:
-    bundle = bundle_of(name)
+def test_two_branches_become_onnx_with_their_maps() -> None:
+    bundle = bundle_of("lca_db10")
     facts = facts_of(bundle)
     model = to_onnx(*traced(Pipeline(bundle).eval().requires_grad_(False), facts), facts)
     session = onnxruntime.InferenceSession(model.SerializeToString())
@@ -80,7 +81,6 @@ def test_two_branches_or_views_become_onnx_with_their_maps(name: str) -> None:
     arrays = session.run(names, {key: values.numpy() for key, values in inputs.items()})
     found = {key: torch.from_numpy(np.asarray(values)) for key, values in zip(names, arrays, strict=True)}
     check(bundle.model, facts, found)
-    assert not found[maps_over(facts.views[-1])][-1].any(), "the last case lacks this view"
 
 
 def test_a_graph_can_do_without_maps() -> None:
