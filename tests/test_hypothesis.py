@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
@@ -124,6 +124,7 @@ def test_holm_by_hand_and_undefined_tests_do_not_count() -> None:
     assert 2 / (1 + replicates_needed(45, 0.95)) * 45 < 0.05
 
 
+@settings(max_examples=20)  # statsmodels collects all garbage at each call
 @given(st.lists(st.floats(0, 1) | st.sampled_from([0.0, 0.01, 1.0]), min_size=1, max_size=20))
 def test_holm_is_that_of_statsmodels(p: list[float]) -> None:
     np.testing.assert_allclose(holm(np.array(p)), multipletests(p, method="holm")[1], atol=1e-15)
