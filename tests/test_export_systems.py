@@ -10,9 +10,12 @@ from torch import Tensor
 
 from foveate.bundle import Bundle, Patients
 from foveate.contract import Classifier
-from foveate.engines.bundled import facts_of
+from foveate.engines.bundled import Bundled, facts_of
 from foveate.engines.facts import Facts, attention_over, maps_over, prepared_of
+from foveate.errors import RunFailed
 from foveate.explain import explain_batch
+from foveate.export import graph
+from foveate.export.exporting import _writer
 from foveate.export.graph import to_onnx, traced
 from foveate.export.pipeline import Pipeline
 from foveate.preprocess import Preprocess
@@ -89,3 +92,19 @@ def test_a_graph_can_do_without_maps() -> None:
     assert not pipeline.explains
     found = pipeline(inputs_for(facts_of(bundle), 2))
     assert {"logits", "probabilities", "decision", "prepared:ct"} == set(found)
+
+
+def test_what_no_graph_can_hold_is_left_out_and_other_failures_are_not_tried_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise NotImplementedError("no such operation")
+
+    monkeypatch.setattr(graph, "with_backward_pass", fails)
+    facts, _ = _writer(Bundled(bundle_of("timm:convnext_atto")), "torch", ())
+    assert facts.explainer == ""
+    linear, tried = Bundled(bundle_of("timm:resnet18")), []
+    monkeypatch.setattr(torch.export, "export", lambda *_, **__: tried.append(1) or fails())
+    with pytest.raises(RunFailed, match="no such operation"):
+        _writer(linear, "torch", ())
+    assert tried == [1]

@@ -184,6 +184,7 @@ class PreparedCases:
         began, done, rest = time.perf_counter(), 0, iter(groups)
 
         def wanted() -> Iterator[Sequence[Case]]:
+            """Groups, for as long as threads are quick enough."""
             for group in rest:
                 yield group
                 passed = time.perf_counter() - began

@@ -156,6 +156,7 @@ class _Material:
 
     @classmethod
     def of(cls, cohort: Cohort, twins: Sequence[Sequence[str]]) -> Self:
+        """Number what must stay together: cases of one patient, and of patients with twin images."""
         units = _units(cohort, twins)
         number = {name: index for index, name in enumerate(sorted(set(units.values())))}
         has = np.zeros((len(cohort.cases), len(cohort.classes)), dtype=bool)

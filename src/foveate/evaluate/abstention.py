@@ -157,6 +157,7 @@ class _Told:
     track: Track
 
     def sets(self, validation: PredictionTable, options: EvaluateOptions) -> dict[str, Any]:
+        """Prediction sets fitted on validation cases, and how often they hold the truth here."""
         if not validation.case_ids:
             return {"reason": _NO_VALIDATION}
         rule = SetRule.fit(
@@ -184,6 +185,7 @@ class _Told:
         }
 
     def novelty(self, validation: PredictionTable, right: Floats, options: EvaluateOptions) -> dict[str, Any]:
+        """What is gained by leaving the most novel cases to a person."""
         if not validation.case_ids:
             return {"reason": _NO_VALIDATION}
         if np.isnan(validation.novelty).any() or np.isnan(self.part.novelty).any():
@@ -201,6 +203,7 @@ class _Told:
         }
 
     def selective(self, sureness: Floats, right: Floats) -> dict[str, Any]:
+        """Risk over coverage, the surest cases ``(N,)`` first; ``right`` is 1 for right answers."""
         if np.isnan(sureness).any():
             return {"reason": _NO_NOVELTY}
         order = Selective(sureness, right)

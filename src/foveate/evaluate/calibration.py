@@ -156,6 +156,7 @@ def calibration(table: PredictionTable, bootstrap: Bootstrap, track: Track = qui
         forms["among"] = Calibration(table, among) if np.isnan(among).any() else forms["raw"]
 
     def statistic(weights: Floats) -> dict[str, Floats]:
+        """Every form's figures for case weights ``(B, N)``, and the change from raw to calibrated."""
         found = {id(form): form(weights) for form in forms.values()}
         by_form = {name: found[id(form)] for name, form in forms.items()}
         named = {f"{name}:{key}": value for name, own in by_form.items() for key, value in own.items()}

@@ -200,6 +200,7 @@ def _platt(scores: Floats, truth: Floats) -> Fit:
     spread = float(scores.std()) or 1.0
 
     def loss(line: Floats) -> tuple[float, Floats]:
+        """Cross-entropy of (slope, intercept), and its gradient."""
         value = line[0] * scores / spread + line[1]
         error = expit(value) - targets
         gradient = np.array([error @ scores / spread, error.sum()])

@@ -160,6 +160,7 @@ def _covariance(deviations: Floats, present: NDArray[np.bool_], patient: NDArray
     patients = int(patient.max()) + 1
 
     def by_patient(kind: NDArray[np.bool_]) -> tuple[Floats, int]:
+        """Sums over each patient's cases of a kind, over the cases; and how many patients have any."""
         sums = [np.bincount(patient[kind], weights=row[kind], minlength=patients) for row in deviations]
         return np.stack(sums) / kind.sum(), len(np.unique(patient[kind]))
 

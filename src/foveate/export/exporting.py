@@ -104,20 +104,18 @@ def _writer(reference: Bundled, to: Format, ranges: Sequence[Case]) -> tuple[Fac
 
     Should a graph be unable to hold the gradient that maps of classes take, the file has everything else.
     """
+    pipeline = Pipeline(reference.bundle)
     try:
-        return _written(reference, to, ranges, class_maps=True)
+        return _written(pipeline, reference.facts, to, ranges)
     except RunFailed:
-        return _written(reference, to, ranges, class_maps=False)
+        if not pipeline.by_gradient:
+            raise
+        return _written(Pipeline(reference.bundle, class_maps=False), reference.facts, to, ranges)
 
 
-def _written(
-    reference: Bundled, to: Format, ranges: Sequence[Case], *, class_maps: bool
-) -> tuple[Facts, Writer]:
-    pipeline = Pipeline(reference.bundle, class_maps=class_maps).eval().requires_grad_(False)
-    facts = reference.facts
-    if not pipeline.explains:
-        facts = replace(facts, explainer="")
-    program, names = traced(pipeline, facts)
+def _written(pipeline: Pipeline, facts: Facts, to: Format, ranges: Sequence[Case]) -> tuple[Facts, Writer]:
+    facts = facts if pipeline.explains else replace(facts, explainer="")
+    program, names = traced(pipeline.eval().requires_grad_(False), facts)
     if to == "torch":
         return facts, partial(write_torch, program)
     model = to_onnx(program, names, facts)

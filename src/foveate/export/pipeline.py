@@ -34,6 +34,7 @@ class Pipeline(nn.Module):
     Attributes:
         answers: what comes after the preprocessing; ``with_backward_pass`` may stand in for it.
         explains: whether there are maps of classes.
+        by_gradient: whether these take a gradient.
 
     Raises:
         UsageError: the preprocessing has a step that no graph can hold.
@@ -48,9 +49,9 @@ class Pipeline(nn.Module):
         for view in self.views:
             check_exportable(self.preprocess.settings(view), view)
         self.answers = answers = Answers(bundle, class_maps=class_maps)
-        self.explains = answers.explains
+        self.explains, self.by_gradient = answers.explains, bool(answers.by_gradient)
 
-    def forward(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    def forward(self, inputs: Sequence[Float[Tensor, "B *shape"]]) -> dict[str, Tensor]:
         """Answer a batch.
 
         Args:

@@ -170,11 +170,9 @@ def settle(
         return safe_plan(study, device.type, "as this run began")
     if steps < FEW_STEPS:
         plan = safe_plan(study, device.type, f"{steps} steps are too few to race for a faster way")
-        return (
-            plan
-            if steps < _VERY_FEW_STEPS
-            else replace(plan, estimate=_glance(study, model, feed, device, plan))
-        )
+        if steps >= _VERY_FEW_STEPS:
+            plan = replace(plan, estimate=_glance(study, model, feed, device, plan))
+        return plan
     remembered = cache / "plans" / f"{plan_key(study, model, device)}.json"
     if (known := _read(remembered)) is not None:
         estimate = known.estimate and known.estimate.of(study.train.epochs, Extent.of(feed), model)
