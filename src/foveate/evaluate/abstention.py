@@ -185,7 +185,7 @@ class _Told:
         }
 
     def novelty(self, validation: PredictionTable, right: Floats, options: EvaluateOptions) -> dict[str, Any]:
-        """What is gained by leaving the most novel cases to a person."""
+        """Cases flagged as novel by validation's limit, and how right answers are on either side of it."""
         if not validation.case_ids:
             return {"reason": _NO_VALIDATION}
         if np.isnan(validation.novelty).any() or np.isnan(self.part.novelty).any():
