@@ -14,8 +14,18 @@ from foveate.types import Cohort
 
 
 def make(folder: Path, out: Path) -> Cohort:
-    with pytest.warns(UserWarning, match="same patient is unknown"):
-        return load_manifest(manifest_from_folder(folder, out))
+    return load_manifest(manifest_from_folder(folder, out).path)
+
+
+def write_all(folder: Path, *names: str) -> None:
+    for number, name in enumerate(names):
+        write_image(folder / name, picture(number))
+
+
+def masks_of(folder: Path) -> dict[str, str | None]:
+    """Where the mask of each case lies, from the tree on."""
+    cases = make(folder, folder / "manifest.csv").cases
+    return {case.case_id: case.mask.relative_to(folder).as_posix() if case.mask else None for case in cases}
 
 
 class TestFolders:
@@ -88,3 +98,70 @@ class TestFolders:
             manifest_from_folder(tmp_path / "data", tmp_path / "m.csv")
         with pytest.raises(InputRefused, match="not a folder"):
             manifest_from_folder(tmp_path / "none", tmp_path / "n.csv")
+
+
+class TestMasks:
+    """Each layout in which segmentation sets are commonly handed out, with the pairs named by hand."""
+
+    def test_images_and_masks_beside_each_other(self, tmp_path: Path) -> None:
+        pairs = ("benign/1.png", "benign/2.png", "malignant/1.png")
+        write_all(tmp_path, *(f"images/{name}" for name in pairs), *(f"masks/{name}" for name in pairs[:2]))
+        assert masks_of(tmp_path) == {
+            "images/benign/1": "masks/benign/1.png",
+            "images/benign/2": "masks/benign/2.png",
+            "images/malignant/1": None,
+        }
+
+    def test_masks_within_each_class(self, tmp_path: Path) -> None:
+        write_all(tmp_path, "x/images/1.png", "x/Mask/1.png", "y/1.png", "y/segmentation/1_seg.png")
+        assert masks_of(tmp_path) == {"x/images/1": "x/Mask/1.png", "y/1": "y/segmentation/1_seg.png"}
+
+    def test_parts_within_images_and_images_within_parts(self, tmp_path: Path) -> None:
+        names = ("train/x/1.png", "train/y/1.png", "test/x/1.png")
+        write_all(tmp_path / "a", *(f"images/{name}" for name in names), *(f"masks/{name}" for name in names))
+        assert set(masks_of(tmp_path / "a").values()) == {f"masks/{name}" for name in names}
+        inner = [name.replace("/", "/{}/", 1) for name in names]
+        write_all(tmp_path / "b", *(n.format(kind) for n in inner for kind in ("images", "masks")))
+        assert masks_of(tmp_path / "b") == {
+            name.format("images").removesuffix(".png"): name.format("masks") for name in inner
+        }
+        cohort = load_manifest(tmp_path / "b" / "manifest.csv")
+        assert [case.split for case in cohort.cases] == ["test", "train", "train"]
+
+    def test_masks_of_all_classes_in_one_folder(self, tmp_path: Path) -> None:
+        write_all(tmp_path, "x/1.png", "y/2.png", "x/3.png", "y/3.png")
+        write_all(tmp_path, "ground_truth/1_mask.png", "ground_truth/2.png", "ground_truth/3.png")
+        paired = masks_of(tmp_path)
+        assert paired == {
+            "x/1": "ground_truth/1_mask.png",
+            "y/2": "ground_truth/2.png",
+            "x/3": None,
+            "y/3": None,
+        }
+
+    def test_what_was_found_is_told(self, tmp_path: Path) -> None:
+        write_all(tmp_path, "images/x/1.png", "images/x/2.png", "images/y/1.png", "annotations/1.png")
+        write_all(
+            tmp_path, "masks/x/1_mask.png", "masks/x/2_mask_1.png", "masks/x/2_mask_2.png", "masks/x/9.png"
+        )
+        (tmp_path / "annotations" / "1.xml").write_text("<a/>")
+        found = manifest_from_folder(tmp_path, tmp_path / "manifest.csv")
+        assert (found.masked, found.several, found.unpaired) == (1, 1, 1)
+        told = "\n".join(found.sentences())
+        for words in (
+            "3 cases of 2 classes: x 2, y 1",
+            "masks: 1 of 3 cases (folders: masks)",
+            "cases with several masks: 1",
+            "belong to no image by their place and name: 1",
+            "the folder annotations (files: 2) is no class",
+            "same patient is unknown",
+        ):
+            assert words in told
+
+    @pytest.mark.parametrize("name", ["masks", "Labels", "annotation", "Ground Truth"])
+    def test_a_folder_beside_one_class_is_no_second_class(self, tmp_path: Path, name: str) -> None:
+        write_all(tmp_path, "benign/1.png", f"{name}/1.png")
+        with pytest.raises(
+            InputRefused, match=rf"only one class folder.*no classes by their names: '{name}'"
+        ):
+            manifest_from_folder(tmp_path, tmp_path / "manifest.csv")

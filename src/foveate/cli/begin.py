@@ -9,19 +9,24 @@ import typer
 
 
 def manifest(
-    folder: Annotated[Path, typer.Argument(help="One folder per class, images inside.")],
+    folder: Annotated[
+        Path, typer.Argument(help="One folder per class, images inside; or images/ and masks/ with these.")
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="CSV to write [default: FOLDER/manifest.csv].")
     ] = None,
 ) -> None:
-    """Make a manifest from a folder-per-class tree.
+    """Make a manifest from a folder-per-class tree, with the masks in it, and say what was found.
 
     Example: foveate manifest images/ -o images/manifest.csv
     """
     from foveate import terminal
     from foveate.data.manifest import manifest_from_folder
 
-    terminal.say(f"manifest: {manifest_from_folder(folder, out or folder / 'manifest.csv')}")
+    found = manifest_from_folder(folder, out or folder / "manifest.csv")
+    for sentence in found.sentences():
+        terminal.say(sentence)
+    terminal.say(f"manifest: {found.path}   next: foveate init {found.path}")
 
 
 def init(
