@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,11 @@ from cohort_files import Row, picture, write_csv, write_image
 from foveate import stations
 from foveate.bundle import load_bundle, save_bundle
 from foveate.data.audit import Audit
-from foveate.data.digests import read_digests
+from foveate.data.images import read_images
 from foveate.errors import AuditStopped
-from foveate.evidence.contamination import audit_against
 from foveate.files import write_json
 from foveate.run import Run
+from foveate.stations.contamination import audit_against
 from foveate.train.study import Study
 
 
@@ -91,11 +92,28 @@ class TestContamination:
         )
         accepted.raise_if_stopped()
 
-    def test_a_bundle_alone_knows_patients_and_copies(self, run: Run, tmp_path: Path) -> None:
-        audit = audit_against(run.folder / "bundle", new_set(tmp_path, learned_case(run)))
+    def test_a_bundle_alone_knows_patients_copies_and_near_copies(self, run: Run, tmp_path: Path) -> None:
+        name = learned_case(run)
+        audit = audit_against(run.folder / "bundle", new_set(tmp_path, name))
         found = codes(audit)
-        assert found["training-patients"] == ("same-patient",) and found["training-images"] == ("same-image",)
-        assert "training-images-unknown" in found  # nearly the same images cannot be looked for
+        assert found == {
+            "training-patients": ("same-patient",),
+            "training-images": ("same-image", "paler"),
+        }
+        told = {finding.code: finding.message for finding in audit.findings}["training-images"]
+        assert "2 of these 23 cases" in told and name not in told  # a bundle has no names
+        named = audit_against(run.folder, tmp_path / "new.csv")  # its run has
+        told = {finding.code: finding.message for finding in named.findings}["training-images"]
+        assert f"same-image (the same pixels as {name})" in told and f"paler (nearly {name})" in told
+
+    def test_a_bundle_without_looks_knows_copies_only(self, run: Run, tmp_path: Path) -> None:
+        shutil.copytree(run.folder, tmp_path / "run")
+        (tmp_path / "run" / "bundle" / "looks.safetensors").unlink()
+        alone = codes(audit_against(tmp_path / "run" / "bundle", new_set(tmp_path, learned_case(run))))
+        assert alone["training-images"] == ("same-image",) and "training-images-unknown" in alone
+        with_files = codes(audit_against(tmp_path / "run", tmp_path / "new.csv"))  # which its run can read
+        assert with_files["training-images"] == ("same-image", "paler")
+        assert "training-images-unknown" not in with_files
 
     def test_strangers_are_fine(self, run: Run, tmp_path: Path) -> None:
         rows = []
@@ -117,14 +135,14 @@ class TestContamination:
 
     def test_nobody_can_be_read_from_the_bundle(self, run: Run) -> None:
         facts = json.loads((run.folder / "bundle" / "bundle.json").read_text())
-        digests = read_digests(run.folder / "digests.csv")
+        digests = {key: row.digest for key, row in read_images(run.folder).items()}
         assert len(digests) == 40 and len(facts["fingerprints"]["hashes"]) == len(facts["patients"]["hashes"])
         assert not set(digests.values()) & set(facts["fingerprints"]["hashes"])
         again = load_bundle(run.folder)
         assert again.images is not None
-        assert sum(digest in again.images for digest in digests.values()) == len(again.images.hashes)
+        assert len(again.images.numbers(digests.values())) == len(again.images.hashes)
 
     def test_the_audit_can_be_written(self, run: Run, tmp_path: Path) -> None:
         audit = audit_against(run.folder, new_set(tmp_path, learned_case(run)))
         write_json(tmp_path / "audit.json", audit.to_json())
-        assert "digests" not in json.loads((tmp_path / "audit.json").read_text())
+        assert not {"images", "looks"} & set(json.loads((tmp_path / "audit.json").read_text()))

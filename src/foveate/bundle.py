@@ -1,9 +1,10 @@
 """A trained model with all that is needed to use it anywhere: ``model.safetensors`` and ``bundle.json``.
 
 No pickle. Labels and preprocessing travel with the weights, and so do salted hashes of the patients it
-learned from, so that an evaluation on those same patients can be refused. What is fitted after training joins
-them: operating points, calibration and the rule of the prediction sets, all from validation cases, and what
-images look familiar (``novelty.safetensors``), from training cases with a threshold from validation cases.
+learned from, so that an evaluation on those same patients can be refused, and what it takes to know its
+images again (``data.known``). What is fitted after training joins them: operating points, calibration and the
+rule of the prediction sets, all from validation cases, and what images look familiar
+(``novelty.safetensors``), from training cases with a threshold from validation cases.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from foveate import __version__
 from foveate.contract import Classifier
+from foveate.data.known import KnownImages
 from foveate.errors import InputRefused
 from foveate.evaluate.calibrators import Calibrator
 from foveate.evaluate.conformal import SetRule
@@ -39,7 +41,7 @@ _WEIGHTS, _NOVELTY, _FACTS = "model.safetensors", "novelty.safetensors", "bundle
 
 @dataclass(frozen=True, slots=True)
 class Patients:
-    """The patients (or images) a model learned from, recognisable but not readable.
+    """The patients a model learned from, recognisable but not readable.
 
     Attributes:
         salt: hex, drawn anew for each bundle.
@@ -79,7 +81,7 @@ class Bundle:
         calibration: from logits to probabilities that mean what they say; None before the predict station.
         set_rule: which answers go into the prediction set; None likewise.
         novelty: how unlike the training images an image is; None likewise.
-        images: the images it learned from, by the hash of their decoded pixels; None where that is not known.
+        images: the images it learned from, recognisable in another cohort; None where that is not known.
     """
 
     model: Classifier
@@ -96,7 +98,7 @@ class Bundle:
     calibration: Calibrator | None = None
     set_rule: SetRule | None = None
     novelty: NoveltyScore | None = None
-    images: Patients | None = None
+    images: KnownImages | None = None
 
     @torch.inference_mode()
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
@@ -141,17 +143,11 @@ def save_fitted(folder: Path, bundle: Bundle) -> None:
     write_json(folder / _FACTS, _read_facts(folder / _FACTS) | _fitted_facts(folder, bundle))
 
 
-def save_fingerprints(folder: Path, digests: Sequence[str]) -> None:
-    """Put the images that a model learned from into its bundle on disk, recognisable but not readable.
-
-    Args:
-        folder: of the bundle.
-        digests: hashes of their decoded pixels, of ``data.looks``; nothing is written if there are none.
-    """
-    if digests:
-        known = Patients.of(digests)
-        facts = {"salt": known.salt, "hashes": sorted(known.hashes)}
-        write_json(folder / _FACTS, _read_facts(folder / _FACTS) | {"fingerprints": facts})
+def save_images(folder: Path, images: KnownImages) -> None:
+    """Put the images that a model learned from into its bundle on disk; nothing if none are known."""
+    if images.hashes:
+        facts = {"fingerprints": images.save(folder)}
+        write_json(folder / _FACTS, _read_facts(folder / _FACTS) | facts)
 
 
 def _fitted_facts(folder: Path, bundle: Bundle) -> dict[str, Any]:
@@ -225,7 +221,7 @@ def _read_fitted(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
         "calibration": calibration and Calibrator.from_json(calibration),
         "set_rule": set_rule and SetRule.from_json(set_rule),
         "novelty": novelty and NoveltyScore.load(folder / _NOVELTY, novelty),
-        "images": images and Patients(images["salt"], frozenset(images["hashes"])),
+        "images": images and KnownImages.load(folder, images),
     }
 
 

@@ -39,7 +39,7 @@ def audit(
     from foveate.files import write_json
 
     if bundle is not None:
-        from foveate.evidence.contamination import audit_against
+        from foveate.stations.contamination import audit_against
 
         written = out or target.with_suffix(".audit.json")
         found = audit_against(bundle, target, allow=allow or (), track=terminal.track)

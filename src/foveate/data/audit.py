@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from foveate.data.digests import Digests
 from foveate.data.evidence import gather
 from foveate.data.findings import CHECKS, SEVERITY, Check, Finding
+from foveate.data.images import ImageRow, Key, image_rows
+from foveate.data.known import ViewLooks, view_looks
 from foveate.data.rows import closest
 from foveate.data.splits import Splits
 from foveate.data.tables import make_tables
@@ -37,7 +38,8 @@ class Audit:
         cases, patients: how many there are.
         manifest: path of the CSV.
         manifest_sha256: of the manifest that was audited.
-        digests: hash of the decoded pixels of each image, by case id and view; not part of ``audit.json``.
+        images: what each image is like, by case id and view, and
+        looks: of the pictures of each view; neither is part of ``audit.json``.
     """
 
     findings: tuple[Finding, ...]
@@ -48,7 +50,8 @@ class Audit:
     patients: int
     manifest: str
     manifest_sha256: str
-    digests: Digests = field(default_factory=dict, compare=False, repr=False)
+    images: Mapping[Key, ImageRow] = field(default_factory=dict, compare=False, repr=False)
+    looks: Mapping[str, ViewLooks] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def stopping(self) -> tuple[Finding, ...]:
@@ -75,7 +78,8 @@ class Audit:
 
     def to_json(self) -> dict[str, Any]:
         """The audit as JSON holds it."""
-        return {name: value for name, value in asdict(self).items() if name != "digests"}
+        plain = asdict(replace(self, images={}, looks={}))
+        return {name: value for name, value in plain.items() if name not in ("images", "looks")}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
@@ -127,10 +131,8 @@ def audit_cohort(
         patients=len({case.patient_id for case in cohort.cases}),
         manifest=str(cohort.manifest),
         manifest_sha256=cohort.manifest_sha256,
-        digests={
-            (cohort.cases[index].case_id, view): look.digest
-            for (index, view), look in evidence.looks.seen.items()
-        },
+        images=image_rows(cohort, evidence.looks),
+        looks=view_looks(evidence.looks),
     )
 
 

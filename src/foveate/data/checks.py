@@ -26,6 +26,8 @@ def across_rows(
     cases: Sequence[Case],
     classes: Sequence[str],
     keys: Mapping[int, tuple[object, ...]],
+    *,
+    unlabelled: bool = False,
 ) -> list[Problem]:
     """Every repetition and contradiction, as ``(line, text)``.
 
@@ -35,11 +37,13 @@ def across_rows(
         cases: one for each of its rows.
         classes: the class names.
         keys: what each case shows, by line.
+        unlabelled: whether cases may lack a label.
     """
     repeated = dict(_repeated_rows(table))
     once = [case for case in cases if case.row not in repeated]
     problems = [*repeated.items(), *_same_name(once), *_same_image(once, keys)]
-    return problems + (list(_label_problems(cases, classes)) if columns.label else [])
+    labelled = [case for case in cases if case.label is not None] if unlabelled else cases
+    return problems + (list(_label_problems(labelled, classes)) if columns.label and labelled else [])
 
 
 def contradiction(one: Case, other: Case) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from foveate.data.rows import Table, closest
 from foveate.errors import InputRefused, UsageError
 from foveate.io import probe
+from foveate.types import Task
 
 RESERVED = ("mask", "organ_mask", "slice", "split")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", ".nii", ".nii.gz")
@@ -21,6 +22,19 @@ _TRUTH = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "": None}
 
 
 @dataclass(frozen=True, slots=True)
+class Expected:
+    """What a model that is to be asked about a cohort knows; its truth may then be absent, wholly or in part.
+
+    Attributes:
+        task: of the model.
+        classes: of the model, in the order of its scores.
+    """
+
+    task: Task
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ColumnChoice:
     """What the user said about the columns; None means: find out. See ``load_manifest``."""
 
@@ -29,6 +43,12 @@ class ColumnChoice:
     views: Sequence[str] | None = None
     patient: str = "patient_id"
     case: str = "case_id"
+
+    def present(self, table: Table, expected: Expected) -> ColumnChoice:
+        """The same, with the columns of the truth that a model expects and the table has."""
+        single, label = expected.task == "multiclass", self.label or "label"
+        findings = None if single else [name for name in expected.classes if name in table.columns]
+        return replace(self, label=label if single and label in table.columns else None, findings=findings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +73,24 @@ class Columns:
     problems: tuple[str, ...]
 
 
-def assign_columns(table: Table, root: Path, choice: ColumnChoice) -> Columns:
+def assign_columns(
+    table: Table, root: Path, choice: ColumnChoice, expected: Expected | None = None
+) -> Columns:
     """Find the part that each column plays.
 
     Args:
         table: the manifest.
         root: the folder that paths start from.
         choice: what the user said.
+        expected: what a model knows; without truth a column of patients is not asked for either.
 
     Raises:
         UsageError: the user named a column that does not exist, or both a label and findings.
     """
+    if expected is not None:
+        choice = choice.present(table, expected)
+        if not (choice.label or choice.findings) and choice.patient not in table.columns:
+            choice = replace(choice, patient=choice.case)
     _check_named(table, choice)
     problems: list[str] = []
     case = choice.case if choice.case in table.columns else None
@@ -75,7 +102,10 @@ def assign_columns(table: Table, root: Path, choice: ColumnChoice) -> Columns:
         views = tuple(_find_views(table, root, [name for name in dict.fromkeys((case, patient)) if name]))
     if not views:
         problems.append("no column holds paths of images; name them with views")
-    label, findings = _find_truth(table, choice, [name for name in free if name not in views], problems)
+    if expected is not None:
+        label, findings = choice.label, tuple(choice.findings or ())
+    else:
+        label, findings = _find_truth(table, choice, [name for name in free if name not in views], problems)
     used = {case, patient, label, *findings, *views, *RESERVED}
     metadata = tuple(name for name in table.columns if name not in used)
     return Columns(case, patient, label, findings, views, metadata, tuple(problems))

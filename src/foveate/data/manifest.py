@@ -6,17 +6,17 @@ each view. Paths start from the CSV's folder. Every problem is found in one pass
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from foveate.data.boxes import read_boxes
 from foveate.data.cases import CaseReader, path_cells
 from foveate.data.checks import across_rows, class_names
-from foveate.data.columns import ColumnChoice, assign_columns
+from foveate.data.columns import ColumnChoice, Expected, assign_columns
 from foveate.data.folders import manifest_from_folder as manifest_from_folder
-from foveate.data.paths import Root, file_problems, find_all
-from foveate.data.rows import read_table
-from foveate.errors import ManifestRefused, UsageError
+from foveate.data.paths import Cell, Fault, Found, Root, file_problems, find_all
+from foveate.data.rows import Table, read_table
+from foveate.errors import InputRefused, ManifestRefused, UsageError
 from foveate.types import Cohort, Task, Track, quiet
 
 
@@ -32,6 +32,8 @@ def load_manifest(
     patient: str = "patient_id",
     case: str = "case_id",
     follow_outside: bool = False,
+    expected: Expected | None = None,
+    refused: list[InputRefused] | None = None,
     track: Track = quiet,
 ) -> Cohort:
     """Read and check a manifest; no image is decoded, only headers are read.
@@ -49,6 +51,10 @@ def load_manifest(
             the case column says that every case is a patient of its own.
         case: column of the case's name; without a column ``case_id``, cases are named after their image.
         follow_outside: allow paths that lead out of the root.
+        expected: what a model knows that is to be asked about the cases: they may then lack a truth, and
+            ``findings`` and ``classes`` are the model's.
+        refused: gets the cases whose files cannot be used, which are then left out; None: they are problems
+            of the manifest like all others.
         track: shows progress.
 
     Returns:
@@ -66,14 +72,23 @@ def load_manifest(
         )
     table = read_table(Path(path))
     start = Root.at(Path(root) if root is not None else table.path.parent, follow_outside=follow_outside)
-    columns = assign_columns(table, start.folder, ColumnChoice(label, findings, views, patient, case))
+    if expected is not None:
+        classes = expected.classes
+    choice = ColumnChoice(label, findings, views, patient, case)
+    columns = assign_columns(table, start.folder, choice, expected)
     cells = path_cells(table, columns)
     found = find_all(cells, start, track)
     reader = CaseReader.of(table, columns, found)
     cases, problems = reader.read(table)
     names = tuple(classes) if classes else class_names(cases, columns)
+    faulty: dict[int, InputRefused] = {}
+    if refused is not None:
+        faulty = _faulty(cells, found, table)
+        refused += faulty.values()
+        cases = [case for case in cases if case.row not in faulty]
     problems += [*table.problems, *file_problems(cells, found, start)]
-    problems += across_rows(table, columns, cases, names, reader.keys(table))
+    problems += across_rows(table, columns, cases, names, reader.keys(table), unlabelled=expected is not None)
+    problems = [(line, text) for line, text in problems if line not in faulty]
     described = [f"header: {text}" for text in columns.problems]
     described += [f"row {row}: {text}" for row, text in sorted(problems)]
     if boxes:
@@ -82,4 +97,21 @@ def load_manifest(
     if described:
         raise ManifestRefused(str(table.path), described)
     task: Task = "multiclass" if columns.label else "multilabel"
+    task = task if expected is None else expected.task
     return Cohort(tuple(cases), task, names, columns.views, table.path, table.sha256)
+
+
+def _faulty(
+    cells: Sequence[Cell], found: Mapping[str, Found | Fault], table: Table
+) -> dict[int, InputRefused]:
+    """By line, what is wrong with the files of a row; none where no row would be left."""
+    lines: dict[int, list[str]] = {}
+    for cell in cells:
+        if isinstance(fault := found[cell.text], Fault):
+            lines.setdefault(cell.row, []).append(f"{cell.column}: {fault.text}")
+    if len(lines) == len(table.rows):
+        return {}
+    return {
+        line: InputRefused("; ".join(texts), where=f"{table.path} row {line}", code="unusable-file")
+        for line, texts in lines.items()
+    }

@@ -103,19 +103,25 @@ def spectrum(plane: Array) -> Spectra | None:
 
 
 def find_twins(
-    spectra: Spectra, patients: NDArray[np.int64], sources: NDArray[np.int64], track: Track = quiet
+    spectra: Spectra,
+    patients: NDArray[np.int64],
+    sources: NDArray[np.int64],
+    track: Track = quiet,
+    *,
+    rows: int | None = None,
 ) -> Twins:
     """Find the images that are copies of each other but for size, compression, brightness or direction.
 
     Args:
-        spectra: ``(N, 48, 48)`` from ``spectrum``.
+        spectra: ``(N, 48, 48)`` from ``spectrum``, or fewer of their lowest frequencies, of norm 1.
         patients: ``(N,)``; images of different patients show how alike unrelated images are.
         sources: ``(N,)``; images with the same number (slices of one volume) are not compared.
         track: shows progress.
+        rows: compare only so many of the first images with the others; None compares all with all.
     """
     threshold = chance_threshold(spectra, patients)
     search = _Search(spectra, sources, threshold)
-    tops = list(range(0, len(spectra), _TILE[0]))
+    tops = list(range(0, len(spectra) if rows is None else rows, _TILE[0]))
     # Each thread multiplies matrices of its own; threads within a product of this size only wait.
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(_WORKERS) as pool:
         for _ in zip(track(tops, "Comparing images"), pool.map(search.stripe, tops), strict=True):

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foveate.data.audit import Audit, audit_cohort, read_audit
-from foveate.data.digests import read_digests, write_digests
+from foveate.data.images import read_images, write_images
+from foveate.data.known import KnownImages, read_looks, write_looks
 from foveate.data.splits import Splits, read_splits, split_cohort
 from foveate.files import write_json
 from foveate.run import Run
@@ -60,7 +61,7 @@ __all__ = [
 
 
 def audit(run: Run, track: Track = quiet) -> Audit:
-    """Look for leakage and contradictions; writes ``audit.json``.
+    """Look for leakage and contradictions; writes ``audit.json``, ``images.csv`` and ``looks.safetensors``.
 
     The later stations refuse to start while the audit stops the run; ``raise_if_stopped`` says so at once.
     """
@@ -70,7 +71,8 @@ def audit(run: Run, track: Track = quiet) -> Audit:
         splits = split_cohort(cohort, config) if may_leak else None
         result = audit_cohort(cohort, splits=splits, allow=run.study.audit.allow, track=track)
         write_json(run.folder / "audit.json", result.to_json())
-        write_digests(run.folder / "digests.csv", result.digests)
+        write_images(run.folder, result.images)
+        write_looks(run.folder, result.looks)
     return result
 
 
@@ -89,18 +91,21 @@ def split(run: Run) -> Splits:
 
 def train(run: Run, console: Console | None = None) -> FitResult:
     """Train or go on training; writes ``checkpoints/``, ``training.csv`` and ``bundle/``."""
-    from foveate.bundle import save_fingerprints
+    from foveate.bundle import save_images
     from foveate.train.fit import fit
 
     with run.station("train"):
         splits = read_splits(run.path("splits.json", made_by="split"))
         fold = run.study.split.fold
-        result = fit(run.study, run.cohort(), splits, run.folder, fold=fold, console=console)
-        learned = {name for name, part in splits.folds[fold].items() if part in ("train", "val")}
-        digests = read_digests(run.folder / "digests.csv")
-        save_fingerprints(
-            result.bundle, [digest for (case_id, _), digest in digests.items() if case_id in learned]
-        )
+        cohort, parts = run.cohort(), splits.folds[fold]
+        result = fit(run.study, cohort, splits, run.folder, fold=fold, console=console)
+        learned = {
+            case.case_id: case.patient_id
+            for case in cohort.cases
+            if parts.get(case.case_id) in ("train", "val")
+        }
+        images = KnownImages.of(read_images(run.folder), read_looks(run.folder), learned)
+        save_images(result.bundle, images)
     return result
 
 

@@ -1,0 +1,54 @@
+"""Another cohort than the one that a model learned from, read for that model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foveate.data.columns import Expected
+from foveate.data.manifest import load_manifest
+from foveate.data.rows import read_table
+from foveate.errors import InputRefused
+from foveate.train.study import DataConfig
+from foveate.types import Cohort, Track, quiet
+
+if TYPE_CHECKING:
+    from foveate.bundle import Bundle
+
+
+def read_elsewhere(
+    bundle: Bundle, data: DataConfig, *, refused: list[InputRefused] | None = None, track: Track = quiet
+) -> Cohort:
+    """Read a manifest for a model: all of it test cases, whose truth may be absent.
+
+    Args:
+        bundle: whose classes and views count.
+        data: the manifest, and what its columns are called.
+        refused: gets the cases whose files cannot be used; None refuses the manifest.
+        track: shows progress.
+
+    Raises:
+        ManifestRefused: something is wrong with the table or its rows.
+    """
+    cohort = load_manifest(
+        data.manifest,
+        label=data.label,
+        views=_views(bundle, data.views or bundle.views, data.manifest),
+        boxes=data.boxes,
+        patient=data.patient,
+        case=data.case,
+        expected=Expected(bundle.task, bundle.classes),
+        refused=refused,
+        track=track,
+    )
+    return replace(cohort, cases=tuple(replace(case, split="test") for case in cohort.cases))
+
+
+def _views(bundle: Bundle, views: Sequence[str], manifest: Path) -> list[str]:
+    """The columns of views; whole ones may be missing where the model can do without."""
+    if not bundle.model.tolerates_missing:
+        return list(views)
+    there = read_table(manifest).columns
+    return [name for name in views if name in there] or list(views)
