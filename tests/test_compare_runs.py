@@ -108,7 +108,7 @@ def test_page_markdown_and_csv_tell_the_same(compared: Path) -> None:
     assert [item.text for item in tree.one("ul", class_="sentences").all("li")] == sentences
     assert all(f"- {sentence}" in text for sentence in sentences)
     tables = {section.one("h2").text: section for section in tree.all("section") if section.all("table")}
-    assert {"Figures", "Paired differences", "Ranks", "Decisions", "Single classes", "Variants"} <= set(
+    assert {"Figures", "Paired differences", "Ranks", "Decisions", "Single classes, paired", "Variants"} <= set(
         tables
     )
     paired = found["pairs"][0]["differences"]["auroc_macro"]
@@ -116,7 +116,7 @@ def test_page_markdown_and_csv_tell_the_same(compared: Path) -> None:
     assert first.one("th").text == "plain − ours"
     cell = first.all("td")[0].text
     assert cell.startswith(f"{paired['value']:+.3f}".replace("-", "−")) and "p = " in cell.replace("<", "=")
-    assert len(tables["Single classes"].all("tr")) == 1 + 3 * len(CLASSES)
+    assert len(tables["Single classes, paired"].all("tr")) == 1 + 3 * len(CLASSES)
     with (compared / "comparison.csv").open(newline="") as stream:
         rows = {(row["variant"], row["kind"], row["figure"]): row for row in csv.DictReader(stream)}
     assert float(rows["plain", "difference to ours", "auroc_macro"]["p_holm"]) == paired["p_holm"]

@@ -17,6 +17,7 @@ from foveate.evaluate.paired import Entry
 from foveate.files import sha256_of, write_json
 from foveate.report.comparison import write_comparison
 from foveate.report.files import RunFiles
+from foveate.report.published import published_by_class
 from foveate.report.side_by_side import evidence_tables
 from foveate.train.study import Study
 from foveate.types import Track, quiet
@@ -74,6 +75,9 @@ def compare_folders(
         **compare(entries, named, bootstrap, track, every_pair=True),
         "without": {},
         "published": {},
+        "published_by_class": published_by_class(
+            entries[named][0].table.classes, entries[named][0].table.task
+        ),
         "failures": [],
         "notes": notes,
     }

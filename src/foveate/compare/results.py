@@ -25,8 +25,9 @@ from foveate.evaluate.scores import read_scores
 from foveate.evaluate.table import PredictionTable, read_predictions
 from foveate.files import sha256_of, write_json
 from foveate.report.comparison import write_comparison
+from foveate.report.published import published_by_class
 from foveate.train.study import Study
-from foveate.types import Track, quiet
+from foveate.types import Task, Track, quiet
 
 Entries = dict[str, dict[Seed, Entry]]
 
@@ -73,12 +74,19 @@ def write_results(plan: Plan, out: Path, trained: Trained, track: Track = quiet)
         **compare(entries, reference, bootstrap, track),
         "without": {view: _without(plan, out, view, entries, bootstrap) for view in plan.without},
         "published": published_rows(plan),
+        "published_by_class": [] if plan.published == "none" else published_by_class(*_labels(entries)),
         "failures": [asdict(row) for row in trained.failures],
         "notes": notes,
     }
     write_json(out / "comparison.json", result)
     write_comparison(result, out)
     return result
+
+
+def _labels(entries: Entries) -> tuple[tuple[str, ...], Task]:
+    """The classes and the kind of labels of any run."""
+    table = next(entry.table for found in entries.values() for entry in found.values())
+    return table.classes, table.task
 
 
 def read_entries(plan: Plan, out: Path) -> Entries:
@@ -96,7 +104,8 @@ def read_entry(folder: Path) -> Entry:
     found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["per_class"]
     multilabel = table.task == "multilabel"
     thresholds = {name: value["threshold"] for name, value in found.items()} if multilabel else {}
-    return Entry(table.part("test"), thresholds, _scores(folder))
+    swept = Study.load(folder / "study.yaml").localize.thresholds
+    return Entry(table.part("test"), thresholds, _scores(folder), swept)
 
 
 def _scores(folder: Path) -> list[CaseScore]:

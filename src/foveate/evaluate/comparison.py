@@ -36,6 +36,7 @@ from foveate.evaluate.intervals import Bootstrap, mean_of_defined
 from foveate.evaluate.paired import (
     FIGURES,
     LOCALIZED,
+    LOCATED,
     PER_CLASS,
     Drawing,
     Entry,
@@ -78,9 +79,10 @@ def compare(
 
     Returns:
         Plain JSON: ``figures`` by variant and figure, each with ``value`` (the mean over seeds), ``low, high,
-        n, patients, reason``, ``sd`` (None with one seed) and ``seeds`` (the value of each); ``differences``
-        likewise, for every variant but the reference, with ``p`` and ``p_holm``; ``pairs``, the same for each
-        reported pair with its single classes, decisions and a plain ``sentence``; ``ranks``.
+        n, patients, reason``, ``sd`` (None with one seed) and ``seeds`` (the value of each); ``classes``
+        likewise by variant, class and figure, with where its heat maps point; ``differences`` likewise, for
+        every variant but the reference, with ``p`` and ``p_holm``; ``pairs``, the same for each reported pair
+        with its single classes, decisions and a plain ``sentence``; ``ranks``.
 
     Raises:
         UsageError: the reference has no entry, or entries of one seed were tested on different cases.
@@ -94,23 +96,32 @@ def compare(
     ranks = whole.ranks(pairs)
     reported = [pair.to_json() for pair in pairs if every_pair or pair.second == reference]
     families = _correct(reported, ranks["pairs"])
-    figures = {label: whole.told(label).figures() for label, found in variants.items() if found}
+    told = {label: whole.told(label) for label, found in variants.items() if found}
+    figures = {label: each.figures() for label, each in told.items()}
     for pair in reported:
         pair["sentence"] = sentence(pair, figures, MAIN, drawn.level)
     return {
         "reference": reference,
+        "task": next(iter(variants[reference].values())).table.task,
         "bootstrap": {"n": drawn.n, "level": drawn.level, "unit": "patient", "seed": drawn.seed},
         "tests": {"main": MAIN, "correction": "holm", "families": families},
         "seeds": list(whole.drawing.places),
         "cases": {str(seed): len(places) for seed, places in whole.drawing.places.items()},
         "patients": len(set(whole.drawing.patient_ids)),
         "figures": figures,
+        "classes": {label: each.classes() for label, each in told.items()},
         "differences": {
             pair["first"]: pair["differences"] for pair in reported if pair["second"] == reference
         },
         "pairs": reported,
         "ranks": ranks,
     }
+
+
+def located(entry: Entry, bootstrap: Bootstrap) -> dict[str, dict[str, Any]]:
+    """How the heat maps of one run point at what is marked, by class: see ``Told.places``."""
+    drawing = Drawing.of({0: entry.table}, bootstrap)
+    return Told({0: (entry,)}, {0: drawing.located(entry, 0)}, bootstrap).places()
 
 
 def enough_replicates(variants: Variants, level: float, *, every_pair: bool = False) -> int:
@@ -245,7 +256,10 @@ class _Comparison:
     def told(self, label: str) -> Told:
         """The figures of one variant."""
         entries = self.variants[label]
-        samples = {seed: self._samples(label, seed, entry.marked) for seed, entry in entries.items()}
+        samples = {
+            seed: {**self._samples(label, seed, entry.marked), **self._by_class(label, seed)}
+            for seed, entry in entries.items()
+        }
         groups = {seed: (entry,) for seed, entry in entries.items()}
         return Told(groups, samples, self.drawing.bootstrap)
 
@@ -292,3 +306,11 @@ class _Comparison:
         nothing = np.full_like(found[MAIN], np.nan)
         located = self.drawing.localized(entry, seed, keys) if keys else dict.fromkeys(LOCALIZED, nothing)
         return {**found, **located}
+
+    def _by_class(self, label: str, seed: Seed) -> Samples:
+        """How the heat maps of one entry point, class by class."""
+        entry = self.variants[label][seed]
+        if entry.scores:
+            return self.drawing.located(entry, seed)
+        nothing = np.full_like(self.classified[label, seed]["class:recall"], np.nan)
+        return {f"located:{name}": nothing for name in LOCATED}

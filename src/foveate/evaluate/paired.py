@@ -29,9 +29,14 @@ OF_CALIBRATION = ("ece", "brier", "log_loss")
 CALIBRATED = tuple(f"{name}_calibrated" for name in OF_CALIBRATION)
 FIGURES = (*OVERALL, *OF_CALIBRATION, *CALIBRATED, *LOCALIZED)
 PER_CLASS = ("auroc", "ap", "recall", "specificity", "f1")
+#: Localization of single classes: the pointing game, and boxes that overlap a true one by at least so much.
+LOCATED: dict[str, float | None] = {"pointing_game": None, "localized_0.5": 0.5, "localized_0.3": 0.3}
+#: Share of a map's maximum from which its pixels make up those boxes; the same for every run.
+TAU = 0.5
 LOWER_IS_BETTER = frozenset((*OF_CALIBRATION, *CALIBRATED))
 
-#: By figure, ``(1 + n, ...)``: the cohort itself, then n replicates. ``class:<metric>`` is ``(1 + n, K)``.
+#: By figure, ``(1 + n, ...)``: the cohort itself, then n replicates. ``class:<metric>`` and
+#: ``located:<measure>`` are ``(1 + n, K)``.
 Samples = Mapping[str, Floats]
 Key = tuple[str, str]
 #: What tells the trainings of a variant apart: a seed, or ``"0, fold 3"`` where each is tested on a fold.
@@ -46,11 +51,13 @@ class Entry:
         table: its predictions of the test part.
         thresholds: of the findings (multi-label), chosen on its validation cases.
         scores: of its heat maps; empty where nothing was marked or explained.
+        swept: the shares of a map's maximum at which the scores know how boxes do.
     """
 
     table: PredictionTable
     thresholds: Mapping[str, float] = field(default_factory=dict)
     scores: Sequence[CaseScore] = ()
+    swept: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         known = np.asarray(~np.isnan(self.table.truth).all(axis=1))
@@ -61,7 +68,12 @@ class Entry:
         """The same on these cases."""
         keep = np.array([case in cases for case in self.table.case_ids], dtype=bool)
         rows = [row for row in self.scores if row.case_id in cases]
-        return Entry(self.table.only(keep), self.thresholds, rows)
+        return Entry(self.table.only(keep), self.thresholds, rows, self.swept)
+
+    def overlap(self, score: CaseScore) -> float:
+        """IoU of the largest box from ``TAU`` on with a true one; NaN where that share was not tried."""
+        known = TAU in self.swept and len(score.largest_ious) == len(self.swept)
+        return score.largest_ious[list(self.swept).index(TAU)] if known else float("nan")
 
     @property
     def right(self) -> Bools:
@@ -140,6 +152,25 @@ class Drawing:
 
         return self._sampled(statistic)
 
+    def located(self, entry: Entry, seed: Seed) -> Samples:
+        """Localization of each class over its marked cases, of which the wrongly answered are some."""
+        rows = [row for row in entry.scores if row.label in entry.table.classes]
+        where = np.array([self.places[seed][row.case_id] for row in rows], dtype=np.intp)
+        times = Counter((row.case_id, row.label) for row in rows)
+        shares = np.array([1 / times[row.case_id, row.label] for row in rows])  # views count once together
+        classes = np.array([entry.table.classes.index(row.label) for row in rows], dtype=np.intp)
+        own = np.eye(len(entry.table.classes))[classes]  # (M, K)
+        values = {name: _reached(entry, rows, least) for name, least in LOCATED.items()}
+
+        def statistic(weights: Floats) -> dict[str, Floats]:
+            counted = weights[:, where] * shares
+            return {
+                f"located:{name}": ratio(counted @ np.where(own == 1, value[:, None], 0.0), counted @ own)
+                for name, value in values.items()
+            }
+
+        return self._sampled(statistic)
+
     def _sampled(self, statistic: Statistic) -> Samples:
         point = statistic(np.ones((1, len(self.patient_ids))))
         drawn = self.bootstrap.replicates(statistic, self.patient_ids)
@@ -147,6 +178,14 @@ class Drawing:
             name: np.concatenate([values, drawn[name]]) if name in drawn else values
             for name, values in point.items()
         }
+
+
+def _reached(entry: Entry, rows: Sequence[CaseScore], least: float | None) -> Floats:
+    """``(M,)`` points in the pointing game, or 1 where the box overlaps by at least so much; NaN unknown."""
+    if least is None:
+        return np.array([row.pointing_game for row in rows], dtype=np.float64)
+    ious = np.array([entry.overlap(row) for row in rows], dtype=np.float64)
+    return np.where(np.isnan(ious), np.nan, ious >= least)
 
 
 def minus(one: Samples, other: Samples) -> Samples:

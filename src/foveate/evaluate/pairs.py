@@ -12,9 +12,21 @@ import numpy as np
 from foveate.evaluate.delong import delong_test
 from foveate.evaluate.hypothesis import bootstrap_p, holm, mcnemar
 from foveate.evaluate.intervals import Bootstrap, Floats
-from foveate.evaluate.paired import FIGURES, LOCALIZED, PER_CLASS, Entry, Samples, Seed, over_seeds
+from foveate.evaluate.paired import (
+    FIGURES,
+    LOCALIZED,
+    LOCATED,
+    PER_CLASS,
+    TAU,
+    Entry,
+    Samples,
+    Seed,
+    over_seeds,
+)
+from foveate.evaluate.table import PredictionTable
 
 _UNMARKED = "nothing was explained that has a true mask or box"
+_NOT_SWEPT = f"boxes were not tried at {TAU:g} of a map's maximum (localize.thresholds)"
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,34 @@ class Told:
             for metric in PER_CLASS
         }
 
+    def classes(self) -> dict[str, dict[str, Any]]:
+        """Figures of every class of one variant, with those of ``places``."""
+        places = self.places()
+        return {name: {**self.of_class(k), **found} for k, (name, found) in enumerate(places.items())}
+
+    def places(self) -> dict[str, dict[str, Any]]:
+        """By class, how many cases have it (``cases``), and how its heat maps point at what is marked.
+
+        The denominator is every case of the class that is marked and explained, answered right or wrong.
+        """
+        keys = [f"located:{name}" for name in LOCATED]
+        mean = over_seeds([{key: part[key] for key in keys} for part in self.samples.values()])
+        tables = [group[0].table for group in self.entries.values()]
+        return {
+            name: {
+                "cases": len({case for each in tables for case in _having(each, k)}),
+                **{measure: self._of_place(mean, measure, name, k) for measure in LOCATED},
+            }
+            for k, name in enumerate(tables[0].classes)
+        }
+
+    def _of_place(self, mean: Samples, measure: str, name: str, k: int) -> dict[str, Any]:
+        """One measure of localization of one class."""
+        sample, named = mean[f"located:{measure}"][:, k], self._located(name)
+        lacking = (_NOT_SWEPT if named else _UNMARKED) if math.isnan(sample[0]) else ""
+        own = {seed: part[f"located:{measure}"][0, k] for seed, part in self.samples.items()}
+        return self._value(sample, named, lacking) | _spread(own)
+
     def _value(self, sample: Floats, named: set[tuple[object, str]], reason: str) -> dict[str, Any]:
         """The interval of a sample, and, where it is a difference, its p-value."""
         replicates = sample[1:]
@@ -76,12 +116,17 @@ class Told:
             found |= {pair for pair, kept in zip(pairs, known, strict=True) if kept}
         return found
 
-    def _located(self) -> set[tuple[object, str]]:
-        """Pairs of case and class that every entry of a group was scored on, with their patients."""
+    def _located(self, only: str = "") -> set[tuple[object, str]]:
+        """Pairs of case and class that every entry of a group was scored on, with their patients.
+
+        Args:
+            only: a class; none means all.
+        """
         found: set[tuple[object, str]] = set()
         for group in self.entries.values():
             shared = frozenset.intersection(*(entry.marked for entry in group))
-            rows = ((row.case_id, row.label, row.patient_id) for row in group[0].scores)
+            scores = [row for row in group[0].scores if only in ("", row.label)]
+            rows = ((row.case_id, row.label, row.patient_id) for row in scores)
             found |= {((case, label), patient) for case, label, patient in rows if (case, label) in shared}
         return found
 
@@ -129,6 +174,11 @@ class Pair:
                 for k, name in enumerate(classes)
             },
         }
+
+
+def _having(table: PredictionTable, k: int) -> set[str]:
+    """The cases that have a class."""
+    return {case for case, truth in zip(table.case_ids, table.truth[:, k], strict=True) if truth == 1}
 
 
 def correct(cells: Sequence[dict[str, Any]]) -> int:

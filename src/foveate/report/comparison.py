@@ -146,6 +146,10 @@ Cell = tuple[str, str, str, Mapping[str, Any]]
 def _values(result: Json) -> Iterator[Cell]:
     for label, found in result["figures"].items():
         yield from _listed(found, label, "own")
+    for label, classes in result["classes"].items():
+        for name, own in classes.items():
+            cells = {f"{name}: {key}": value for key, value in own.items() if key != "cases"}
+            yield from _listed(cells, label, "by class")
     for pair in result["pairs"]:
         yield from _of_pair(pair)
     for view, variants in result["without"].items():
@@ -159,6 +163,10 @@ def _values(result: Json) -> Iterator[Cell]:
     for label, row in result["published"].items():
         for figure, number in row["figures"].items():
             yield label, "published", figure, {"value": number, "reason": row["data"]}
+    for row in result["published_by_class"]:
+        for name, number in row["values"].items():
+            value = {"value": number, "reason": f"{row['data']}; {row['named']}"}
+            yield row["name"], "published by class", f"{name}: {row['figure']}", value
 
 
 def _of_pair(pair: Json) -> Iterator[Cell]:

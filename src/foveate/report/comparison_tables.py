@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from foveate.evaluate.wording import kind_of, shown_p
+from foveate.report.class_tables import class_tables
 from foveate.report.files import Json
 from foveate.report.tables import Table, corrected, difference, figure, mean
 
@@ -55,6 +56,7 @@ def comparison_tables(result: Json) -> Iterator[Table]:
     yield _differences(result, shown, level)
     yield _ranks(result)
     yield _decisions(result)
+    yield from class_tables(result)
     yield _classes(result)
     yield from _withheld(result, shown)
     yield _variants(result)
@@ -152,8 +154,8 @@ def _classes(result: Json) -> Table:
             rows.append((f"{pair_name(result, pair)}: {name}", *cells, *tests))
     families = result["tests"]["families"]
     return Table(
-        "Single classes",
-        "The same, each class against the rest; p corrected over this table "
+        "Single classes, paired",
+        "Paired differences, each class against the rest; p corrected over this table "
         f"({_tests(families['single classes'])}). Beside it, where there is one seed, DeLong's test of the "
         "AUROC and McNemar's of the decisions, each corrected on its own.",
         ("Class", *_OF_CLASSES.values(), "AUROC, DeLong", "Decisions, McNemar"),

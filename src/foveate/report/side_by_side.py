@@ -1,6 +1,6 @@
 """Several runs side by side on one page, from what each of them has found out already.
 
-Nothing is computed and nothing is refused: runs of other cases may stand here, and the page says so. Whether
+Nothing is tested and nothing is refused: runs of other cases may stand here, and the page says so. Whether
 two runs differ is for ``foveate compare`` to say, which pairs them.
 """
 
@@ -11,13 +11,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from foveate import __version__
-from foveate.evaluate.intervals import Value
+from foveate.evaluate.comparison import located
+from foveate.evaluate.intervals import Bootstrap, Value
+from foveate.evaluate.paired import Entry
+from foveate.evaluate.scores import read_scores
+from foveate.evaluate.table import PredictionTable
 from foveate.files import write_atomic
 from foveate.report.build import environment
+from foveate.report.class_tables import class_tables
 from foveate.report.comparison_tables import COLUMNS
 from foveate.report.figures import svg
 from foveate.report.figures.comparison import variants_figure
 from foveate.report.files import Json, RunFiles, value_of
+from foveate.report.published import published_by_class
 from foveate.report.sections.section import Chart, within
 from foveate.report.tables import Table, figure
 
@@ -59,7 +65,9 @@ def write_side_by_side(folders: Mapping[str, Path], out: Path) -> Path:
             cautions=_cautions(runs),
             charts=list(_charts(runs)),
             forests=[],
-            tables=[table for table in (*_figures(runs), *evidence_tables(runs)) if table.rows],
+            tables=[
+                table for table in (*_figures(runs), *_by_class(runs), *evidence_tables(runs)) if table.rows
+            ],
             facts=[(label, _beside(run.folder / "report.html", out), "") for label, run in runs.items()],
         ),
     )
@@ -85,6 +93,41 @@ def _figures(runs: Runs) -> Iterator[Table]:
     yield _values(
         "Localization", note, runs, _LOCALIZATION, ("localization", "overall", "methods", "heatmap")
     )
+
+
+def _by_class(runs: Runs) -> Iterator[Table]:
+    """Figures of single classes, where all evaluated runs have the same classes."""
+    tables = {
+        label: run.predictions.part("test") for label, run in runs.items() if run.metrics and run.predictions
+    }
+    kinds = {(table.classes, table.task) for table in tables.values()}
+    if len(kinds) != 1:
+        return
+    (kind,) = kinds
+    found: Json = {
+        "task": kind[1],
+        "classes": {label: _of_classes(runs[label], table) for label, table in tables.items()},
+        "published_by_class": published_by_class(*kind),
+        "bootstrap": {"level": _level(runs[next(iter(tables))])},
+    }
+    yield from class_tables(found)
+
+
+def _of_classes(run: RunFiles, table: PredictionTable) -> Json:
+    """Recall and AUROC as the run states them, and how its heat maps point."""
+    path, stated = run.folder / "localization.csv", within(run.metrics, "per_class") or {}
+    rows = read_scores(path) if path.is_file() else []
+    scores = [row for row in rows if row.method == "heatmap" and row.case_id in table.case_ids]
+    entry = Entry(table, scores=scores, swept=within(run.study, "localize", "thresholds") or ())
+    return {
+        name: {**own, **{key: value_of(within(stated, name, key)).to_json() for key in ("recall", "auroc")}}
+        for name, own in located(entry, Bootstrap(level=_level(run))).items()
+    }
+
+
+def _level(run: RunFiles) -> float:
+    """Of the intervals that a run states."""
+    return float(within(run.metrics, "bootstrap", "level") or Bootstrap().level)
 
 
 def _values(title: str, note: str, runs: Runs, names: Mapping[str, str], keys: Sequence[str]) -> Table:

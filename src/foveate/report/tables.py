@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foveate.evaluate.wording import shown_p
 from foveate.report.files import Json
@@ -19,6 +19,8 @@ class Table:
         header: names of the columns.
         rows: texts, as many a row as the header has.
         folded: whether the page shows it only when asked to.
+        published_rows, published_columns: how many of the last ones are of other data, and told apart. A row
+            with nothing but a name is a heading of those below it.
     """
 
     title: str
@@ -26,6 +28,8 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     folded: bool = False
+    published_rows: int = 0
+    published_columns: int = 0
 
 
 def markdown(table: Table) -> Iterator[str]:
@@ -34,6 +38,23 @@ def markdown(table: Table) -> Iterator[str]:
     yield _row(("---",) * len(table.header))
     yield from map(_row, table.rows)
     yield ""
+
+
+def turned(table: Table, corner: str) -> Table:
+    """The same with rows and columns exchanged.
+
+    Args:
+        table: to turn.
+        corner: name of the new first column.
+    """
+    columns = list(zip(table.header, *table.rows, strict=True))
+    return replace(
+        table,
+        header=(corner, *columns[0][1:]),
+        rows=tuple(columns[1:]),
+        published_rows=table.published_columns,
+        published_columns=table.published_rows,
+    )
 
 
 def one_line(text: str) -> str:

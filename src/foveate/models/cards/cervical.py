@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from foveate.models.cards.by_class import CROPPED, HERLEV, MASKED, MULTI_CELL
 from foveate.models.cards.card import ModelCard, Published
 from foveate.models.cards.dadrn import DADRN_CAVEATS, DADRN_PAPER, RESIDUAL_ATTENTION_ROW
 
 CERVICAL_PAPER = (
     "Towards interpretable attention networks for cervical cancer analysis, IEEE EMBC 2021 (arXiv 2106.00557)"
 )
-MULTI_CELL = "published, other data: SIPaKMeD, 101 multi-cell test images"
-CROPPED = "published, other data: SIPaKMeD, 409 test crops of single cells"
-MASKED = "published, other data: SIPaKMeD, 101 multi-cell test images, Otsu-masked"
-HERLEV = "published, other data: Herlev, trained on SIPaKMeD crops"
 REBUILT = "accuracy rebuilt from the class recalls"
 
 _TWO_EVALUATIONS = (

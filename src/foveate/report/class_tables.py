@@ -1,0 +1,123 @@
+"""Tables of single classes, one a figure: every run's, and below them what was published of such classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from foveate.report.files import Json
+from foveate.report.tables import Table, figure, turned
+
+# Figure in the file → its title, and what it means.
+_FIGURES = {
+    "recall": (
+        "Recall by class",
+        "Share of a class's test cases that are recognized, which papers also call class-wise accuracy.",
+    ),
+    "auroc": ("AUROC by class", "How well scores rank the cases of a class above all others."),
+    "localized_0.5": (
+        "Localization accuracy by class",
+        "Share of a class's test cases in whose heat map of that class the largest box, of the pixels from "
+        "half of the map's maximum on, overlaps a true one by IoU ≥ 0.5. All cases of the class that are "
+        "marked count, wrong answers included.",
+    ),
+    "localized_0.3": (
+        "Localization accuracy by class, IoU ≥ 0.3",
+        "The same for a smaller overlap, at which figures of ChestX-ray14 are published.",
+    ),
+    "pointing_game": (
+        "Pointing game by class",
+        "Share of a class's test cases in whose heat map the strongest evidence lies inside the marks. All "
+        "cases of the class that are marked count, wrong answers included.",
+    ),
+}
+_MULTICLASS = ("recall", "auroc", "localized_0.5", "localized_0.3", "pointing_game")
+_MULTILABEL = ("auroc", "recall", *_MULTICLASS[2:])
+_AT_THRESHOLDS = "Findings are decided at the thresholds chosen on validation cases."
+_ONLY_BESIDE = ("localized_0.3",)  # shown only where something published stands beside it
+_MOST_COLUMNS = 7  # more classes become rows
+_CAVEAT = (
+    "Rows called published are of other data: other patients, training and test cases, so that nobody is "
+    "better for standing higher. They stand here because their classes have the names of ours."
+)
+
+
+def class_tables(result: Json) -> Iterator[Table]:
+    """One table for each figure of single classes that any run has.
+
+    Args:
+        result: ``task``, ``classes`` by run, class and figure, ``published_by_class``, and the ``level`` of
+            ``bootstrap``, as in ``comparison.json``.
+    """
+    for name in _order(result):
+        rows = [row for row in result["published_by_class"] if row["figure"] == name]
+        cells = [cell for found in result["classes"].values() for cell in _cells(found, name)]
+        if any(value["value"] is not None for value in cells) and (rows or name not in _ONLY_BESIDE):
+            yield _table(result, name, rows)
+
+
+def _cells(found: Json, name: str) -> Iterator[Json]:
+    """One figure of every class of a run; of heat maps only those classes that are marked."""
+    return (own[name] for own in found.values() if name in own)
+
+
+def _table(result: Json, name: str, published: Sequence[Json]) -> Table:
+    runs = result["classes"]
+    title, meaning = _FIGURES[name]
+    known = {label for found in runs.values() for label, own in found.items() if own[name]["n"]}
+    classes = [label for label in next(iter(runs.values())) if label in known]
+    rows = [
+        ("Test cases", *(_counts([found[each]["cases"] for found in runs.values()]) for each in classes)),
+        *((label, *(_cell(found[each], name) for each in classes)) for label, found in runs.items()),
+    ]
+    beside = list(_published(published, classes))
+    notes = [meaning, f"In brackets the {100 * result['bootstrap']['level']:g} % interval over patients."]
+    notes += [_AT_THRESHOLDS] if name == "recall" and result["task"] == "multilabel" else []
+    notes += [_CAVEAT, *_origins(published)] if published else []
+    table = Table(
+        title,
+        " ".join(notes),
+        ("Run", *classes),
+        tuple(rows + beside),
+        folded=name == _order(result)[1],
+        published_rows=len(beside),
+    )
+    return table if len(classes) <= _MOST_COLUMNS else turned(table, "Class")
+
+
+def _order(result: Json) -> tuple[str, ...]:
+    return _MULTICLASS if result["task"] == "multiclass" else _MULTILABEL
+
+
+def _counts(counts: Sequence[int]) -> str:
+    """How many cases have a class; runs may have been tested on different ones."""
+    low, high = min(counts), max(counts)
+    return f"{low}" if low == high else f"{low}–{high}"
+
+
+def _cell(own: Json, name: str) -> str:
+    """A figure of a class, and how many of its cases it rests on where these are not all."""
+    value, cases = own[name], own["cases"]
+    located = name not in ("recall", "auroc")
+    return figure(value) + (f" {value['n']} of {cases} cases" if located and value["n"] < cases else "")
+
+
+def _published(rows: Sequence[Json], classes: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Rows of published figures as they were printed, each kind of data under a line that names it."""
+    several = len({row["data"] for row in rows}) > 1
+    data = ""
+    for row in rows:
+        if several and row["data"] != data:
+            data = row["data"]
+            yield (data, *("" for _ in classes))
+        values = (row["values"].get(each) for each in classes)
+        yield (f"published: {row['name']}", *("–" if value is None else f"{value:g}" for value in values))
+
+
+def _origins(rows: Sequence[Json]) -> Iterator[str]:
+    """What published rows are of, and where they were read, once for each kind."""
+    several = len({row["data"] for row in rows}) > 1
+    texts = (
+        f"{row['system']}: {row['named']}" + ("" if several else f"; {row['data']}") + f"; {row['source']}."
+        for row in rows
+    )
+    yield from dict.fromkeys(texts)
