@@ -26,8 +26,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from foveate.contract import Classifier, Views
 from foveate.explain.baselines import baselines_of
 from foveate.explain.isolation import isolated
-from foveate.explain.map_similarity import Floats, rank_correlation, structural_similarity
 from foveate.explain.options import ExplainOptions
+from foveate.map_similarity import Floats, rank_correlation, structural_similarity
 
 STAGES = (0.0, 0.5, 1.0)  # shares of the layers that are drawn anew: the last layer alone, half, all
 NOISE = 0.1  # standard deviation of the noise, as a share of the image's own
