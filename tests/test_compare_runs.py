@@ -108,9 +108,14 @@ def test_page_markdown_and_csv_tell_the_same(compared: Path) -> None:
     assert [item.text for item in tree.one("ul", class_="sentences").all("li")] == sentences
     assert all(f"- {sentence}" in text for sentence in sentences)
     tables = {section.one("h2").text: section for section in tree.all("section") if section.all("table")}
-    assert {"Figures", "Paired differences", "Ranks", "Decisions", "Single classes, paired", "Variants"} <= set(
-        tables
-    )
+    assert {
+        "Figures",
+        "Paired differences",
+        "Ranks",
+        "Decisions",
+        "Single classes, paired",
+        "Variants",
+    } <= set(tables)
     paired = found["pairs"][0]["differences"]["auroc_macro"]
     first = tables["Paired differences"].all("tr")[1]
     assert first.one("th").text == "plain − ours"

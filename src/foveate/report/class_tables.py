@@ -36,8 +36,8 @@ _AT_THRESHOLDS = "Findings are decided at the thresholds chosen on validation ca
 _ONLY_BESIDE = ("localized_0.3",)  # shown only where something published stands beside it
 _MOST_COLUMNS = 7  # more classes become rows
 _CAVEAT = (
-    "Rows called published are of other data: other patients, training and test cases, so that nobody is "
-    "better for standing higher. They stand here because their classes have the names of ours."
+    "Rows called published are of other data (other patients, other training and test cases): context, not a "
+    "ranking. They stand here because their classes have the names of ours."
 )
 
 

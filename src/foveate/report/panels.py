@@ -66,7 +66,7 @@ class PanelMaker:
             names: classes to show.
             several: whether the case has several views, so that the view is named.
         """
-        slices = _Slices(maps, next(self._numbers), names)
+        slices = Slices(maps, next(self._numbers), names)
         where = f"{entry.view} of case {entry.case_id}" if several else f"case {entry.case_id}"
         title = entry.view if several else "Picture"
         first = slices.of(names[0])[0] if slices.lesion is None else slices.lesion
@@ -75,7 +75,7 @@ class PanelMaker:
         for name in names:
             yield from self._evidence(entry, maps, name, slices)
 
-    def _evidence(self, entry: Entry, maps: CaseMaps, name: str, slices: _Slices) -> Iterator[Panel]:
+    def _evidence(self, entry: Entry, maps: CaseMaps, name: str, slices: Slices) -> Iterator[Panel]:
         title = f"Evidence for {name}"
         if name not in maps.targets:
             yield Panel(title, None)
@@ -92,13 +92,16 @@ class PanelMaker:
             yield Panel(title + words, drawing, legend, gap=gaps.get(name))
 
 
-class _Slices:
+class Slices:
     """The slices of one view that are worth showing; a plane is one, without a number.
 
     Args:
         maps: of the view.
         number: of the view in the page.
         names: classes shown, whose boxes decide where the lesion is if there is no mask.
+
+    Attributes:
+        lesion: the slice with most of the lesion; None for a plane, and where nothing is marked.
     """
 
     def __init__(self, maps: CaseMaps, number: int, names: Sequence[str]) -> None:
@@ -110,10 +113,13 @@ class _Slices:
 
     def of(self, name: str) -> list[int | None]:
         """Where the map of a class is highest, then where most of the lesion is."""
+        return self.with_lesion(self._highest(name) if self._volume else None)
+
+    def with_lesion(self, chosen: int | None) -> list[int | None]:
+        """A chosen slice, then where most of the lesion is; of neither the middle, and None for a plane."""
         if not self._volume:
             return [None]
-        highest = self._highest(name)
-        known = [at for at in (highest, self.lesion) if at is not None]
+        known = [at for at in (chosen, self.lesion) if at is not None]
         return list(dict.fromkeys(known)) or [self._maps.values.shape[1] // 2]
 
     def in_words(self, at: int | None) -> str:
