@@ -35,7 +35,7 @@ from foveate.precision import channels_last
 from foveate.preprocess import Preprocess
 from foveate.settings import AugmentConfig, PreprocessConfig
 from foveate.train.optim import make_optimizer
-from foveate.train.step import Choice, TrainingStep, can_compile
+from foveate.train.step import Choice, TrainingStep
 from foveate.train.study import TrainConfig
 from sheet import Noise, Sheet, add_page, machine
 
@@ -115,13 +115,10 @@ class Step:
         return counter.get_total_flops()
 
 
-def ways(device: torch.device) -> list[Choice]:
-    """The safe way first."""
+def ways() -> list[Choice]:
+    """The usual way first."""
     half = Choice(half=True)
-    found = [half, Choice(), Choice(half=True, channels_last=False)]
-    if device.type == "cpu":
-        return [*found, Choice(half=True, matmul_gradients=True)]
-    return [*found, Choice(half=True, compiled=True)] if can_compile(device.type) else found
+    return [half, Choice(), Choice(half=True, channels_last=False)]
 
 
 def best_rate(device: torch.device, half: bool) -> float:
@@ -184,7 +181,7 @@ def main() -> None:
         torch.set_float32_matmul_precision("high")  # TF32 for products; convolutions have it by default
     noise = Noise(device, torch.cuda.synchronize if device.type == "cuda" else lambda: None)
     noise.measure()
-    steps = [Step(choice, given, device) for choice in ways(device)]
+    steps = [Step(choice, given, device) for choice in ways()]
     operations = steps[0].operations()
     measure(steps, given.turns)
     noise.measure()

@@ -29,7 +29,7 @@ from foveate.settings import AugmentConfig
 from foveate.train import fit as fit_module
 from foveate.train.fit import FitResult, fit
 from foveate.train.lock import run_lock
-from foveate.train.step import safe_choice
+from foveate.train.plan import considers_bfloat16
 from foveate.train.study import TrainConfig
 from foveate.types import Cohort
 from tiny_training import CLASSES, tiny_cohort, tiny_splits, tiny_study
@@ -209,8 +209,10 @@ def test_auto_precision_asks_for_instructions_not_for_emulation(monkeypatch: pyt
     ):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found)
         assert native_bf16("cpu") is expected
-        assert safe_choice(TrainConfig(), "cpu").half is expected
+        assert considers_bfloat16(TrainConfig(), torch.device("cpu")) is expected
     assert native_bf16("mps") is False
+    assert considers_bfloat16(TrainConfig(precision="bf16"), torch.device("cpu"))
+    assert not considers_bfloat16(TrainConfig(precision="32"), torch.device("cpu"))
 
 
 def test_a_machine_without_the_device_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

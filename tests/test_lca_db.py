@@ -27,6 +27,9 @@ from foveate.models.lca_objective import LcaObjective, LcaOutput, branch_terms, 
 from foveate.models.lca_weights import AUTHORS_NAMES
 from foveate.models.objectives import FocalCrossEntropy
 from foveate.precision import channels_last
+from foveate.train.convolution import RoutedConvolutions
+from foveate.train.kernel_check import KernelCheck
+from reduced_precision import checked_ways, convolutions
 
 EIGHT = InputSpec(tuple("abcdefgh"), "3", (16, 128, 128), 1)  # the published input
 SMALL = InputSpec(("t2", "dwi", "c_arterial"), "3", (16, 64, 64), 1)
@@ -275,15 +278,16 @@ def test_logits_and_attention_are_float32_under_autocast() -> None:
     assert {output.features[f"{branch}_map"].dtype for branch in ("image", "patch")} == {torch.bfloat16}
 
 
-def test_as_fast_training_runs_it_answers_and_losses_are_those_of_float32() -> None:
-    """bfloat16 autocast and channels last; the bounds are those of docs/models/lca_db.md."""
+def test_as_fast_training_runs_it_answers_and_losses_are_those_of_float32(tmp_path: Path) -> None:
+    """bfloat16 autocast and channels last, with what this processor computes wrong computed otherwise."""
     model, views = _build(width=0.25).train(), _views()
     fast = copy.deepcopy(model).to(memory_format=torch.channels_last_3d)
+    close_views = {name: channels_last(x) for name, x in views.items()}
+    shapes = convolutions(fast, lambda trained: _loss(trained, close_views))
+    ways = checked_ways(KernelCheck(torch.device("cpu"), tmp_path), shapes)
     loss, gradient, exact = _learned(model, views)
-    with torch.autocast("cpu", torch.bfloat16):
-        close_loss, close_gradient, close = _learned(
-            fast, {name: channels_last(x) for name, x in views.items()}
-        )
+    with torch.autocast("cpu", torch.bfloat16), RoutedConvolutions(ways):
+        close_loss, close_gradient, close = _learned(fast, close_views)
     assert close_loss == pytest.approx(loss, rel=0.01)
     assert torch.cosine_similarity(gradient, close_gradient, dim=0) > 0.9
     assert (exact.logits.softmax(1) - close.logits.softmax(1)).abs().max() < 0.02
@@ -291,9 +295,13 @@ def test_as_fast_training_runs_it_answers_and_losses_are_those_of_float32() -> N
         assert (close.weights[branch] - alpha).abs().max() < 0.05 * alpha.mean(), branch
 
 
+def _loss(model: LcaDb, views: dict[str, Tensor]) -> Tensor:
+    return model.objective(model(views), torch.tensor([0, 1]), progress=0.5)["total"]
+
+
 def _learned(model: LcaDb, views: dict[str, Tensor]) -> tuple[float, Tensor, LcaOutput]:
     """Loss and all gradients of a training step, and the answers in evaluation after it."""
-    loss = model.objective(model(views), torch.tensor([0, 1]), progress=0.5)["total"]
+    loss = _loss(model, views)
     loss.backward()
     gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     with torch.no_grad():

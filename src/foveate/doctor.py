@@ -23,7 +23,9 @@ def _compute() -> dict[str, str]:
     rows["threads"] = str(torch.get_num_threads())
     rows["instructions"] = torch.backends.cpu.get_cpu_capability()
     rows["AMX"] = "yes" if "amx_tile" in _cpu_flags() else "no"
-    rows["bf16 in hardware"] = "yes: training uses it" if native_bf16("cpu") else "no: training uses float32"
+    rows["bf16 in hardware"] = (
+        "yes: training uses it where it is right" if native_bf16("cpu") else "no: training uses float32"
+    )
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     rows["GPU"] = ", ".join(names) or "none"
     return rows

@@ -134,15 +134,20 @@ class Run:
         )
 
     @contextmanager
-    def station(self, name: str) -> Iterator[None]:
-        """Record in ``run.json`` when a station ran, for how long, and with which versions."""
-        started, clock = datetime.now(UTC), time.perf_counter()
-        yield
+    def station(self, name: str) -> Iterator[dict[str, Any]]:
+        """Record in ``run.json`` when a station ran, for how long, and with which versions.
+
+        Yields:
+            Facts of the station's own that shall stand there too; empty at first.
+        """
+        started, clock, facts = datetime.now(UTC), time.perf_counter(), dict[str, Any]()
+        yield facts
         record = self._record()
         record["stations"][name] = {
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - clock, 2),
             "command": _command(),
+            **facts,
         }
         write_json(self.folder / "run.json", record)
 

@@ -172,19 +172,14 @@ def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential
 class _Pointwise3d(nn.Conv3d):
     """A 1×1×1 kernel that skips voxels before it is applied, not while; the same sums.
 
-    oneDNN (of torch 2.15) gets the kernel's gradient wrong in bfloat16 with several threads where there is
-    AMX: from 128 to 256 channels, two volumes of 8×64×64, the strided convolution never returns from it, and
-    with voxels skipped beforehand it leaves some channels' gradients unwritten. So in mixed precision it is
-    a matrix product.
+    oneDNN (of torch 2.15) never returns from the gradient of such a strided kernel in bfloat16, with several
+    threads where there is AMX: from 128 to 256 channels, two volumes of 8×64×64. Without a stride it returns,
+    with channels left unwritten, which is found out before a training (``train.kernel_check``).
     """
 
     def forward(self, input: Float[Tensor, "B C D H W"]) -> Float[Tensor, "B K d h w"]:
         down, along, across = self.stride
-        voxels = input[..., ::down, ::along, ::across]
-        device = input.device.type
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-            return nn.functional.linear(voxels.movedim(1, -1), self.weight.flatten(1)).movedim(-1, 1)
-        return nn.functional.conv3d(voxels, self.weight)
+        return nn.functional.conv3d(input[..., ::down, ::along, ::across], self.weight)
 
 
 def _projection(inputs: int, outputs: int, stride: int) -> nn.Sequential:

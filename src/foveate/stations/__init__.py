@@ -94,11 +94,12 @@ def train(run: Run, console: Console | None = None) -> FitResult:
     from foveate.bundle import save_images
     from foveate.train.fit import fit
 
-    with run.station("train"):
+    with run.station("train") as facts:
         splits = read_splits(run.path("splits.json", made_by="split"))
         fold = run.study.split.fold
         cohort, parts = run.cohort(), splits.folds[fold]
         result = fit(run.study, cohort, splits, run.folder, fold=fold, console=console)
+        facts["computed"] = dict(result.computed)
         learned = {
             case.case_id: case.patient_id
             for case in cohort.cases

@@ -19,12 +19,13 @@ def show_preview(found: Preview) -> None:
     """Print a plan with its trials and estimates."""
     plan, estimate = found.plan, found.plan.estimate
     if plan.trials:
-        table = new_table("tried", "s / step", "before", "loss differs", "cosine", "")
+        table = new_table("tried", "s / step", "instead of", "s / step", "")
         for trial in plan.trials:
             table.add_row(*map(escape, _cells(trial)))
         console.print(table)
     say(f"how: {plan.choice.words()} ({plan.reason})")
-    say(f"batches: {_ahead(plan.threads)}")
+    if plan.checked is not None:
+        say(plan.checked.words())
     if estimate is None:
         return
     say(
@@ -38,10 +39,6 @@ def show_preview(found: Preview) -> None:
 
 
 def _cells(trial: Trial) -> list[str]:
-    figures = (trial.seconds, trial.against_seconds, trial.loss_difference, trial.gradient_cosine)
-    texts = ["–" if figure is None else f"{figure:.3g}" for figure in figures]
-    return [trial.change, *texts, trial.verdict]
-
-
-def _ahead(threads: int) -> str:
-    return f"{threads} made ahead" if threads else "made between the steps"
+    taken = "taken" if trial.taken else "not faster"
+    tried, before = f"{trial.seconds:.3g}", f"{trial.against_seconds:.3g}"
+    return [trial.choice.words(), tried, trial.against.words(), before, taken]

@@ -90,7 +90,8 @@ class Feed:
         device: where to, and this process's share.
 
     Attributes:
-        threads: that make coming batches while a step is computed; 0 makes each when it is asked for.
+        threads: that make coming batches while a step is computed; 0 makes each when it is asked for. Unless
+            the study says how many, a GPU is fed by one.
     """
 
     def __init__(self, study: Study, train: Part, val: Part, preprocess: Preprocess, device: Device) -> None:
@@ -99,13 +100,19 @@ class Feed:
         self._preprocess = preprocess
         self._device = device
         self._weights = sampling_weights(train.truth) if study.train.balance == "sampler" else None
-        self.threads = study.train.workers or 0
+        workers = study.train.workers
+        self.threads = int(device.torch_device.type != "cpu") if workers is None else workers
         self._places = self._share(len(train.cases.cases))
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches of one epoch."""
         return len(self._places)
+
+    @property
+    def batch_sizes(self) -> tuple[int, int]:
+        """Cases in the longest and in the shortest batch of an epoch."""
+        return len(self._places[0]), len(self._places[-1])
 
     @property
     def scorings_per_epoch(self) -> int:

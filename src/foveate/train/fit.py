@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,9 +29,9 @@ from foveate.train.checkpoint import CheckpointFolder, seed_everything
 from foveate.train.display import Display
 from foveate.train.feed import Device, Feed
 from foveate.train.lock import run_lock
-from foveate.train.loop import Loop, TrainingState, Watch
+from foveate.train.loop import Loop, Watch
 from foveate.train.material import TOLERANT, Material, load_material
-from foveate.train.plan import Plan, safe_plan, settle
+from foveate.train.plan import Plan, settle
 from foveate.train.signals import StopRequest
 from foveate.train.study import Study
 from foveate.types import Cohort
@@ -48,6 +50,7 @@ class FitResult:
         filled: how the cases were read, with those that were refused.
         resumed: whether a checkpoint was taken up.
         bundle: the folder with the model.
+        computed: precision, threads and what else exact results need, see ``Loop.computed``.
     """
 
     monitor: str
@@ -58,6 +61,7 @@ class FitResult:
     filled: Filled
     resumed: bool
     bundle: Path
+    computed: Mapping[str, Any]
 
 
 def fit(
@@ -123,7 +127,7 @@ def fit(
             fabric.barrier()
         if stop.exit_code or not fabric.is_global_zero:  # what follows a training is for one process to do
             raise SystemExit(stop.exit_code or 0)
-        return _result(loop.state, material, resumed, run / "bundle")
+        return _result(loop, material, resumed, run / "bundle")
 
 
 def make_fabric(study: Study) -> Fabric:
@@ -210,12 +214,12 @@ def _agree_on_plan(
     folders: tuple[Path, Path],
 ) -> Plan:
     """The first process settles how steps are computed; all follow it."""
-    (run, cache), plan = folders, safe_plan(study, fabric.device.type, "")
+    plan: Plan | None = None
     if fabric.is_global_zero:
-        begun = any((run / "checkpoints").glob("*.pt"))
-        plan = settle(study, model, feed, fabric.device, run=run, cache=cache, begun=begun)
+        run, cache = folders
+        plan = settle(study, model, feed, fabric.device, run=run, cache=cache)
         display.say(plan.words())
-    agreed: Plan = fabric.broadcast(plan)
+    agreed: Plan = cast(Plan, fabric.broadcast(plan))
     return agreed
 
 
@@ -231,13 +235,12 @@ def _make_loop(
     run: Path,
     watch: Watch | None,
 ) -> Loop:
-    feed.threads = plan.threads
     return Loop(
         material.study,
         material.cohort.task,
         fabric=fabric,
         model=model,
-        choice=plan.choice,
+        plan=plan,
         feed=feed,
         checkpoints=checkpoints,
         display=display,
@@ -260,7 +263,8 @@ def _bundle(material: Material, model: Classifier) -> Bundle:
     )
 
 
-def _result(state: TrainingState, material: Material, resumed: bool, bundle: Path) -> FitResult:
+def _result(loop: Loop, material: Material, resumed: bool, bundle: Path) -> FitResult:
+    state = loop.state
     return FitResult(
         monitor=material.study.train.monitor,
         best_epoch=state.best_epoch,
@@ -270,4 +274,5 @@ def _result(state: TrainingState, material: Material, resumed: bool, bundle: Pat
         filled=material.filled,
         resumed=resumed,
         bundle=bundle,
+        computed=loop.computed(),
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,9 +29,11 @@ from foveate.train.feed import Batch, Feed
 from foveate.train.log import Row, TrainingLog
 from foveate.train.monitor import is_better, validation_figures
 from foveate.train.optim import make_optimizer, rate_factor, set_rate
+from foveate.train.plan import Plan
 from foveate.train.signals import StopRequest
-from foveate.train.step import Choice, TrainingStep
+from foveate.train.step import TrainingStep
 from foveate.train.study import Study
+from foveate.train.trials import LEAST_COSINE, Bench
 from foveate.types import Task
 
 Watch = Callable[[Row], None]
@@ -55,6 +57,9 @@ class TrainingState:
         best_value: its figure.
         best_weights: its weights.
         finished: the last epoch is done.
+        half: whether steps are computed in bfloat16 after the first epoch; None before it is over, and where
+            that was not asked again.
+        cosine: of bfloat16's gradient with float32's after the first epoch, None likewise or if not finite.
     """
 
     epoch: int = 0
@@ -68,6 +73,8 @@ class TrainingState:
     best_value: float | None = None
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     finished: bool = False
+    half: bool | None = None
+    cosine: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For a checkpoint; tensors are not copied."""
@@ -82,7 +89,7 @@ class Loop:
         task: multi-class or multi-label.
         fabric: device and precision.
         model: with its criterion.
-        choice: how a step is computed.
+        plan: how a step is computed.
         feed: batches.
         checkpoints: where the state is put down, and taken up again if there is one.
         display: what a person sees.
@@ -97,7 +104,7 @@ class Loop:
         *,
         fabric: Fabric,
         model: Classifier,
-        choice: Choice,
+        plan: Plan,
         feed: Feed,
         checkpoints: CheckpointFolder,
         display: Display,
@@ -110,7 +117,8 @@ class Loop:
         self._fabric, self._feed, self._checkpoints = fabric, feed, checkpoints
         self._display, self._folder = display, folder
         self._model = model
-        self._arithmetic = TrainingStep(model, choice, fabric.device.type)
+        self._plan = plan
+        self._arithmetic = TrainingStep(model, plan.choice, fabric.device.type, plan.ways)
         self._plain_optimizer = make_optimizer(model, study.train, fabric.device)
         self._step, self._optimizer = fabric.setup(self._arithmetic, self._plain_optimizer)
         self._clock = time.perf_counter()
@@ -133,6 +141,8 @@ class Loop:
         self.state = TrainingState(**content["state"])
         if self.state.finished:
             return True
+        if self.state.half is not None:
+            self._arithmetic.in_bfloat16 = self.state.half
         self._model.load_state_dict(content["model"])
         self._plain_optimizer.load_state_dict(content["optimizer"])
         restore_random_state(content["random"])
@@ -165,8 +175,42 @@ class Loop:
                     self._display.epoch(self.state.rows[-1], best)
                     if self._watch is not None:
                         self._watch(self.state.rows[-1])
+                self._look_again()
                 self._save_if_due(epoch_ends=True)
         log.close()
+
+    def computed(self) -> dict[str, Any]:
+        """How the training was computed, for ``run.json``: precision, threads, what exact results need."""
+        plan, checked = self._plan, self._plan.checked
+        later = plan.choice.half if self.state.half is None else self.state.half
+        return {
+            "precision": ["bfloat16" if half else "float32" for half in (plan.choice.half, later)],
+            "channels_last": plan.choice.channels_last,
+            "cosine": [checked and checked.cosine, self.state.cosine],
+            "convolutions": 0 if checked is None else checked.convolutions,
+            "computed_otherwise": 0 if checked is None else len(checked.rerouted),
+            **plan.machine,
+            "exact": plan.exact,
+        }
+
+    def _look_again(self) -> None:
+        """After the first epoch the gradient decides anew whether bfloat16 is right."""
+        state, choice = self.state, self._plan.choice
+        if not self._plan.look_again or state.epoch != 1 or state.finished:
+            return
+        cosine = float("nan")
+        if self._fabric.is_global_zero:
+            batch = next(self._feed.training(1, 0))
+            bench = Bench(self._model, batch, self._config, self._fabric.device, ways=self._plan.ways)
+            cosine = bench.cosine(replace(choice, half=True))
+        cosine = float(self._fabric.broadcast(cosine))
+        state.cosine, state.half = (cosine if math.isfinite(cosine) else None), cosine >= LEAST_COSINE
+        self._arithmetic.in_bfloat16 = state.half
+        if state.half != choice.half:
+            kind = "bfloat16" if state.half else "float32"
+            self._display.say(
+                f"from epoch 2 on in {kind}: the cosine of bfloat16's gradient with float32's is {cosine:.3f}"
+            )
 
     def _train_epoch(self, stop: StopRequest) -> None:
         """The steps of the present epoch that are still to do."""

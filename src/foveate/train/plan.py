@@ -1,9 +1,13 @@
-"""How a training will be computed, measured before it starts and remembered.
+"""How a training is computed: in which precision and memory format, settled before its first step.
+
+bfloat16 is taken only where it is right and faster. Right means: each convolution's gradients equal float32's
+on its real shapes, or are computed another way (``kernel_check``), and the gradient of the whole model has a
+cosine of at least 0.95 with float32's, now and after the first epoch. Faster is found out by a race of a few
+steps, which also decides the memory format.
 
 A plan is settled once for a run: ``plan.json`` in its folder holds it, and a training that goes on after an
 interruption follows it, so that it stays exact. Between runs it is remembered in the cache folder under all
-that it depends on: machine, libraries, model, size, batch. A training of few steps is not worth a race; it
-takes what is safe everywhere, and only its cost is estimated.
+that it depends on: machine, libraries, model, size, batch.
 """
 
 from __future__ import annotations
@@ -11,14 +15,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import platform
-import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,70 +27,73 @@ import torch
 
 from foveate.contract import Classifier
 from foveate.files import write_json
-from foveate.precision import channels_last
-from foveate.train.feed import Batch, Feed
-from foveate.train.step import Choice, can_compile, safe_choice
-from foveate.train.study import Study
-from foveate.train.trials import GAIN, Bench, Trial, best_of, compiling, rivals, search
+from foveate.precision import native_bf16
+from foveate.train.convolution import WAYS, Convolution, Way
+from foveate.train.estimate import Estimate, Extent, estimate, of_size
+from foveate.train.feed import Feed
+from foveate.train.kernel_check import KernelCheck, machine_key, processor_name
+from foveate.train.step import Choice
+from foveate.train.study import Study, TrainConfig
+from foveate.train.trials import LEAST_COSINE, Bench, Trial
 
-FEW_STEPS = 500  # of a training; with fewer nothing is raced
-_VERY_FEW_STEPS = 50  # and here not even an estimate pays
-_ENOUGH_WAITING = 0.03  # share of a step; below it nothing is to be gained from threads
+FEW_STEPS = 50  # of a training; with fewer not even an estimate pays
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """What a training will cost.
+class Rerouted:
+    """A convolution that the library computes wrong in bfloat16.
 
     Attributes:
-        step_seconds: of one step, without its batch.
-        batch_seconds: to make one batch.
-        pace_seconds: of one step with its batch.
-        scoring_seconds: of one batch of validation.
-        memory_bytes: most that the process has used while measuring, None where the system does not tell.
-        larger_batch: seconds an image takes at twice the batch size, as a share of those now.
-        seconds: of all epochs with validation.
-        disk_bytes: prepared images, two checkpoints and the bundle.
+        convolution: its shapes.
+        count: how often a step computes it.
+        way: in which it is computed instead.
+        error: of the library's, None for NaN or infinity.
     """
 
-    step_seconds: float
-    batch_seconds: float
-    pace_seconds: float
-    scoring_seconds: float
-    memory_bytes: int | None
-    larger_batch: float | None = None
-    seconds: float = 0.0
-    disk_bytes: int = 0
+    convolution: Convolution
+    count: int
+    way: Way
+    error: float | None
 
-    def of(self, epochs: int, extent: Extent, model: Classifier) -> Estimate:
-        """The same paces over a whole training."""
-        each = extent.steps * self.pace_seconds + extent.scorings * self.scoring_seconds
-        return replace(self, seconds=epochs * each, disk_bytes=_disk(model, extent))
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was found out about bfloat16.
+
+    Attributes:
+        cosine: of the whole gradient with float32's; None where it is not finite.
+        convolutions: how many different ones there are.
+        rerouted: those that are computed another way.
+        seconds: spent on single convolutions; 0 where all were known from earlier.
+    """
+
+    cosine: float | None
+    convolutions: int
+    rerouted: tuple[Rerouted, ...]
+    seconds: float
+
+    @property
+    def right(self) -> bool:
+        """Whether a training in bfloat16 learns from the right gradient."""
+        return self.cosine is not None and self.cosine >= LEAST_COSINE
+
+    @property
+    def ways(self) -> dict[Convolution, Way]:
+        """How to compute what the library computes wrong."""
+        return {item.convolution: item.way for item in self.rerouted}
 
     def words(self) -> str:
-        """Time, memory and disk, for a person."""
-        memory = f"{self.memory_bytes / 1e9:.1f} GB of memory, " if self.memory_bytes else ""
-        return f"about {in_words(self.seconds)}, {memory}{self.disk_bytes / 1e9:.1f} GB on disk"
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """How much there is to compute.
-
-    Attributes:
-        steps, scorings: batches of an epoch to learn from, and to validate on.
-        cases: to be kept as prepared images.
-    """
-
-    steps: int
-    scorings: int
-    cases: int
-
-    @classmethod
-    def of(cls, feed: Feed) -> Extent:
-        """All that a feed holds."""
-        cases = len(feed.train.cases.cases) + len(feed.val.cases.cases)
-        return cls(feed.steps_per_epoch, feed.scorings_per_epoch, cases)
+        """Lines for a person: the gradient as a whole, and each way that was taken for some layers."""
+        cosine = (
+            "is not finite" if self.cosine is None else f"has a cosine of {self.cosine:.3f} with float32's"
+        )
+        lines = [f"bfloat16: the gradient {cosine}; {LEAST_COSINE} is wanted"]
+        for way, count in Counter(item.way for item in self.rerouted).items():
+            lines.append(
+                f"{count} of {self.convolutions} convolutions have a wrong gradient in bfloat16 on this "
+                f"machine: computed otherwise ({WAYS[way]})"
+            )
+        return "\n  ".join(lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +101,35 @@ class Plan:
     """How a training is computed.
 
     Attributes:
-        choice: precision, memory format, gradients, compiled or not.
-        threads: that make batches ahead.
+        choice: precision and memory format.
         reason: how this came about, in words.
-        key: hash of what it depends on.
-        trials: what was compared.
+        machine: on which it was made, see ``machine``.
+        exact: False once the run has gone on on another machine, or with another number of threads.
+        began_on: the machine on which it began, where that is another one.
+        checked: what was found out about bfloat16; None where it was not asked.
+        look_again: whether bfloat16 is faster, so that after the first epoch its gradient decides anew.
+        key: hash of what the plan depends on.
+        trials: what was raced.
         estimate: None if nothing was measured.
         took: seconds of measuring.
     """
 
     choice: Choice
-    threads: int
     reason: str
+    machine: dict[str, str | int] = field(default_factory=dict)
+    exact: bool = True
+    began_on: dict[str, str | int] = field(default_factory=dict)
+    checked: Checked | None = None
+    look_again: bool = False
     key: str = ""
     trials: tuple[Trial, ...] = ()
     estimate: Estimate | None = None
     took: float = 0.0
+
+    @property
+    def ways(self) -> dict[Convolution, Way]:
+        """Convolutions that are computed another way in bfloat16."""
+        return {} if self.checked is None else self.checked.ways
 
     def as_dict(self) -> dict[str, Any]:
         """For ``plan.json``."""
@@ -123,34 +140,38 @@ class Plan:
         """Of ``plan.json``.
 
         Raises:
-            KeyError, TypeError, ValueError: it is not one.
+            KeyError, TypeError, ValueError, AttributeError: it is not one.
         """
         trials = tuple(
             Trial(**{**trial, "choice": Choice(**trial["choice"]), "against": Choice(**trial["against"])})
             for trial in content["trials"]
         )
         estimate = None if content["estimate"] is None else Estimate(**content["estimate"])
-        known = {**content, "choice": Choice(**content["choice"]), "trials": trials, "estimate": estimate}
-        return cls(**known)
+        checked = None if content["checked"] is None else _checked_from(content["checked"])
+        choice = Choice(**content["choice"])
+        return cls(
+            **{**content, "choice": choice, "trials": trials, "estimate": estimate, "checked": checked}
+        )
 
     def words(self) -> str:
-        """One line for a person."""
+        """For a person: the choice with its reason, what it costs, and what was found out about bfloat16."""
         costs = f"; {self.estimate.words()}" if self.estimate is not None else ""
-        return f"plan: {self.choice.words()} ({self.reason}){costs}"
-
-
-def safe_plan(study: Study, device_type: str, reason: str) -> Plan:
-    """What is right everywhere; a GPU is fed by a thread."""
-    threads = study.train.workers
-    if threads is None:
-        threads = int(device_type != "cpu")
-    return Plan(safe_choice(study.train, device_type), threads, reason)
+        lines = [f"plan: {self.choice.words()} ({self.reason}){costs}"]
+        if self.checked is not None and (self.checked.rerouted or not self.checked.right):
+            lines.append(self.checked.words())
+        if not self.exact:
+            there, here = (
+                f"{each['threads']} threads of {each['processor']}, torch {each['torch']}"
+                for each in (self.began_on, self.machine)
+            )
+            lines.append(f"no longer exact: this run began on {there}, and goes on on {here}")
+        return "\n  ".join(lines)
 
 
 def settle(
-    study: Study, model: Classifier, feed: Feed, device: torch.device, *, run: Path, cache: Path, begun: bool
+    study: Study, model: Classifier, feed: Feed, device: torch.device, *, run: Path, cache: Path
 ) -> Plan:
-    """The plan of a run: the one it has, else the one remembered for its like, else one measured now.
+    """The plan of a run: the one it has, else the one remembered for its like, else one made now.
 
     Args:
         study: every choice.
@@ -158,28 +179,24 @@ def settle(
         feed: of the training.
         device: that computes.
         run: folder that gets ``plan.json``.
-        cache: folder that remembers plans between runs.
-        begun: a checkpoint is there; without ``plan.json`` it was computed the safe way.
+        cache: folder that remembers plans and checked convolutions between runs.
     """
-    steps = study.train.epochs * feed.steps_per_epoch
-    if study.train.plan == "off":
-        return safe_plan(study, device.type, "train.plan is off")
+    extent = Extent.of(feed)
     if (known := read_plan(run)) is not None:
-        return _possible(replace(known, reason="as this run began"), study, device.type)
-    if begun:
-        return safe_plan(study, device.type, "as this run began")
-    if steps < FEW_STEPS:
-        plan = safe_plan(study, device.type, f"{steps} steps are too few to race for a faster way")
-        if steps >= _VERY_FEW_STEPS:
-            plan = replace(plan, estimate=_glance(study, model, feed, device, plan))
+        plan = replace(known, reason="as this run began")
+        if known.machine != machine(device):  # what was right there may be wrong here
+            checked = known.checked and check(study, model, feed, device, extent, cache=cache)
+            began_on = known.began_on or known.machine
+            plan = replace(plan, checked=checked, machine=machine(device), exact=False, began_on=began_on)
+        if plan != known:
+            write_json(run / "plan.json", plan.as_dict())
         return plan
-    remembered = cache / "plans" / f"{plan_key(study, model, device)}.json"
-    if (known := _read(remembered)) is not None:
-        estimate = known.estimate and known.estimate.of(study.train.epochs, Extent.of(feed), model)
-        known = replace(known, reason="remembered from an earlier run", estimate=estimate)
-        plan = _possible(known, study, device.type)
+    remembered = cache / "plans" / f"{plan_key(study, device, extent)}.json"
+    if (known := _read(remembered)) is not None and known.machine == machine(device):
+        cost = known.estimate and known.estimate.of(study.train.epochs, extent, model)
+        plan = replace(known, reason="remembered from an earlier run", estimate=cost)
     else:
-        plan = measure(study, model, feed, device)
+        plan = measure(study, model, feed, device, cache=cache)
     keep(plan, run, cache)
     return plan
 
@@ -197,11 +214,12 @@ def measure(
     model: Classifier,
     feed: Feed,
     device: torch.device,
-    extent: Extent | None = None,
     *,
+    extent: Extent | None = None,
+    cache: Path | None = None,
     larger_batch: bool = False,
 ) -> Plan:
-    """Race the ways to compute this training's steps, and estimate what it will cost.
+    """Check bfloat16, race it and the memory formats, and estimate what the training will cost.
 
     Args:
         study: every choice.
@@ -209,104 +227,102 @@ def measure(
         feed: its first batches are used.
         device: that computes.
         extent: of the training, if the feed holds some of its cases only.
+        cache: folder that remembers checked convolutions.
         larger_batch: also time twice the batch size, as a hint; the study's is kept in any case.
     """
     began, config = time.perf_counter(), study.train
-    extent = extent or Extent.of(feed)
-    batch = next(feed.training(0, 0))
-    bench = Bench(model, batch, config, device)
-    trials = _trials(bench, model, study, device, config.epochs * extent.steps)
-    best = best_of(safe_choice(config, device.type), trials)
-    step = min(bench.race(best, turns=2)[0][0])
-    making = _making(feed)
-    threads, pace = _threads(study, feed, bench, best, step, making)
-    twice = (
-        Bench(model, _doubled(batch), config, device).race(best, turns=1)[0][0][0] if larger_batch else None
+    whole = extent or Extent.of(feed)
+    checked = (
+        check(study, model, feed, device, whole, cache=cache)
+        if considers_bfloat16(study.train, device)
+        else None
     )
-    estimate = Estimate(
-        step_seconds=step,
-        batch_seconds=making,
-        pace_seconds=pace,
-        scoring_seconds=bench.scoring(best) + making * (threads == 0),
-        memory_bytes=_most_memory(device),
-        larger_batch=None if twice is None else twice / 2 / step,
-    ).of(config.epochs, extent, model)
+    batch, ways = of_size(next(feed.training(0, 0)), whole.sizes[0]), {} if checked is None else checked.ways
+    bench = Bench(model, batch, config, device, ways=ways)
+    choice, trials, look_again = choose(bench, study, checked)
+    cost = None
+    if larger_batch or config.epochs * whole.steps >= FEW_STEPS:
+        twice = of_size(batch, 2 * whole.sizes[0])
+        larger = Bench(model, twice, config, device, ways=ways) if larger_batch else None
+        cost = estimate(bench, choice, feed, larger).of(config.epochs, whole, model)
     took = time.perf_counter() - began
-    key = plan_key(study, model, device)
-    return Plan(best, threads, f"measured in {took:.0f} s", key, tuple(trials), estimate, took)
+    return Plan(
+        choice=choice,
+        reason=f"settled in {took:.1f} s",
+        machine=machine(device),
+        checked=checked,
+        look_again=look_again,
+        key=plan_key(study, device, whole),
+        trials=trials,
+        estimate=cost,
+        took=took,
+    )
 
 
-def _glance(study: Study, model: Classifier, feed: Feed, device: torch.device, plan: Plan) -> Estimate:
-    """What a training will cost, from three batches and two steps."""
-    bench, making = Bench(model, next(feed.training(0, 0)), study.train, device), _making(feed)
-    step, waiting = bench.race(plan.choice, turns=1)[0][0][0], making * (plan.threads == 0)
-    scoring = bench.scoring(plan.choice) + waiting
-    found = Estimate(step, making, step + waiting, scoring, _most_memory(device))
-    return found.of(study.train.epochs, Extent.of(feed), model)
+def check(
+    study: Study, model: Classifier, feed: Feed, device: torch.device, extent: Extent, *, cache: Path | None
+) -> Checked:
+    """Find out whether bfloat16 is right: each convolution of both batch sizes, then the whole gradient."""
+    config, first = study.train, next(feed.training(0, 0))
+    counts: dict[Convolution, int] = {}
+    for size in sorted(set(extent.sizes)):  # the longer one last: its counts stay
+        bench = Bench(model, of_size(first, size), config, device)
+        counts |= bench.convolutions(Choice(half=True))
+    kernels = KernelCheck(device, cache)
+    verdicts = kernels.verdicts(counts)
+    rerouted = tuple(
+        Rerouted(shape, counts[shape], verdict.way, verdict.error)
+        for shape, verdict in verdicts.items()
+        if verdict.way != "library"
+    )
+    ways = {item.convolution: item.way for item in rerouted}
+    cosine = Bench(model, of_size(first, extent.sizes[0]), config, device, ways=ways).cosine(
+        Choice(half=True)
+    )
+    return Checked(cosine if math.isfinite(cosine) else None, len(counts), rerouted, kernels.seconds)
 
 
-def plan_key(study: Study, model: Classifier, device: torch.device) -> str:
-    """Hash of all that the fastest way to compute a step depends on."""
+def choose(bench: Bench, study: Study, checked: Checked | None) -> tuple[Choice, tuple[Trial, ...], bool]:
+    """Precision and memory format, what was raced, and whether to look at bfloat16 again.
+
+    Without a race (``train.plan: off``) bfloat16 is taken wherever it is right, with channels last.
+    """
+    racing, forced = study.train.plan == "auto", study.train.precision == "bf16"
+    half, full = Choice(half=True), Choice()
+    trials: list[Trial] = []
+    faster = checked is not None
+    if checked is not None and racing and not forced:
+        trials.append(bench.compare(half, full))
+        faster = trials[-1].taken
+    right = checked is not None and checked.right
+    best = half if forced or (faster and right) else full
+    if racing:
+        trials.append(bench.compare(replace(best, channels_last=False), best))
+        best = trials[-1].choice if trials[-1].taken else best
+    return best, tuple(trials), faster and not forced
+
+
+def considers_bfloat16(config: TrainConfig, device: torch.device) -> bool:
+    """Whether bfloat16 is asked for, or allowed and computed by the device itself."""
+    return config.precision == "bf16" or (config.precision == "auto" and native_bf16(device.type))
+
+
+def plan_key(study: Study, device: torch.device, extent: Extent) -> str:
+    """Hash of all that a plan depends on."""
     config = study.train
     parts = {
-        "machine": [platform.machine(), processor_name(), os.cpu_count(), torch.get_num_threads()],
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "capabilities": sorted(name for name, has in torch.cpu.get_capabilities().items() if has is True),
-        "torch": torch.__version__,
-        "model": study.model.model_dump(mode="json", exclude={"pretrained"}),
-        "input": [model.num_classes, *map(str, asdict(model.input_spec).values())],
-        "train": [config.batch_size, config.precision, config.optimizer, config.devices, config.workers],
+        "machine": machine_key(device),
+        "model": study.model.model_dump(mode="json"),
+        "data": [study.data.model_dump(mode="json"), study.preprocess.model_dump(mode="json"), extent.sizes],
+        "train": [config.precision, config.optimizer, config.plan, config.balance, study.seed],
     }
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _trials(bench: Bench, model: Classifier, study: Study, device: torch.device, steps: int) -> list[Trial]:
-    start = safe_choice(study.train, device.type)
-    trials = search(bench, start, rivals(model, start, study.train, device.type), steps)
-    compiled = compiling(bench, best_of(start, trials), steps, device.type)
-    return [*trials, *([] if compiled is None else [compiled])]
-
-
-def in_words(seconds: float) -> str:
-    """A length of time."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _making(feed: Feed) -> float:
-    """Seconds to make one batch, the fastest of the first few."""
-    times, began = [], time.perf_counter()
-    for _ in islice(feed.training(0, 0), 3):
-        times.append(time.perf_counter() - began)
-        began = time.perf_counter()
-    return min(times)
-
-
-def _threads(
-    study: Study, feed: Feed, bench: Bench, best: Choice, step: float, making: float
-) -> tuple[int, float]:
-    """How many threads make batches ahead, and the seconds of a step with its batch."""
-    default = safe_plan(study, bench.device.type, "").threads
-    if study.train.workers is not None or making < _ENOUGH_WAITING * (step + making):
-        return default, step if default else step + making
-    kept = feed.threads
-    paces = {}
-    for threads in (default, default + 1):
-        feed.threads = threads
-        paces[threads] = bench.pace(best, feed)
-    feed.threads = kept
-    chosen = default + 1 if paces[default + 1] < GAIN * paces[default] else default
-    return chosen, paces[chosen]
-
-
-def _possible(plan: Plan, study: Study, device_type: str) -> Plan:
-    """A remembered plan, without what this machine cannot do or the study no longer wants."""
-    choice = plan.choice
-    if choice.compiled and not can_compile(device_type):
-        choice = replace(choice, compiled=False)
-    threads = plan.threads if study.train.workers is None else study.train.workers
-    return replace(plan, choice=choice, threads=threads)
+def machine(device: torch.device) -> dict[str, str | int]:
+    """What exact results depend on, in words: processor or GPU, threads, torch."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
+    return {"processor": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
 def read_plan(run: Path) -> Plan | None:
@@ -316,40 +332,19 @@ def read_plan(run: Path) -> Plan | None:
 
 def _read(path: Path) -> Plan | None:
     """A plan; None if it is not there, or not one."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
+    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
         return Plan.from_dict(json.loads(path.read_text(encoding="utf-8")))
     return None
 
 
-def _doubled(batch: Batch) -> Batch:
-    views = {name: channels_last(torch.cat([view, view])) for name, view in batch.views.items()}
-    return Batch(views, torch.cat([batch.targets] * 2), batch.case_ids * 2)
+def _checked_from(content: Mapping[str, Any]) -> Checked:
+    rerouted = tuple(
+        Rerouted(**{**item, "convolution": _convolution_from(item["convolution"])})
+        for item in content["rerouted"]
+    )
+    return Checked(**{**content, "rerouted": rerouted})
 
 
-def _most_memory(device: torch.device) -> int | None:
-    """Bytes that this process has used at most, or the GPU's where there is one."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
-
-
-def _disk(model: Classifier, extent: Extent) -> int:
-    """Prepared images in half precision, two checkpoints (weights, two moments, best weights), the bundle."""
-    spec = model.input_spec
-    weights: int = sum(item.nbytes for item in model.state_dict().values())
-    image = 2 * spec.channels * math.prod(spec.size)
-    return image * len(spec.views) * extent.cases + (2 * 4 + 1) * weights
-
-
-def processor_name() -> str:
-    """Name of the processor, as far as the system tells it."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
+def _convolution_from(content: Mapping[str, Any]) -> Convolution:
+    known: Any = {name: tuple(item) if isinstance(item, list) else item for name, item in content.items()}
+    return Convolution(**known)

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from foveate.data.cache import default_cache_folder
+from foveate.data.dataset import batches_of
 from foveate.data.splits import Splits
-from foveate.errors import UsageError
 from foveate.train.checkpoint import seed_everything
 from foveate.train.display import Display
+from foveate.train.estimate import Extent
 from foveate.train.fit import make_fabric, make_feed, make_model
 from foveate.train.material import load_material
-from foveate.train.plan import Extent, Plan, keep, measure, read_plan
+from foveate.train.plan import Plan, keep, measure, read_plan
 from foveate.train.study import Study
 from foveate.types import Case, Cohort
 
@@ -62,11 +63,9 @@ def preview(
         display: where progress is shown.
 
     Raises:
-        UsageError: as ``fit``; or the study plans nothing (``train.plan: off``).
+        UsageError: as ``fit``.
         InputRefused: images of the sample cannot be used.
     """
-    if study.train.plan == "off":
-        raise UsageError("the study measures nothing", where="train.plan", fix="set it to auto")
     parts, folder = splits.parts(fold), cache or default_cache_folder()
     extent = _extent(study, cohort, parts)
     if (plan := read_plan(run)) is not None and any((run / "checkpoints").glob("*.pt")):
@@ -83,7 +82,9 @@ def preview(
     reading = (time.perf_counter() - began) / max(filled.made + filled.without_room, 1)
     truth = np.stack([cohort.target(case) for case in _labelled(cohort, parts["train"])])
     feed = make_feed(material, fabric, model, truth)
-    plan = measure(study, model.to(fabric.device), feed, fabric.device, extent, larger_batch=True)
+    plan = measure(
+        study, model.to(fabric.device), feed, fabric.device, extent=extent, cache=folder, larger_batch=True
+    )
     keep(plan, run, folder)
     unread = filled.made + filled.without_room > 0  # if none of the sample was, the others are prepared too
     return Preview(plan, extent, reading * extent.cases if unread else 0.0, kept=False)
@@ -91,8 +92,8 @@ def preview(
 
 def _extent(study: Study, cohort: Cohort, parts: Mapping[str, Sequence[str]]) -> Extent:
     train, val = (len(_labelled(cohort, parts[part])) for part in ("train", "val"))
-    size = study.train.batch_size
-    return Extent(-(-train // size), -(-val // size), train + val)
+    batches, scorings = (batches_of(count, study.train.batch_size) for count in (train, val))
+    return Extent(len(batches), len(scorings), train + val, (len(batches[0]), len(batches[-1])))
 
 
 def _labelled(cohort: Cohort, names: Sequence[str]) -> list[Case]:

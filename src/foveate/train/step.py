@@ -1,23 +1,21 @@
-"""One training step, and the ways to compute it: precision, memory format, gradients, compiled or not.
+"""One training step, and the ways to compute it: precision and memory format.
 
 The ways differ in speed and in rounding, and in nothing else: the same numbers go in, and the same formulas
-come out. Which of them is fastest depends on the machine and the network; ``plan`` measures it.
+come out. Which of them is right and fastest depends on the machine and the network; ``plan`` finds out.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from foveate.contract import Classifier, ModelOutput, Views
-from foveate.precision import channels_last, native_bf16
-from foveate.train.convolution import with_matmul_gradients
-from foveate.train.study import TrainConfig
+from foveate.precision import channels_last
+from foveate.train.convolution import Convolution, RoutedConvolutions, Way
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,43 +25,15 @@ class Choice:
     Attributes:
         half: bfloat16 where autocast allows it; weights and optimizer stay float32.
         channels_last: images and convolution kernels have channels last in memory.
-        matmul_gradients: gradients of small convolutions' kernels are matrix products, see ``convolution``.
-        compiled: by ``torch.compile``.
     """
 
     half: bool = False
     channels_last: bool = True
-    matmul_gradients: bool = False
-    compiled: bool = False
 
     def words(self) -> str:
         """For a person."""
-        named = {
-            "bfloat16" if self.half else "float32": True,
-            "channels last" if self.channels_last else "channels first": True,
-            "kernel gradients by matrix product": self.matmul_gradients,
-            "compiled": self.compiled,
-        }
-        return ", ".join(name for name, holds in named.items() if holds)
-
-    def as_dict(self) -> dict[str, bool]:
-        """For JSON."""
-        return asdict(self)
-
-
-def safe_choice(config: TrainConfig, device_type: str) -> Choice:
-    """What is right on every machine without measuring: bfloat16 if native or asked for, channels last."""
-    half = config.precision == "bf16" or (config.precision == "auto" and native_bf16(device_type))
-    return Choice(half=half)
-
-
-def can_compile(device_type: str) -> bool:
-    """Whether ``torch.compile`` has what it needs: a C++ compiler, or Triton on a GPU."""
-    if device_type == "cuda":
-        from torch.utils._triton import has_triton
-
-        return bool(has_triton())
-    return device_type == "cpu" and any(map(shutil.which, ("g++", "clang++", "c++")))
+        precision = "bfloat16" if self.half else "float32"
+        return f"{precision}, channels {'last' if self.channels_last else 'first'}"
 
 
 class TrainingStep(nn.Module):
@@ -73,33 +43,57 @@ class TrainingStep(nn.Module):
         model: brought into the chosen form, in place.
         choice: how it is computed.
         device_type: of the device that it is computed on.
+        ways: for convolutions that the library computes wrong in reduced precision.
+
+    Attributes:
+        in_bfloat16: whether steps are computed so; may be changed between two of them.
     """
 
-    def __init__(self, model: Classifier, choice: Choice, device_type: str) -> None:
+    def __init__(
+        self,
+        model: Classifier,
+        choice: Choice,
+        device_type: str,
+        ways: Mapping[Convolution, Way] | None = None,
+    ) -> None:
         super().__init__()
         self.model = _in_form(model, choice)
-        self._choice = choice
+        self.in_bfloat16 = choice.half
+        self._channels_last = choice.channels_last
         self._device_type = device_type
-        self._compiled = _compile(model) if choice.compiled else None
+        self._ways = dict(ways or {})
 
     def forward(self, views: Views, targets: Tensor, progress: float) -> dict[str, Tensor]:
         """The model's named loss terms for views ``(B, C, *space)``; logits enter them in float32."""
         with self._autocast():
-            output: ModelOutput = (self._compiled or self.model)(self._arranged(views))
-            return self.model.objective(replace(output, logits=output.logits.float()), targets, progress)
+            if not (self.in_bfloat16 and self._ways):
+                return self._terms(views, targets, progress)
+            with RoutedConvolutions(self._ways):
+                return self._terms(views, targets, progress)
 
     def logits(self, views: Views) -> Tensor:
-        """``(B, K)`` float32, for validation; not compiled, since validation has shapes of its own."""
+        """``(B, K)`` float32, for validation."""
         with self._autocast():
             output: ModelOutput = self.model(self._arranged(views))
             return output.logits.float()
 
+    @contextmanager
+    def noting(self, seen: dict[Convolution, int]) -> Iterator[None]:
+        """Meanwhile, write down every convolution of ``forward`` and how often it is computed."""
+        with RoutedConvolutions(self._ways) as routed:
+            yield
+        seen.update({shape: seen.get(shape, 0) + count for shape, count in routed.seen.items()})
+
+    def _terms(self, views: Views, targets: Tensor, progress: float) -> dict[str, Tensor]:
+        output: ModelOutput = self.model(self._arranged(views))
+        return self.model.objective(replace(output, logits=output.logits.float()), targets, progress)
+
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self._device_type, torch.bfloat16, enabled=self._choice.half)
+        return torch.autocast(self._device_type, torch.bfloat16, enabled=self.in_bfloat16)
 
     def _arranged(self, views: Views) -> Views:
         """Views in the chosen memory format; the feed's have channels last."""
-        if self._choice.channels_last:
+        if self._channels_last:
             return views
         return {name: view.contiguous() for name, view in views.items()}
 
@@ -108,16 +102,4 @@ def _in_form(model: Classifier, choice: Choice) -> Classifier:
     for parameter in model.parameters():
         form = channels_last if choice.channels_last else Tensor.contiguous
         parameter.data = form(parameter.data)
-    if choice.matmul_gradients:
-        with_matmul_gradients(model)
     return model
-
-
-def _compile(model: Classifier) -> Callable[[Views], ModelOutput]:
-    """Each shape compiled for itself: what a shape gives must not depend on what came before it.
-
-    An epoch has batches of two lengths, so that this costs two compilations; an interrupted training could
-    not go on bit for bit otherwise.
-    """
-    compiled: Any = torch.compile(model, dynamic=False)
-    return cast(Callable[[Views], ModelOutput], compiled.forward)

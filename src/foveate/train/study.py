@@ -113,12 +113,13 @@ class TrainConfig(Settings):
         balance: ``none``; ``weights`` (loss), ``sampler`` (drawing) or ``focal`` (loss) for rare classes.
         monitor: the validation figure that decides which epoch is best.
         patience: epochs without a better figure after which training ends; None never ends early.
-        precision: ``32``, ``bf16``, or ``auto``: bf16 where the processor computes in it, unless the plan
-            finds float32 faster.
+        precision: ``32``, ``bf16``, or ``auto``: bf16 where the device computes in it, its gradients are
+            those of float32, and it is faster.
         accelerator, devices, nodes: as Lightning's; ``torchrun`` and SLURM are recognised.
-        plan: ``auto`` measures in the first seconds how this machine computes the model's steps fastest, at
-            equal results; ``off`` takes what is safe everywhere. ``foveate plan`` tells of it.
-        workers: threads that make coming batches; 0 makes them between the steps, None lets the plan decide.
+        plan: ``auto`` races precisions and memory formats for a few steps before the training; ``off`` does
+            not, so that nothing depends on the clock. ``foveate plan`` tells of it.
+        workers: threads that make coming batches; 0 makes them between the steps, None takes one for a GPU
+            and none for a processor.
         checkpoint_every_steps: None saves about once a minute.
         cache_gb: space for prepared images; 0 switches the cache off.
         grad_clip: highest norm of the gradient, or None.
