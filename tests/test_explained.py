@@ -17,6 +17,8 @@ from foveate.bundle import Bundle, Patients, save_bundle
 from foveate.evidence.averages import training_averages
 from foveate.evidence.explained import explain_cases, explain_options
 from foveate.evidence.truths import Truths
+from foveate.explain import explain_batch
+from foveate.explain.baselines import baselines_of
 from foveate.explain.shares import ShareOptions, view_shares
 from foveate.heatmaps import read_case, read_index, read_shares, volume_name
 from foveate.localize import RuleKind
@@ -26,6 +28,7 @@ from foveate.preprocess import Preprocess
 from foveate.regions import Region
 from foveate.run import Run
 from foveate.settings import PreprocessConfig
+from foveate.train.evidence_settings import ExplainConfig
 from foveate.train.study import Study
 from foveate.types import Array, Box, quiet
 
@@ -243,7 +246,9 @@ def test_what_integrated_gradients_miss_lies_beside_them(pictures: Run) -> None:
 
 def test_black_and_white_are_what_normalization_makes_of_them(pictures: Run) -> None:
     bundle = _bundle(pictures)
-    options = explain_options(bundle, "softmax", "black")
+    options = explain_options(
+        bundle, ExplainConfig(method="integrated_gradients", score="softmax", baseline="black")
+    )
     config = bundle.preprocess.config
     for name, value in (("black", 0.0), ("white", 1.0)):
         wanted = [(value - mean) / std for mean, std in zip(config.mean, config.std, strict=True)]
@@ -259,6 +264,35 @@ def test_black_and_white_are_what_normalization_makes_of_them(pictures: Run) -> 
     with torch.no_grad():
         rise = [bundle.model(each).logits.softmax(dim=1)[0, 1] for each in (views, dark)]
     assert abs(black.gaps["hcc"]) < 0.05 * abs(rise[0] - rise[1]) + 1e-4
+
+
+def test_the_rule_of_the_study_is_the_one_that_explains(pictures: Run) -> None:
+    """That of the published code with fewer steps: random pictures, left ends, of the softmax probability."""
+    bundle = _bundle(pictures)
+    text = "{method: integrated_gradients, score: softmax, baseline: random, ig_rule: left, ig_steps: 4, "
+    text += "baselines: 2}"
+    path = pictures.folder.parent / "left.yaml"
+    path.write_text(f"name: left\ndata: {{manifest: manifest.csv}}\nexplain: {text}\n")
+    options = explain_options(bundle, Study.load(path).explain)
+    case = read_and_prepare(bundle, pictures.cohort().cases[3])
+    views = as_batch(bundle, [case])
+    found = explain_batch(bundle.model, views, [1], "integrated_gradients", options=options)
+    total = {view: torch.zeros_like(x[:, 0]) for view, x in views.items()}
+    starts = [baselines_of(x, view, options, 0) for view, x in views.items()]
+    assert [len(each) for each in starts] == [2, 2]
+    for start in zip(*starts, strict=True):
+        first = dict(zip(views, start, strict=True))
+        slopes = {view: torch.zeros_like(x) for view, x in views.items()}
+        for step in range(4):  # points 0, 1/4, 2/4, 3/4 of the way
+            at = {v: (first[v] + step / 4 * (x - first[v])).requires_grad_() for v, x in views.items()}
+            score = bundle.model(at).logits.softmax(dim=1)[0, 1]
+            for view, slope in zip(at, torch.autograd.grad(score, list(at.values())), strict=True):
+                slopes[view] += slope / 4
+        for view, x in views.items():
+            total[view] += (slopes[view] * (x - first[view])).sum(dim=1) / 2
+    for view, expected in total.items():
+        scale = float(expected.abs().max())
+        torch.testing.assert_close(found[view][:, 0], expected, rtol=1e-3, atol=1e-4 * scale)
 
 
 def test_gaps_are_printed_map_by_map_or_summed_up(

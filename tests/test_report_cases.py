@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
-from foveate.heatmaps import Entry, write_case, write_index
+from foveate.heatmaps import Entry, read_index, write_case, write_index
 from foveate.report import write_report
 from foveate.report.cases import MAX_CARDS, MAX_PER_CLASS, choose
 from foveate.report.overlays import Legend, overlay_uri, picture_uri
@@ -157,6 +157,16 @@ def test_a_map_without_evidence_is_called_empty_and_nothing_is_drawn(single: Pat
         assert panel.one("span", class_="stamp").text == "empty"
         assert not panel.all("image") and not panel.all("span", class_="bar")
         assert panel.one("span", class_="range").text == f"nothing speaks for the class; {words}"
+
+
+def test_maps_with_a_caveat_are_shown_with_it(single: Path) -> None:
+    plain = parse(write_report(single).read_text()).one("section", id="cases")
+    assert "Beware" not in plain.text
+    entries = [replace(entry, explainer="guided_gradcam") for entry in read_index(single / "heatmaps")]
+    write_index(single / "heatmaps", entries)
+    section = parse(write_report(single).read_text()).one("section", id="cases")
+    said = section.one("p", data_method="guided_gradcam").text
+    assert said.startswith("Beware of guided_gradcam: guided maps stay much the same when") and "Nie" in said
 
 
 def test_what_is_missing_is_said_on_the_card(single: Path) -> None:

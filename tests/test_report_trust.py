@@ -80,6 +80,22 @@ def test_a_shortcut_comes_first(run: Path, tmp_path: Path) -> None:
     assert "but the model was found to use a shortcut" in whole
 
 
+def test_guided_methods_come_with_their_caveat(run: Path, tmp_path: Path) -> None:
+    kept = (run / "trust.json").read_text()
+    card = json.loads(kept)
+    card["methods"]["guided_backprop"] = card["methods"]["smoothgrad"]
+    try:
+        write_json(run / "trust.json", card)
+        section = parse(write_report(run, tmp_path / "report.html").read_text()).one("section", id="trust")
+    finally:
+        (run / "trust.json").write_text(kept)
+    said = section.one("tr", data_method="guided_backprop").one("td").one("small").text
+    assert said.startswith("Beware: guided maps stay much the same") and "Adebayo" in said
+    with console.capture() as caught:
+        show_trust(card)
+    assert "beware of guided_backprop: guided maps stay much the same" in caught.get()
+
+
 def test_what_is_printed(run: Path) -> None:
     card = json.loads((run / "trust.json").read_text())
     with console.capture() as caught:

@@ -90,6 +90,18 @@ def test_a_key_like_no_other_lists_the_known_ones(tmp_path: Path) -> None:
         (SMALL + "train: {milestones: [3]}\n", "milestones belong to schedule: step"),
         (SMALL + "train: {warmup_epochs: 60}\n", "must be below epochs (60)"),
         (SMALL + "augment: {scale: [1.2, 0.8]}\n", "scale must rise"),
+        (SMALL + "explain: {baseline: black}\n", "baseline does nothing for gradcam, which reads no such"),
+        (
+            SMALL + "explain: {method: occlusion, ig_rule: left, ig_steps: 20}\n",
+            "explain: ig_steps, ig_rule do nothing for occlusion, which reads score, baseline, baselines",
+        ),
+        (SMALL + "explain: {method: guided_backprop, score: softmax}\n", "score does nothing for guided_ba"),
+        (
+            SMALL + "explain: {method: integrated_gradients, baseline: black, baselines: 3}\n",
+            "baselines does nothing unless the baseline is random, and it is black",
+        ),
+        (SMALL + "explain: {method: integrated_gradients, ig_steps: 1}\n", "ig_steps: "),
+        (SMALL + "explain: {method: integrated_gradients, ig_rule: right}\n", "ig_rule: "),
         (SMALL + "seed: -1\n", "seed: "),
         (SMALL + "seed: 1\nseed: 2\n", "the key 'seed' stands twice"),
         ("name: [\n", "not valid YAML"),
@@ -120,6 +132,7 @@ def test_numbers_as_people_write_them(tmp_path: Path) -> None:
 
 def test_dump_and_load_give_the_same_study(tmp_path: Path) -> None:
     chosen = "train: {schedule: step, milestones: [30, 45]}\nmodel: {options: {width: 0.25}}\n"
+    chosen += "explain: {method: integrated_gradients, score: softmax, baseline: random, ig_rule: left}\n"
     study = Study.load(write(tmp_path, SMALL + chosen))
     (tmp_path / "run").mkdir()
     again = Study.load(write(tmp_path / "run", study.dump()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import lru_cache
 
 import pytest
@@ -15,6 +16,8 @@ from foveate.contract import Classifier, ModelOutput, Views
 from foveate.errors import RunFailed, UsageError
 from foveate.explain import EXPLAINERS, ExplainOptions, explain_batch
 from foveate.explain.shares import view_shares
+from foveate.methods import OPTIONS as OPTIONS_OF_STUDIES
+from foveate.methods import caveat, options_of
 from tiny_classifiers import PlacesCnn, PooledCnn, TwoViewCnn, images
 from zoo import ZOO
 
@@ -41,6 +44,12 @@ WITHOUT_PLACES = {
     *("timm:vit_tiny_patch16_224+channel", "timm:convnext_atto+se", "timm:resnet10t+rca"),
     *("resnet3d10", "resnet3d18", "resnet3d10-paper", "can3d10", "can3d10-product"),
 }
+# And who has GELU in the place of ReLU, for which there is no guided rule.
+WITHOUT_RELU = {
+    *("agf-intra", "late_fusion-mean", "timm:vit_tiny_patch16_224", "timm:vit_tiny_patch16_224+channel"),
+    *("timm:convnext_atto", "timm:convnext_atto+se", "timm:convnext_atto+gated_mil"),
+}
+GUIDED = ("guided_backprop", "guided_gradcam")
 ZOO_PAIRS = [(kind, name) for kind in ZOO for name in EXPLAINERS]
 
 
@@ -60,10 +69,11 @@ def _living(kind: str) -> tuple[Classifier, dict[str, Tensor]]:
 
 
 def _refused(kind: str, name: str) -> bool:
-    """Whether a model cannot have an explainer: its head is not linear on one map, or it has no attention."""
+    """Whether a model cannot have an explainer: no head linear on one map, no attention, or no ReLUs."""
     model, _ = _living(kind)
     no_cam = model.linear_head is None or len(set(model.cam_feature.values())) > 1
-    return (name == "cam" and no_cam) or (name == "attention" and kind in WITHOUT_PLACES)
+    listed = {"attention": WITHOUT_PLACES, **dict.fromkeys(GUIDED, WITHOUT_RELU)}
+    return (name == "cam" and no_cam) or kind in listed.get(name, ())
 
 
 def _zoo_maps(kind: str, name: str, rows: slice = slice(None)) -> dict[str, Tensor]:
@@ -86,7 +96,9 @@ def test_each_model_has_finite_maps_of_each_view_or_a_reason(pair: tuple[str, st
     inputs = {view: x.clone() for view, x in views.items()}
     before = list(_fingerprint(model))
     if _refused(kind, name):
-        with pytest.raises(UsageError, match=r"linear layer|attention over the places") as caught:
+        with pytest.raises(
+            UsageError, match=r"linear layer|attention over the places|gelu where the rule"
+        ) as caught:
             _zoo_maps(kind, name)
         assert caught.value.fix
     else:
@@ -116,10 +128,16 @@ def test_on_the_zoo_a_batch_is_its_cases_one_by_one(pair: tuple[str, str]) -> No
 def test_every_pair_of_model_and_explainer_is_run_or_refused() -> None:
     without_cam = {kind for kind in ZOO if ZOO[kind].build().linear_head is None}
     refused = [(kind, "cam") for kind in without_cam] + [(kind, "attention") for kind in WITHOUT_PLACES]
-    assert WITHOUT_PLACES.issubset(ZOO)
+    refused += [(kind, name) for kind in WITHOUT_RELU for name in GUIDED]
+    assert (WITHOUT_PLACES | WITHOUT_RELU).issubset(ZOO)
     run = [pair for pair in ZOO_PAIRS if pair not in refused]
     assert len(run) == len(ZOO) * len(EXPLAINERS) - len(refused)
-    assert len(run) >= 8 * len(ZOO), "eight explainers suit every model"
+    assert len(run) >= 9 * len(ZOO), "nine explainers suit every model"
+
+
+def test_guided_maps_and_no_others_come_with_a_caveat() -> None:
+    assert [name for name in EXPLAINERS if caveat(name)] == sorted(GUIDED, reverse=True)
+    assert caveat("guided_gradcam:early") == caveat("guided_gradcam")
 
 
 @pytest.mark.parametrize("kind", [kind for kind, tiny in ZOO.items() if len(tiny.spec.views) > 1])
@@ -166,7 +184,7 @@ def _fingerprint(model: Classifier) -> Iterator[object]:
         hooks = [len(value) for key, value in vars(module).items() if "hooks" in key and value is not None]
         yield name, id(module), module.training, sum(hooks)
     yield torch.get_rng_state().numpy().tobytes()
-    yield torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+    yield torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch._C._len_torch_function_stack()
 
 
 MODELS: dict[str, Build] = {
@@ -177,16 +195,12 @@ MODELS: dict[str, Build] = {
     "two-views": lambda: (TwoViewCnn(), {"ct": images(3, 8, 8), "mr": images(3, 12, 6, seed=1)}),
 }
 POOLED = ("pooled-2d", "pooled-3d")  # the only ones that have the analytic CAM and attention
+HAVE = {"cam": POOLED, "attention": POOLED, **dict.fromkeys(GUIDED, (*POOLED, "bent-2d", "bent-3d"))}
 
 
 def _pairs(kinds: Iterable[str]) -> pytest.MarkDecorator:
     """Every model with every explainer it can have."""
-    pairs = [
-        (kind, name)
-        for kind in kinds
-        for name in EXPLAINERS
-        if name not in ("cam", "attention") or kind in POOLED
-    ]
+    pairs = [(kind, name) for kind in kinds for name in EXPLAINERS if kind in HAVE.get(name, MODELS)]
     return pytest.mark.parametrize(("kind", "name"), pairs)
 
 
@@ -225,6 +239,7 @@ def _state(model: Classifier) -> Iterator[object]:
         yield name, id(module), module.training, sum(hooks)
     yield torch.get_rng_state().numpy().tobytes()
     yield torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
+    yield torch._C._len_torch_function_stack()  # modes that watch every call
 
 
 def _disturbed(model: Classifier) -> None:
@@ -361,6 +376,27 @@ def test_the_seed_fixes_all_that_is_drawn(name: str) -> None:
     assert torch.equal(_explain(model, views, name, seed=3)["image"], first)
     drawn = name in ("random", "smoothgrad")
     assert torch.equal(_explain(model, views, name, seed=4)["image"], first) is not drawn
+
+
+#: Two values of each option of a study that not every method reads, and what else they need.
+CHOICES: dict[str, tuple[dict[str, object], dict[str, object]]] = {
+    "score": ({"score": "logit"}, {"score": "softmax"}),
+    "baseline": ({"baseline": "zero"}, {"baseline": "black"}),
+    "baselines": ({"baseline": "random", "baselines": 1}, {"baseline": "random", "baselines": 2}),
+    "ig_steps": ({"ig_steps": 3}, {"ig_steps": 4}),
+    "ig_rule": ({"ig_rule": "midpoint"}, {"ig_rule": "left"}),
+}
+
+
+@each_explainer
+@pytest.mark.parametrize("option", OPTIONS_OF_STUDIES)
+def test_a_method_reads_the_options_that_a_study_may_give_it_and_no_other(option: str, name: str) -> None:
+    model, views = _make("pooled-2d")
+    one, two = (
+        explain_batch(model, views, TARGETS, name, options=replace(OPTIONS, **choice))["image"]
+        for choice in CHOICES[option]
+    )
+    assert torch.equal(one, two) is not (option in options_of(name))
 
 
 @each_explainer

@@ -132,7 +132,9 @@ def explain(
     run: RunOption = None,
     method: Annotated[
         str | None,
-        typer.Option(help="gradcam, gradcam++, hirescam, integrated_gradients, … [default: the study's]."),
+        typer.Option(
+            help="gradcam, integrated_gradients, gradient, … (docs/study.md) [default: the study's]."
+        ),
     ] = None,
     case: Annotated[list[str] | None, typer.Option("--case", help="Only these cases; repeatable.")] = None,
 ) -> None:
@@ -145,7 +147,9 @@ def explain(
 
     opened = open_run(target, run)
     count = evidence.explain(opened, method=method, only=case or (), track=terminal.track)
-    terminal.show_completeness(read_index(opened.folder / "heatmaps"))
+    entries = read_index(opened.folder / "heatmaps")
+    terminal.show_completeness(entries)
+    terminal.show_caveats(sorted({entry.explainer for entry in entries}))
     terminal.say(f"{count} cases explained: {opened.folder / 'heatmaps'}")
 
 
@@ -284,6 +288,7 @@ def _whole_way(run: Run) -> None:
     terminal.heading("Explain and localize", run.study.explain.method)
     with _going_on(refused):
         evidence.explain(run, track=terminal.track)
+    terminal.show_caveats([run.study.explain.method])
     localization = evidence.localize(run, track=terminal.track)
     terminal.heading("Probe", "does it read its answer where nothing of the disease is?")
     with _going_on(refused):

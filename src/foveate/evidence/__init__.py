@@ -91,7 +91,7 @@ def explain(
         entries: list[Entry] = []
         shares: list[Share] = []
         store = _Store(folder, bundle.preprocess)
-        options = explain_options(bundle, settings.score, settings.baseline)
+        options = explain_options(bundle, settings)
         for batch in prepared_batches(bundle, _to_explain(run, answers, only), refused, track, "Explaining"):
             targets = [answers[item.case.case_id].targets(settings.targets) for item in batch]
             found = explain_cases(

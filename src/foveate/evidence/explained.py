@@ -12,11 +12,11 @@ from torch import Tensor
 
 from foveate.bundle import Bundle
 from foveate.explain import ExplainOptions, completeness_gap, explain_batch
-from foveate.explain.options import Baseline, Score
 from foveate.explain.shares import ShareOptions, map_shares, view_shares
 from foveate.heatmaps import Share
 from foveate.predict import PreparedCase, as_batch, bring_back, bundle_index
 from foveate.resample import seen_field
+from foveate.train.evidence_settings import ExplainConfig
 from foveate.types import Box, Heatmap
 
 _OPTIONS = ShareOptions(batch_size=16)
@@ -92,15 +92,15 @@ def explain_cases(
     return found
 
 
-def explain_options(bundle: Bundle, score: Score, baseline: Baseline) -> ExplainOptions:
-    """Options of the explainers for a model.
+def explain_options(bundle: Bundle, settings: ExplainConfig) -> ExplainOptions:
+    """Options of the explainers for a model, as a study has them.
 
     What black and white become by normalization is known where it is fixed; where each image is normalized by
     its own values, an image's own least and greatest take their place.
 
     Args:
         bundle: the model with its preprocessing.
-        score, baseline: see ``ExplainOptions``.
+        settings: the section ``explain`` of the study.
     """
     pixel = torch.zeros(1, 1, *(1 for _ in bundle.model.input_spec.size))
     fixed = [view for view in bundle.views if bundle.preprocess.settings(view).intensity == "fixed"]
@@ -108,7 +108,15 @@ def explain_options(bundle: Bundle, score: Score, baseline: Baseline) -> Explain
         {view: bundle.preprocess.normalize(pixel + value, view).flatten().tolist() for view in fixed}
         for value in (0, 1)
     )
-    return ExplainOptions(score=score, baseline=baseline, black=black, white=white)
+    return ExplainOptions(
+        score=settings.score,
+        baseline=settings.baseline,
+        baselines=settings.baselines,
+        ig_steps=settings.ig_steps,
+        ig_rule=settings.ig_rule,
+        black=black,
+        white=white,
+    )
 
 
 def _shares(

@@ -118,7 +118,7 @@ def _ask(
     if not cases:
         raise UsageError(f"no case is in the part '{part}'", fix="choose train, val or test")
     asked = _known(methods or settings.methods)
-    options = explain_options(bundle, run.study.explain.score, run.study.explain.baseline)
+    options = explain_options(bundle, run.study.explain)
     questions = Questions(
         bundle,
         [*asked, *CONTROLS],

@@ -24,6 +24,7 @@ from foveate.explain.controls import centre_map, edge_map, random_map
 from foveate.explain.gradients import completeness_gap, integrated_gradients, occlusion, smooth_grad
 from foveate.explain.isolation import isolated
 from foveate.explain.options import Explainer, ExplainOptions
+from foveate.explain.saliency import gradient, guided_backprop, guided_gradcam
 
 __all__ = ["EXPLAINERS", "ExplainOptions", "Explainer", "completeness_gap", "explain_batch"]
 
@@ -32,6 +33,9 @@ EXPLAINERS: dict[str, Explainer] = {
     "gradcam": from_gradients(grad_cam),
     "gradcam++": from_gradients(grad_cam_plus_plus),
     "hirescam": from_gradients(hires_cam),
+    "guided_gradcam": guided_gradcam,
+    "gradient": gradient,
+    "guided_backprop": guided_backprop,
     "integrated_gradients": integrated_gradients,
     "smoothgrad": smooth_grad,
     "occlusion": occlusion,
@@ -41,7 +45,15 @@ EXPLAINERS: dict[str, Explainer] = {
     "edge": edge_map,
 }
 # These use no map of the model.
-_OF_INPUT = ("integrated_gradients", "smoothgrad", "occlusion", "centre", "edge")
+_OF_INPUT = (
+    "gradient",
+    "guided_backprop",
+    "integrated_gradients",
+    "smoothgrad",
+    "occlusion",
+    "centre",
+    "edge",
+)
 
 
 def explain_batch(

@@ -17,8 +17,9 @@ from foveate.contract import Classifier, Views
 from foveate.explain.baselines import baselines_of
 from foveate.explain.checks import check_finite
 from foveate.explain.controls import generator_of
-from foveate.explain.options import Baseline, ExplainOptions, FaithfulnessOptions
+from foveate.explain.options import ExplainOptions, FaithfulnessOptions
 from foveate.explain.perturbation import BlockGrid, NoisyLinearImputer, foremost, hindmost, ranks
+from foveate.methods import Baseline
 from foveate.precision import channels_last, native_bf16
 
 _Fill = Callable[[Int[Tensor, "Q"], Bool[Tensor, "Q N"]], Views]  # cases, their removed squares → images

@@ -20,7 +20,7 @@ from foveate.contract import Classifier, Views, given
 from foveate.errors import UsageError
 from foveate.explain.baselines import baselines_of
 from foveate.explain.isolation import isolated
-from foveate.explain.options import ExplainOptions
+from foveate.explain.options import ExplainOptions, as_score
 
 _RULES = {"midpoint": "riemann_middle", "gauss_legendre": "gausslegendre", "left": "riemann_left"}
 
@@ -207,16 +207,10 @@ def _scores(
     def scores(*inputs: Tensor) -> Tensor:
         batch = dict(zip(case.present, inputs, strict=True))
         batch |= {view: x.expand(len(inputs[0]), *x.shape[1:]) for view, x in case.fixed.items()}
-        found = _as_score(model(batch).logits, options)
+        found = as_score(model(batch).logits, options)
         return found if targets is None else found[:, targets]
 
     return scores
-
-
-def _as_score(logits: Float[Tensor, "B K"], options: ExplainOptions) -> Float[Tensor, "B K"]:
-    if options.score == "softmax":
-        return logits.softmax(dim=1)
-    return logits.sigmoid() if options.score == "sigmoid" else logits
 
 
 def _score_of(model: Classifier, views: Views, options: ExplainOptions) -> Float[Tensor, "B K"]:
@@ -225,7 +219,7 @@ def _score_of(model: Classifier, views: Views, options: ExplainOptions) -> Float
     found = []
     for first in range(0, count, options.batch_size):
         part = {view: x[first : first + options.batch_size] for view, x in views.items()}
-        found.append(_as_score(model(part).logits, options).double())
+        found.append(as_score(model(part).logits, options).double())
     return torch.cat(found)
 
 

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args
 
+from jaxtyping import Float
 from torch import Tensor
 
 from foveate.contract import Classifier, Views
 from foveate.errors import UsageError
+from foveate.methods import Baseline, Rule, Score
 
-Baseline = Literal["zero", "mean", "blur", "black", "random"]
-Rule = Literal["midpoint", "gauss_legendre", "left"]
-Score = Literal["logit", "softmax", "sigmoid"]
 Precision = Literal["auto", "float32"]
 
 
@@ -25,9 +24,9 @@ class ExplainOptions:
         batch_size: images that go through the model at once, be they cases, steps, noisy copies or
             occluded copies; bounds the memory and changes no map.
         feature: key of ``ModelOutput.features`` that CAM methods use instead of the model's own choice.
-        score: what integrated gradients, SmoothGrad and occlusion explain: the class's ``logit``, or its
-            probability by ``softmax`` (all classes compete) or ``sigmoid`` (each finding on its own). Where
-            the model is sure, a probability is flat, and its maps fade.
+        score: what gradients, integrated gradients, SmoothGrad and occlusion explain: the class's ``logit``,
+            or its probability by ``softmax`` (all classes compete) or ``sigmoid`` (each finding on its own).
+            Where the model is sure, a probability is flat, and its maps fade.
         baseline: the image that says nothing, for integrated gradients and occlusion: ``zero`` (after
             normalization, so the mean of the training data), ``mean`` (each channel's own mean), ``blur``
             (the image blurred until only its broad shading is left), ``black``, or ``random`` (uniform
@@ -142,3 +141,10 @@ class Explainer(Protocol):
         self, model: Classifier, views: Views, targets: Sequence[int], options: ExplainOptions, seed: int
     ) -> dict[str, Tensor]:
         """For each view ``(B, T, *space)``: raw signed values, one map per case and target."""
+
+
+def as_score(logits: Float[Tensor, "B K"], options: ExplainOptions) -> Float[Tensor, "B K"]:
+    """What ``options.score`` makes of logits."""
+    if options.score == "softmax":
+        return logits.softmax(dim=1)
+    return logits.sigmoid() if options.score == "sigmoid" else logits

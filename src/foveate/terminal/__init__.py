@@ -18,6 +18,7 @@ from rich.progress import (
 from rich.table import Table
 
 from foveate.errors import FoveateError
+from foveate.methods import caveat
 from foveate.types import Item
 
 if TYPE_CHECKING:
@@ -137,6 +138,13 @@ def show_card(name: str, card: ModelCard) -> None:
     for row in card.published:
         figures = ", ".join(f"{figure} {value:g}" for figure, value in row.figures.items())
         say(f"{row.name}: {figures} ({row.data})")
+
+
+def show_caveats(methods: Iterable[str]) -> None:
+    """Print what is to be kept in mind of the maps of these explanation methods."""
+    for method in methods:
+        if text := caveat(method):
+            say(f"beware of {method}: {text}")
 
 
 def show_completeness(entries: Sequence[Entry]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from foveate.terminal import console, say
+from foveate.terminal import console, say, show_caveats
 
 _MARKS = {"passed": "✓", "failed": "[bold red]✗[/bold red]", "not tested": "[dim]–[/dim]"}
 _SHORT = {  # eleven columns in eighty letters
@@ -43,3 +43,4 @@ def show_trust(found: Mapping[str, Any]) -> None:
     console.print(table)
     for name, card in found["methods"].items():
         say(f"{name}: {card['verdict']['sentence']}")
+    show_caveats(found["methods"])

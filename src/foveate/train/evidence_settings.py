@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from foveate.localize import RuleKind
+from foveate.methods import OPTIONS, Baseline, Rule, Score, options_of
 from foveate.settings import Settings
 
 Count = Annotated[int, Field(ge=1)]
@@ -21,10 +22,13 @@ class ExplainConfig(Settings):
         targets: explain the ``true`` class, the ``predicted`` one, or ``both``.
         split: parts whose cases are explained.
         limit: highest number of cases per part; None explains all.
-        score: what integrated gradients, SmoothGrad and occlusion explain: the class's ``logit``, or its
-            probability by ``softmax`` or ``sigmoid``.
+        score: what gradients, integrated gradients, SmoothGrad and occlusion explain: the class's ``logit``,
+            or its probability by ``softmax`` or ``sigmoid``.
         baseline: the image that says nothing, for integrated gradients and occlusion: ``zero`` (after
-            normalization), ``mean`` (each channel's own), ``blur``, ``black``, or ``random`` (ten of them).
+            normalization), ``mean`` (each channel's own), ``blur``, ``black``, or ``random``.
+        baselines: how many of ``random`` are averaged over.
+        ig_steps: points on integrated gradients' path from the baseline to the image.
+        ig_rule: where they lie: ``midpoint`` of equal steps, ``gauss_legendre`` nodes, or ``left`` ends.
         weigh_views: with several views, also ask how much each counts (Shapley values), which takes a
             prediction for every set of views: 255 with eight of them.
     """
@@ -33,9 +37,27 @@ class ExplainConfig(Settings):
     targets: Literal["both", "true", "predicted"] = "both"
     split: tuple[Literal["train", "val", "test"], ...] = ("val", "test")
     limit: Count | None = None
-    score: Literal["logit", "softmax", "sigmoid"] = "logit"
-    baseline: Literal["zero", "mean", "blur", "black", "random"] = "zero"
+    score: Score = "logit"
+    baseline: Baseline = "zero"
+    baselines: Count = 10
+    ig_steps: Annotated[int, Field(ge=2)] = 50
+    ig_rule: Rule = "midpoint"
     weigh_views: bool = True
+
+    @model_validator(mode="after")
+    def _all_read(self) -> Self:
+        """An option that the method does not read is a misunderstanding; defaults are what runs spell out."""
+        changed = [name for name in OPTIONS if getattr(self, name) != type(self).model_fields[name].default]
+        read = options_of(self.method)
+        if idle := [name for name in changed if name not in read]:
+            reads = f"which reads {', '.join(read)}" if read else "which reads no such option"
+            verb = "does" if len(idle) == 1 else "do"
+            raise ValueError(f"{', '.join(idle)} {verb} nothing for {self.method}, {reads}")
+        if "baselines" in changed and self.baseline != "random":
+            raise ValueError(
+                f"baselines does nothing unless the baseline is random, and it is {self.baseline}"
+            )
+        return self
 
 
 class LocalizeConfig(Settings):

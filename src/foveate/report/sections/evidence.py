@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from foveate.methods import caveat
 from foveate.report.cases import SheetMaker
 from foveate.report.files import RunFiles
 from foveate.report.overlays import Legend, gradient
@@ -21,9 +22,11 @@ def cases(files: RunFiles) -> Section:
     thresholds = {name: row["threshold"] for name, row in found.items() if row.get("threshold") is not None}
     sheets = SheetMaker(files, part, part.decisions(thresholds)).sheets()
     explained = {entry.case_id for entry in files.heatmaps} & set(part.case_ids)
+    explainers = sorted({entry.explainer for entry in files.heatmaps})
     content = {
         "sheets": sheets,
-        "explainers": sorted({entry.explainer for entry in files.heatmaps}),
+        "explainers": explainers,
+        "caveats": {name: text for name in explainers if (text := caveat(name))},
         "bar": gradient(Legend(-1.0, 1.0, -1.0, 1.0, empty=False)),
         "boxes": files.boxes is not None,
         "explained": len(explained),

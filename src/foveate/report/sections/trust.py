@@ -7,6 +7,7 @@ from typing import Any
 
 from foveate.evaluate.intervals import Value
 from foveate.evaluate.verdicts import ALIKE
+from foveate.methods import caveat
 from foveate.report import figures
 from foveate.report.figures.trust import CONTROL_NAMES, gaps_figure, removal_figure, stages_figure
 from foveate.report.files import Json, RunFiles, value_of
@@ -68,7 +69,7 @@ def trust(files: RunFiles) -> Section:
         "patients": found["patients"],
         "level": f"{100 * found['level']:g} %",
         "plan": found["plan"],
-        "verdicts": [(name, card["verdict"]) for name, card in found["methods"].items()],
+        "verdicts": [(name, card["verdict"], caveat(name)) for name, card in found["methods"].items()],
         "names": [_name(name) for name in shown],
         "conditions": list(_conditions(tested, shown)),
         "reasons": list(_reasons(tested, methods)),
