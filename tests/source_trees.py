@@ -28,10 +28,10 @@ def write_volume(path: Path, values: NDArray[np.float32], spacing: tuple[float, 
     return path
 
 
-def sipakmed(root: Path) -> Path:
+def sipakmed(root: Path, slides: int = 2) -> Path:
     for number, label in enumerate(SIPAKMED):
         folder = root / f"im_{label}" / f"im_{label}"
-        for slide in (1, 2):
+        for slide in range(1, slides + 1):
             write_image(folder / f"{slide:03d}.bmp", picture(number * 10 + slide, (40, 50)))
             for cell in (1, 2):
                 stem = folder / "CROPPED" / f"{slide:03d}_{cell:02d}"
@@ -79,9 +79,9 @@ def busi(root: Path) -> Path:
     return root
 
 
-def herlev(root: Path) -> Path:
+def herlev(root: Path, each: int = 2) -> Path:
     for number, label in enumerate(HERLEV):
-        for name in ("153826040-153826058-001", "153826040-153826058-002"):
+        for name in [f"153826040-153826058-{index:03d}" for index in range(1, each + 1)]:
             write_image(root / label / f"{name}.bmp", picture(number, (30, 40)))
             (root / label / f"{name}.bmp").rename(root / label / f"{name}.BMP")
             write_image(root / label / f"{name}-d.bmp", picture(99, (30, 40)))

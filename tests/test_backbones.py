@@ -182,7 +182,7 @@ def _same_besides_head(model: TimmClassifier, network: nn.Module) -> bool:
     )
 
 
-@pytest.mark.parametrize("form", ["folder", "bin-folder", "safetensors", "pth", "wrapped"])
+@pytest.mark.parametrize("form", ["folder", "bin-folder", "safetensors", "pth", "wrapped", "run"])
 def test_weights_load_from_every_form_of_file(
     form: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -195,6 +195,11 @@ def test_weights_load_from_every_form_of_file(
     elif form == "safetensors":
         path = path.with_suffix(".safetensors")
         save_file(network.state_dict(), path)
+    elif form == "run":
+        path = path.with_suffix(".safetensors")
+        trained = _build("resnet18", 64, 64, classes=10)
+        trained.net.load_state_dict(network.state_dict())
+        save_file(trained.state_dict(), path)  # as a bundle has it
     else:
         path = path.with_suffix(".pth")
         torch.save({"state_dict": network.state_dict()} if form == "wrapped" else network.state_dict(), path)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import random
 import shlex
 import subprocess
 import sys
@@ -17,8 +18,11 @@ import source_trees
 from foveate.data.manifest import load_manifest
 from foveate.data.sources import SOURCES, Written, find_source, write_source
 from foveate.data.sources.chestxray14 import BOX_PIXELS, COUNTS, FINDINGS
+from foveate.data.sources.herlev import CLASSES as HERLEV_COUNTS
+from foveate.data.sources.herlev import TRAINING_SHARES
 from foveate.data.sources.lld_mmri import CLASSES, FOLDS, POOL, TEST, generated_folds
 from foveate.data.sources.sipakmed import CELLS, SLIDES, authors_split
+from foveate.data.sources.source import shuffled_split
 from foveate.errors import InputRefused, ManifestRefused, UsageError
 from foveate.io import read_image, read_mask
 from foveate.types import Cohort
@@ -143,6 +147,52 @@ class TestSipakmed:
         for row in rows:
             by_slide.setdefault(row["patient_id"], set()).add(row["split"])
         assert max(map(len, by_slide.values())) == 2
+
+    def test_the_authors_split_of_slide_images_parts_no_slide(self, tmp_path: Path) -> None:
+        written = _write("sipakmed", source_trees.sipakmed(tmp_path), images="slides", authors_split=True)
+        cohort = _load(written)
+        assert len({case.patient_id for case in cohort.cases}) == len(cohort.cases) == 10
+        assert {case.split for case in cohort.cases} == {"train", "test"} and not written.listing.notes
+        assert "split: {column: split}" in written.listing.init
+
+
+class TestHerlev:
+    def test_the_authors_splits_have_the_published_sizes(self) -> None:
+        """Supports of the test table on the results page; what is said beside it, 1:9, makes others."""
+        names = [f"{index:04d}.BMP" for count in HERLEV_COUNTS.values() for index in range(count)]
+        labels = [label for label, count in HERLEV_COUNTS.items() for _ in range(count)]
+        published = {"carcinoma_in_situ": 120, "light_dysplastic": 146, "moderate_dysplastic": 117}
+        published |= {"normal_columnar": 79, "normal_intermediate": 56, "normal_superficiel": 60}
+        published |= {"severe_dysplastic": 158}
+        share = TRAINING_SHARES["script"]
+        parts = shuffled_split(names, labels, {"train": share}, "test", seed=230)
+        support = Counter(label for label, part in zip(labels, parts, strict=True) if part == "test")
+        assert support == published and support.total() == 736
+        stated = shuffled_split(names, labels, {"train": TRAINING_SHARES["stated"]}, "test", seed=230)
+        assert stated.count("test") == 917 - 89
+
+    def test_a_split_is_the_shuffle_of_each_class_by_the_same_seed(self) -> None:
+        names, labels = [*"dbca", *"zyx"], [*"1111", *"222"]
+        one, two = sorted("dbca"), sorted("zyx")
+        random.Random(230).shuffle(one)
+        random.Random(230).shuffle(two)
+        expected = {one[0]: "train", one[1]: "train", one[2]: "val", two[0]: "train"}
+        found = shuffled_split(names, labels, {"train": 0.5, "val": 0.25}, "test", seed=230)
+        assert found == [expected.get(name, "test") for name in names]
+
+    @pytest.mark.parametrize(("asked", "trained"), [("none", None), ("script", 1), ("stated", 0)])
+    def test_the_split_is_filled_in_where_it_is_asked_for(
+        self, asked: str, trained: int | None, tmp_path: Path
+    ) -> None:
+        root = source_trees.herlev(tmp_path, each=5)
+        rows = rows_of(_write("herlev", root, authors_split=asked).manifest)
+        assert len(rows) == 35
+        if trained is None:
+            assert "split" not in rows[0]
+            return
+        by_class = Counter((row["label"], row["split"]) for row in rows)
+        assert all(by_class[label, "train"] == trained for label in HERLEV_COUNTS)
+        assert set(row["split"] for row in rows) == ({"train", "test"} if trained else {"test"})
 
 
 class TestChestXray14:

@@ -23,7 +23,8 @@ PHANTOMS = {  # folder of the manifest → plain network to compare with
 }
 # What the papers compare (specifications §1.8, §2.7, §3.3, §4.3, §5.3), and how many rows that is.
 ROWS = {"lca_db": 11, "dadrn": 7, "agf": 9, "can": 7, "cervical": 7}
-ORIGINAL = "lca_db_lld_mmri lca_db_lld_mmri_paper dadrn_liver_ct agf_pairs can_chestxray14 cervical_sipakmed"
+ORIGINAL = "lca_db_lld_mmri lca_db_lld_mmri_paper dadrn_liver_ct agf_pairs can_chestxray14 cervical_sipakmed "
+ORIGINAL += "cervical_multicell cervical_masked cervical_herlev"
 DRAWN = "lca_db_phantom ct_phantom_dadrn agf_phantom can_phantom cervical_phantom"
 
 

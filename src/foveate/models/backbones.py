@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 OutputStride = Literal[8, 16, 32]
 Rate = Annotated[float, Field(ge=0, lt=1)]
+_OURS = "net."  # before timm's names in the bundle of a run of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +210,15 @@ def _with_weights(architecture: str, net: Any, arguments: dict[str, Any], pretra
 def _from_file(architecture: str, arguments: dict[str, Any], given: str) -> Any:
     path = locate_weights(given, [architecture, architecture.partition(".")[0]])
     state = read_weights(path)
+    of_a_run = all(key.startswith(_OURS) for key in state)
+    state = {key.removeprefix(_OURS): value for key, value in state.items()} if of_a_run else state
     heads = [state[key] for name in _classifiers(architecture) if (key := f"{name}.weight") in state]
     num_classes = len(heads[0]) if heads else 0
+    if of_a_run:
+        net = _create(architecture, num_classes, arguments)
+        with fitting(f"pretrained: {path}"):
+            net.load_state_dict(state, strict=True)
+        return net
     overlay = {"file": str(path), "custom_load": False, "num_classes": num_classes}
     arguments = arguments | {"num_classes": num_classes, "pretrained_cfg_overlay": overlay}
     with fitting(f"pretrained: {path}"):

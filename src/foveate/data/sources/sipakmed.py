@@ -9,7 +9,6 @@ Counts: 966 slide images, 4,049 cells (Plissiti et al., ICIP 2018; specs of the 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw
 
-from foveate.data.sources.source import Listing, Source, count_labels, relative
+from foveate.data.sources.source import Listing, Source, count_labels, relative, shuffled_split
 from foveate.errors import InputRefused
 from foveate.files import replacing
 from foveate.settings import Settings
@@ -37,7 +36,8 @@ class SipakmedOptions(Settings):
     Attributes:
         images: ``cells`` (the crops) or ``slides`` (the multi-cell images).
         authors_split: fill the column ``split`` as the EMBC 2021 comparison did: image by image within each
-            class, so that cells of one slide lie in several parts. For reproduction only.
+            class. Slide images part as they should; cells of one slide lie in several parts, which is for
+            reproduction only.
         masks: for cells, draw each nucleus (``nucleus``) or whole cell (``cytoplasm``) from its outline into
             a PNG below ``masks/``, as truth for localization; ``none`` writes nothing.
     """
@@ -88,7 +88,7 @@ def read_sipakmed(root: Path, home: Path, options: SipakmedOptions, track: Track
         notes=[
             "the authors' split puts cells of one slide image into several parts: expect the audit to stop"
         ]
-        if options.authors_split
+        if options.authors_split and options.images == "cells"
         else [],
     )
 
@@ -106,14 +106,7 @@ def authors_split(names: Sequence[str], labels: Sequence[str]) -> list[str]:
     Returns:
         ``train``, ``val`` or ``test`` for each.
     """
-    found: dict[tuple[str, str], str] = {}
-    for label in dict.fromkeys(labels):
-        own = sorted(name for name, its in zip(names, labels, strict=True) if its == label)
-        random.Random(AUTHORS_SEED).shuffle(own)
-        train, val = int(0.7 * len(own)), int(0.2 * len(own))
-        parts = ["train"] * train + ["val"] * val + ["test"] * (len(own) - train - val)
-        found |= {(label, name): part for name, part in zip(own, parts, strict=True)}
-    return [found[label, name] for name, label in zip(names, labels, strict=True)]
+    return shuffled_split(names, labels, {"train": 0.7, "val": 0.2}, "test", seed=AUTHORS_SEED)
 
 
 def _items(root: Path, label: str, images: str) -> Iterator[_Item]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -102,6 +103,34 @@ class Written:
     manifest: Path
     boxes: Path | None
     listing: Listing
+
+
+def shuffled_split(
+    names: Sequence[str], labels: Sequence[str], shares: Mapping[str, float], rest: str, *, seed: int
+) -> list[str]:
+    """Split image by image within each class, as scripts of comparisons often do.
+
+    The names of a class are sorted and shuffled by a seed that is set anew for each class; each part gets the
+    next ``int(share · n)`` of them, the last part the rest.
+
+    Args:
+        names: of N files, each once in its class.
+        labels: N classes.
+        shares: of each class, by part, in order.
+        rest: the last part.
+        seed: of the shuffling.
+
+    Returns:
+        The part of each.
+    """
+    found: dict[tuple[str, str], str] = {}
+    for label in dict.fromkeys(labels):
+        own = sorted(name for name, its in zip(names, labels, strict=True) if its == label)
+        random.Random(seed).shuffle(own)
+        parts = [part for part, share in shares.items() for _ in range(int(share * len(own)))]
+        parts += [rest] * (len(own) - len(parts))
+        found |= {(label, name): part for name, part in zip(own, parts, strict=True)}
+    return [found[label, name] for name, label in zip(names, labels, strict=True)]
 
 
 def write_source(
