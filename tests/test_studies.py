@@ -89,3 +89,15 @@ def test_profiles_of_lca_db_differ_where_the_published_code_has_a_quirk() -> Non
         assert (study.train.lr, study.train.weight_decay, study.train.batch_size) == (1e-4, 0, 8)
         assert study.preprocess.size == (16, 128, 128) and study.augment.probability == 0.3
         assert study.model.options["epochs"] == study.train.epochs == 100
+
+
+def test_the_cervical_study_has_the_published_shares() -> None:
+    """7:2:1 of cells (specification §5.1); ``val`` is a share of what is not for testing."""
+    split = Study.load(FOLDER / "cervical_sipakmed.yaml").split
+    shares = ((1 - split.test) * (1 - split.val), (1 - split.test) * split.val, split.test)
+    assert shares == pytest.approx((0.7, 0.2, 0.1), abs=1e-3)
+
+
+def test_every_row_of_dadrn_that_can_starts_from_imagenet_weights() -> None:
+    variants = Plan.of_grid(FOLDER / "grids" / "dadrn.yaml").variants
+    assert {label for label, study in variants.items() if not study.model.pretrained} == {"RAResnet50"}

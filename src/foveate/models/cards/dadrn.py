@@ -31,6 +31,11 @@ _LOCALIZED_ONCE = (
     "Each published localization accuracy is the same count of slices divided by both test-set sizes and "
     "averaged, and its rule of correctness is not stated: take differences of 2 slices as noise."
 )
+_SUCCESSOR = (
+    "Its authors' next network, a cascade over the phases of a CT (MIL3ID 2019, doi "
+    "10.1007/978-3-030-33391-1_15), has DADRN as its first stage; mean accuracy 0.8968 on private data; not "
+    "rebuilt here."
+)
 _STATED = "backbone, formulas of the spatial block, tables: stated in the slides"
 _INFERRED = "widths, pretraining, initialisation and training settings: our choice, not stated"
 
@@ -139,6 +144,7 @@ DADRN_CARDS: dict[str, ModelCard] = {
             "and 224 pixels, kept for the backward pass.",
             "An upper reference of the paper, ResGLNet, sees the lesion's region and is not rebuilt here; "
             f"accuracies: {_listed(DADRN_RECALL.of(UPPER))}.",
+            _SUCCESSOR,
             _MEAN_OF_CLASSES,
             _FEWER_CASES,
             _LOCALIZED_ONCE,
