@@ -181,3 +181,22 @@ def test_a_key_of_one_view_is_found_with_its_view(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(text.replace("windw: [0, 1]", "window: [0, 1]"))
     with pytest.raises(UsageError, match=r"view 't2': .*window must rise"):
         Study.load(tmp_path / "study.yaml")
+
+
+def test_default_augmentation_is_milder_in_short_trainings_and_choices_stay(tmp_path: Path) -> None:
+    def loaded(extra: str) -> Study:
+        return Study.load(write(tmp_path, SMALL + extra))
+
+    mild = loaded("train: {epochs: 6}\n").augment
+    assert (mild.rotate_degrees, mild.translate, mild.scale) == (3, 0.01, (0.98, 1.02))
+    assert (mild.brightness, mild.contrast) == (0.01, 0.01)
+    assert loaded("train: {epochs: 30}\n").augment == loaded("train: {epochs: 300}\n").augment
+    assert loaded("").augment.scale == (0.9, 1.1)
+    chosen = loaded("train: {epochs: 6}\naugment: {rotate_degrees: 15, flip: [horizontal]}\n")
+    assert (chosen.augment.rotate_degrees, chosen.augment.flip) == (15, ("horizontal",))
+    assert chosen.augment.translate == 0.01
+    # The run folder's study has all values; an editable one only what was chosen, so that it follows its epochs.
+    assert "rotate_degrees: 3" in loaded("train: {epochs: 6}\n").dump()
+    assert Study.load(write(tmp_path, chosen.dump())) == chosen
+    chosen.write(tmp_path / "editable.yaml")
+    assert "translate" not in (tmp_path / "editable.yaml").read_text()

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 Share = Annotated[float, Field(ge=0, lt=1)]
+_EPOCHS_OF_FULL_AUGMENTATION = 30
 
 
 class Settings(BaseModel):
@@ -134,6 +135,8 @@ class SplitConfig(Settings):
 class AugmentConfig(Settings):
     """How training images are varied, anew in every epoch; the label must survive each change.
 
+    Defaults are those of trainings of 30 epochs and more; a study of fewer has ``for_epochs``.
+
     Attributes:
         rotate_degrees: largest rotation to either side; in volumes within the slices.
         tilt_degrees: largest tilt of volumes to either side, in the plane of slices and rows and counted in
@@ -172,3 +175,19 @@ class AugmentConfig(Settings):
         if self.scale[0] > self.scale[1]:
             raise ValueError(f"scale must rise from smallest to largest, got {self.scale}")
         return self
+
+    def for_epochs(self, epochs: int) -> Self:
+        """The same settings, with the ranges that nobody chose as mild as a short training needs.
+
+        Variation delays learning and pays where images are seen often enough to be learned by heart. The
+        default ranges of rotation, shift, magnification, brightness and contrast are multiplied by
+        ``min(1, epochs / 30)``; what was chosen stays, and so does what counts as chosen.
+        """
+        share = min(1.0, epochs / _EPOCHS_OF_FULL_AUGMENTATION)
+        full = AugmentConfig()
+        ranges = ("rotate_degrees", "translate", "brightness", "contrast")
+        milder: dict[str, object] = {name: round(getattr(full, name) * share, 4) for name in ranges}
+        milder["scale"] = tuple(round(1 + (end - 1) * share, 4) for end in full.scale)
+        fitted = self.model_copy()
+        fitted.__dict__.update({k: v for k, v in milder.items() if k not in self.model_fields_set})
+        return fitted

@@ -162,7 +162,10 @@ class TrainConfig(Settings):
 
 
 class Study(Settings):
-    """Every choice of one experiment; sections that are left out take their defaults."""
+    """Every choice of one experiment; sections that are left out take their defaults.
+
+    Those of ``augment`` depend on ``train.epochs``: see ``AugmentConfig.for_epochs``.
+    """
 
     name: Annotated[str, Field(min_length=1, pattern=r"^[^/\\]+$")]
     data: DataConfig
@@ -188,6 +191,12 @@ class Study(Settings):
                 "augment.tilt_degrees and augment.flip: depth are for volumes, and preprocess.size has two "
                 "numbers"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _augments_as_long_as_it_trains(self) -> Self:
+        # Past pydantic, which would count it as chosen: written studies and grids follow their own epochs.
+        self.__dict__["augment"] = self.augment.for_epochs(self.train.epochs)
         return self
 
     @classmethod
