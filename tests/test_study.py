@@ -195,7 +195,7 @@ def test_default_augmentation_is_milder_in_short_trainings_and_choices_stay(tmp_
     chosen = loaded("train: {epochs: 6}\naugment: {rotate_degrees: 15, flip: [horizontal]}\n")
     assert (chosen.augment.rotate_degrees, chosen.augment.flip) == (15, ("horizontal",))
     assert chosen.augment.translate == 0.01
-    # The run folder's study has all values; an editable one only what was chosen, so that it follows its epochs.
+    # The run folder's study has all values; an editable one what was chosen, so that it follows its epochs.
     assert "rotate_degrees: 3" in loaded("train: {epochs: 6}\n").dump()
     assert Study.load(write(tmp_path, chosen.dump())) == chosen
     chosen.write(tmp_path / "editable.yaml")

@@ -35,9 +35,9 @@ _CHALLENGE = (
     "above 65.9 % (the challenge's own baseline: 60.8 %)."
 )
 _BATCHWISE = (
-    "The public test code prints precision, recall and F1 twice, averaged over 13 batches of 8 and of all 104 "
-    "cases, and which of the two the paper took is not said; kappa and AUC are averaged over batches only, and "
-    "the names of micro and macro AUC are swapped."
+    "The public test code prints precision, recall and F1 twice, averaged over 13 batches of 8 and of all "
+    "104 cases, and which of the two the paper took is not said; kappa and AUC are averaged over batches "
+    "only, and the names of micro and macro AUC are swapped."
 )
 _NO_LAYER = "Its cross attention is a loss, not a layer: at test time the branches exchange nothing."
 _REGISTERED = (
