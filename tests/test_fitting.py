@@ -15,6 +15,9 @@ from scipy.special import softmax
 from foveate import stations
 from foveate.bundle import Bundle, Patients, load_bundle, save_bundle
 from foveate.data.splits import Splits
+from foveate.engines import open_engine
+from foveate.engines.files import image_cases
+from foveate.engines.single import answer_files
 from foveate.evaluate.table import read_predictions
 from foveate.files import write_json
 from foveate.models import build_model
@@ -24,7 +27,7 @@ from foveate.run import Run
 from foveate.settings import PreprocessConfig, SplitConfig
 from foveate.stations.fitting import fit_on_validation
 from foveate.terminal import console
-from foveate.terminal.predictions import show_predictions
+from foveate.terminal.predictions import show_answer
 from foveate.train.evidence_settings import AbstainConfig, CalibrateConfig
 from foveate.train.study import Study
 from foveate.types import Prediction
@@ -151,10 +154,11 @@ def test_a_single_image_gets_the_same_answer_as_in_the_cohort(run: Run) -> None:
 def test_noise_is_novel_and_said_to_be(run: Run, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 2, (32, 32), dtype=np.uint8) * 255
     Picture.fromarray(noise).save(tmp_path / "noise.png")
-    classes, found = stations.predict_images(run.folder, [tmp_path / "noise.png"])
-    assert "novel" in found[0].abstain
+    engine = open_engine(run.folder)
+    (found,) = answer_files(engine, image_cases(engine.facts, [tmp_path / "noise.png"]), [])
+    assert "novel" in found.prediction.abstain and not found.learned
     with console.capture() as printed:
-        show_predictions(classes, found)
+        show_answer(engine.facts, engine.operating_points, found)
     assert "noise.png" in printed.get() and "unlike the training images" in printed.get()
 
 

@@ -21,7 +21,7 @@ from foveate.cli import probe as cli_probe
 from foveate.cli import search as cli_search
 from foveate.cli import sources as cli_sources
 from foveate.cli import trust as cli_trust
-from foveate.cli.target import Allow, Part, RunOption, Target, open_run
+from foveate.cli.target import Allow, Part, RunOption, Target, open_run, refuse_unused
 from foveate.errors import FoveateError, Partial, UsageError
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ app.command()(cli_predicting.predict)
 
 @app.command()
 def evaluate(
+    context: typer.Context,
     target: Annotated[
         Path, typer.Argument(metavar="STUDY|RUN|CSV", help="A study, a run, or a predictions.csv.")
     ],
@@ -118,6 +119,7 @@ def evaluate(
     from foveate import stations, terminal
 
     if target.suffix == ".csv":
+        refuse_unused(context, "a CSV is evaluated", "target", "part")
         terminal.show_metrics(stations.evaluate_file(target, part, track=terminal.track))
         terminal.say(f"metrics: {target.with_suffix('.metrics.json')}")
         return
@@ -169,6 +171,7 @@ def localize(target: Target, run: RunOption = None) -> None:
 
 @app.command()
 def report(
+    context: typer.Context,
     targets: Annotated[
         list[Path], typer.Argument(metavar="STUDY|RUN…", help="A study (.yaml), or the folder of a run.")
     ],
@@ -191,6 +194,7 @@ def report(
     from foveate.report.pdf import print_pdf
 
     if compare:
+        refuse_unused(context, "several runs are shown side by side", "targets", "compare", "out", "pdf")
         page = cli_compare.side_by_side(targets, out)
     elif len(targets) > 1 or out:
         raise UsageError("several runs, or --out, are for one page with --compare", where="foveate report")

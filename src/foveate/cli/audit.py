@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from foveate.cli.target import Allow, RunOption, open_run
+from foveate.cli.target import Allow, RunOption, open_run, refuse_unused
 
 
 def audit(
+    context: typer.Context,
     target: Annotated[
         Path,
         typer.Argument(
@@ -39,12 +40,14 @@ def audit(
     from foveate.files import write_json
 
     if bundle is not None:
+        refuse_unused(context, "a test set is audited for a model", "target", "bundle", "allow", "out")
         from foveate.stations.contamination import audit_against
 
         written = out or target.with_suffix(".audit.json")
         found = audit_against(bundle, target, allow=allow or (), track=terminal.track)
         write_json(written, found.to_json())
     else:
+        refuse_unused(context, "a study is audited", "target", "run", "allow")
         opened = open_run(target, run, allow)
         written = opened.folder / "audit.json"
         found = stations.audit(opened, track=terminal.track)

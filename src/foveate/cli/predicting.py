@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foveate.cli.target import RunOption, open_run
+from foveate.cli.target import RunOption, open_run, refuse_unused
 from foveate.errors import UsageError
+
+if TYPE_CHECKING:
+    from foveate.run import Run
+
+_MODEL = ("target", "run")  # what every way of predicting takes
+_ARCHIVE = ("folder", "stream", "manifest", "out", "maps", "engine", "workers", "shard", "ray")
 
 
 def predict(
+    context: typer.Context,
     target: Annotated[
         Path,
         typer.Argument(metavar="RUN|BUNDLE|EXPORT", help="A run folder, its study, a bundle, or an export."),
@@ -29,7 +36,9 @@ def predict(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="CSV for --manifest [default: predictions.csv] or --without."),
+        typer.Option(
+            "--out", "-o", help="CSV for single images, --manifest [default: predictions.csv] or --without."
+        ),
     ] = None,
     without: Annotated[
         list[str] | None,
@@ -62,8 +71,7 @@ def predict(
     Example: foveate predict runs/study image.png
     """
     if folder or stream:
-        if images or view or without or part:
-            raise UsageError("an archive is a --folder or a --manifest, whole", where="foveate predict")
+        refuse_unused(context, "an archive is classified", *_MODEL, *_ARCHIVE)
         from foveate.cli.archive import predict_whole
 
         predict_whole(
@@ -72,25 +80,53 @@ def predict(
         )  # fmt: skip
         return
     if images or view:
+        way = "one case of views is classified" if view else "single images are classified"
+        refuse_unused(context, way, *_MODEL, "view" if view else "images", "engine", "maps", "out")
         from foveate.cli.single import predict_single
 
-        predict_single(target, images or (), view or (), engine=engine, maps=maps)
+        predict_single(_model(target, run), images or (), view or (), engine=engine, maps=maps, out=out)
         return
-    from foveate import stations, terminal
+    _predict_cohort(context, open_run(target, run), manifest, without or [], part or ["val", "test"], out)
 
-    opened, gone, parts = open_run(target, run), without or [], part or ("val", "test")
+
+def _predict_cohort(
+    context: typer.Context,
+    opened: Run,
+    manifest: Path | None,
+    gone: list[str],
+    parts: list[str],
+    out: Path | None,
+) -> None:
+    """Classify another cohort, or the parts of the run's own, with or without all views."""
+    from foveate import stations, terminal
+    from foveate.evaluate.table import SEEN
+
     if manifest:
+        refuse_unused(context, "another cohort is classified", *_MODEL, "manifest", "without", "out")
         written = out or Path("predictions.csv")
         table = stations.predict_elsewhere(opened, manifest, written, without=gone, track=terminal.track)
     elif gone:
+        refuse_unused(context, "a view is withheld", *_MODEL, "without", "part", "out")
         written = out or opened.folder / f"predictions.without-{'+'.join(gone).replace('/', '_')}.csv"
         table = stations.predict_without(opened, gone, written, parts, track=terminal.track)
     else:
+        refuse_unused(context, "the run's own cohort is classified", *_MODEL, "part")
         written = opened.folder / "predictions.csv"
         table = stations.predict(opened, parts, track=terminal.track)
     terminal.say(f"{len(table.case_ids)} predictions: {written}")
+    if seen := table.splits.count(SEEN):
+        terminal.say(
+            f"beware: {seen} of them show what the model learned from, the same or nearly the same image "
+            "(split: seen); an evaluation leaves them out"
+        )
 
 
 def _model(target: Path, run: Path | None) -> Path:
     """What to open: the run folder of a study, else the path itself."""
-    return open_run(target, run).folder if target.suffix in (".yaml", ".yml") else target
+    if target.suffix in (".yaml", ".yml"):
+        return open_run(target, run).folder
+    if run is not None:
+        raise UsageError(
+            "--run is for a study", where="foveate predict", fix="leave out --run, or give a study"
+        )
+    return target

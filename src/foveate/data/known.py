@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from foveate.data.images import ImageRow, Key
+from foveate.data.images import ImageRow, Key, read_images
 from foveate.data.looks import Looks, Pictures
 from foveate.data.similarity import Spectra, correlations, find_twins, groups_of
 from foveate.files import replacing
@@ -221,6 +221,17 @@ class KnownImages:
                 case = int(pictures.cases[picture])
                 found |= dict.fromkeys([case, *copies.get(case, ())], int(own.images[place - count]))
         return found
+
+
+def learned_names(known: KnownImages, folder: Path) -> dict[int, str]:
+    """The case that shows each known image, by the image's number, from the ``images.csv`` of its run.
+
+    Empty where the run is not there, as with a bundle that was handed on.
+    """
+    owners: dict[str, str] = {}
+    for (case_id, _), row in read_images(folder).items():
+        owners.setdefault(row.digest, case_id)
+    return {number: owners[digest] for number, digest in known.numbers(owners.keys()).items()}
 
 
 def _reduced(spectra: NDArray[Any]) -> Spectra:

@@ -35,6 +35,8 @@ class Bundled(Engine[PreparedCase]):
     def __init__(self, source: Path | Bundle) -> None:
         self.bundle = source if isinstance(source, Bundle) else load_bundle(source)
         self.facts = facts_of(self.bundle)
+        self.source = Path() if isinstance(source, Bundle) else source
+        self.known, self.operating_points = self.bundle.images, self.bundle.operating_points
 
     def read(
         self, case: Case, *, image_reader: ImageReader = read_image, mask_reader: MaskReader = read_mask

@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,10 @@ from foveate.engines.facts import Facts
 from foveate.errors import UsageError
 from foveate.io import read_image, read_mask
 from foveate.types import Case, Heatmap, Image, Prediction
+
+if TYPE_CHECKING:
+    from foveate.data.known import KnownImages
+    from foveate.evaluate.thresholds import OperatingPoint
 
 ImageReader = Callable[[Path], Image]
 MaskReader = Callable[[Path], NDArray[np.bool_]]
@@ -48,10 +53,16 @@ class Engine(ABC, Generic[Ready]):
     Attributes:
         name: of the engine, as ``open_engine`` takes it.
         facts: what model it runs.
+        source: the run, bundle or file that was opened.
+        known: the images that the model learned from; None where the engine cannot tell, as an exported file.
+        operating_points: of each class or finding, as far as the engine knows them.
     """
 
     name: str
     facts: Facts
+    source: Path = Path()
+    known: KnownImages | None = None
+    operating_points: Mapping[str, OperatingPoint] = MappingProxyType({})
 
     @abstractmethod
     def read(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from foveate.types import Case
 
 
 def image_cases(facts: Facts, images: Sequence[Path]) -> list[Case]:
-    """One case for each image, for a model of one view.
+    """One case for each image, for a model of one view; of an image that is given twice one.
 
     Raises:
         UsageError: the model has several views.
@@ -21,8 +22,13 @@ def image_cases(facts: Facts, images: Sequence[Path]) -> list[Case]:
             f"this model has {len(facts.views)} views: {', '.join(facts.views)}",
             fix=f"give one case as --view {facts.views[0]}=PATH --view …, or a manifest",
         )
-    view = facts.views[0]
-    return [Case(case_id=path.name, patient_id=path.name, views={view: path}) for path in images]
+    view, different = facts.views[0], list(dict.fromkeys(images))
+    often = Counter(path.name for path in different)
+    names = [path.name if often[path.name] == 1 else str(path) for path in different]
+    return [
+        Case(case_id=name, patient_id=name, views={view: path})
+        for name, path in zip(names, different, strict=True)
+    ]
 
 
 def views_case(facts: Facts, views: Sequence[str]) -> Case:
@@ -45,4 +51,5 @@ def views_case(facts: Facts, views: Sequence[str]) -> Case:
                 fix=f"write NAME=PATH once for each of: {', '.join(facts.views)}",
             )
         given[name] = Path(path)
-    return Case(case_id=" + ".join(given), patient_id="", views=given)
+    name = " + ".join(path.name for path in given.values())
+    return Case(case_id=name, patient_id=name, views=given)

@@ -20,7 +20,7 @@ from foveate.evaluate.intervals import Bootstrap, Floats, mean_of_defined
 from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.patients import per_patient
 from foveate.evaluate.subgroups import subgroups
-from foveate.evaluate.table import DEFAULT_THRESHOLD, PredictionTable
+from foveate.evaluate.table import DEFAULT_THRESHOLD, SEEN, PredictionTable
 from foveate.evaluate.thresholds import operating_points
 from foveate.evaluate.utility import check_prevalence, decision_curves, predictive_values
 from foveate.types import Track, quiet
@@ -64,18 +64,25 @@ def evaluate_predictions(
         track: shows progress.
 
     Returns:
-        Plain JSON: metrics over all classes and per class, confusion, calibration, what the operating points
-        reach (``operating_points``), curves, and the main metrics by which views the cases had
-        (``by_views``), in ``subgroups``, ``per_patient``, and where the model may abstain
+        Plain JSON: how many cases were left out because their truth is not known (``without_truth``) or the
+        model learned from them (``seen``), metrics over all classes and per class, confusion, calibration,
+        what the operating points reach (``operating_points``), curves, and the main metrics by which views
+        the cases had (``by_views``), in ``subgroups``, ``per_patient``, and where the model may abstain
         (``abstention``). Undefined values are None with a reason. Definitions stand in the modules of these
         names, ``discrimination``, ``calibration`` and ``thresholds``.
 
     Raises:
-        UsageError: the part has no case, or a threshold is for no finding of this cohort.
+        UsageError: the part has no case, or none of known truth, or a threshold is for no finding of this
+            cohort.
     """
     _check(table, split, thresholds)
     part = table.part(split)
     known = part.only(np.asarray(~np.isnan(part.truth).all(axis=1)))
+    if not known.case_ids:
+        raise UsageError(
+            f"no case of the part '{split}' has a known truth: there is nothing to compare answers with",
+            fix="give the manifest its truth (a label, or 0/1 columns of findings), and predict it again",
+        )
     chosen = options or EvaluateOptions()
     check_prevalence(chosen.prevalence, table.classes)
     bootstrap = Bootstrap(n_boot, level, seed, chosen.interval)
@@ -88,6 +95,7 @@ def evaluate_predictions(
         "n": len(known.case_ids),
         "patients": len(set(known.patient_ids)),
         "without_truth": len(part.case_ids) - len(known.case_ids),
+        "seen": table.splits.count(SEEN),
         "bootstrap": {
             "n": n_boot,
             "level": level,

@@ -29,6 +29,7 @@ from foveate.types import Prediction, Task
 
 Floats = NDArray[np.float64]
 DEFAULT_THRESHOLD = 0.5
+SEEN = "seen"  # beside train, val and test: the part of cases of another cohort that the model learned from
 _FIXED = ("task", "case_id", "patient_id", "split", "predicted")
 _BLOCKS = ("true", "prob", "logit")
 _VIEWS, _CALIBRATED, _NOVELTY, _SET, _ABSTAIN = "views", "calibrated", "novelty", "set", "abstain"

@@ -23,6 +23,7 @@ from foveate.engines import open_engine
 from foveate.engines.engine import Answer, Engine
 from foveate.engines.facts import Facts
 from foveate.errors import InputRefused, UsageError
+from foveate.evaluate.table import SEEN
 from foveate.files import sha256_of
 from foveate.io import read_image, read_mask
 from foveate.scale.listing import FolderLines, Line, Naming, case_of, cut, manifest_lines
@@ -231,14 +232,14 @@ def predict_shard(
             answers.append(outcome[0])
             shapes.append(outcome[1])
     predictions = [
-        replace(each, split="seen" if _learned_from(engine, each.patient_id) else "test")
+        replace(each, split=SEEN if _learned_from(engine, each.patient_id) else "test")
         for each in (answer.prediction for answer in answers)
     ]
     write_part(job.part(shard), columns_of(engine.facts, predictions))
     write_refused(job, shard, sorted(refused, key=lambda each: each.row))
     if job.maps is not None:
         write_maps(job.maps / f"part-{shard:05d}.npz", engine.facts, answers, shapes)
-    seen = sum(each.split == "seen" for each in predictions) if engine.name == "bundle" else None
+    seen = sum(each.split == SEEN for each in predictions) if engine.name == "bundle" else None
     done = Done(1, len(predictions), seen, dict(Counter(each.code for each in refused)))
     job.finish_shard(shard, done)
     return done

@@ -16,6 +16,7 @@ from foveate.data.audit import Audit, audit_cohort, read_audit
 from foveate.data.images import read_images, write_images
 from foveate.data.known import KnownImages, read_looks, write_looks
 from foveate.data.splits import Splits, read_splits, split_cohort
+from foveate.engines.single import predict_images, predict_views
 from foveate.files import write_json
 from foveate.run import Run
 from foveate.stations.batches import BATCH, VOLUMES, cases_of, prepared_batches, raise_if_partial
@@ -24,8 +25,6 @@ from foveate.stations.predicting import (
     predict,
     predict_cases,
     predict_elsewhere,
-    predict_images,
-    predict_views,
     predict_without,
     refuse_known_patients,
     withhold,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from foveate.data.audit import Audit, audit_cohort
 from foveate.data.evidence import Evidence, gather
 from foveate.data.findings import SEVERITY, Check, Finding
-from foveate.data.images import read_images
+from foveate.data.known import learned_names
 from foveate.errors import FoveateError
 from foveate.run import Run
 from foveate.stations.batches import cases_of
@@ -104,9 +104,7 @@ def _recognised(bundle: Bundle, run: Run | None, evidence: Evidence) -> _Known:
     """What the bundle itself knows again; the run, if it is here, has the names."""
     cases, images = evidence.cohort.cases, bundle.images
     assert images is not None
-    rows = {} if run is None else read_images(run.folder)
-    owners = {row.digest: case_id for (case_id, _), row in reversed(rows.items())}
-    names = {number: owners[digest] for number, digest in images.numbers(owners.keys()).items()}
+    names = {} if run is None else learned_names(images, run.folder)
     found = images.recognise(evidence.looks, [case.patient_id for case in cases])
     named = {True: dict[str, str](), False: dict[str, str]()}
     for (index, _), item in found.items():

@@ -7,16 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foveate.data.manifest import load_manifest
-from foveate.data.rows import read_table
-from foveate.engines import open_engine
-from foveate.engines.files import image_cases, views_case
+from foveate.data.looks import look_at_all
 from foveate.errors import AuditStopped, InputRefused, UsageError
-from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
+from foveate.evaluate.table import SEEN, PredictionTable, read_predictions, write_predictions
 from foveate.run import Run
 from foveate.stations.batches import cases_of, prepared_batches, raise_if_partial
+from foveate.stations.elsewhere import read_elsewhere
 from foveate.stations.fitting import fit_on_validation, learn_familiar
-from foveate.types import Case, Prediction, Track, quiet
+from foveate.types import Case, Cohort, Prediction, Track, quiet
 
 if TYPE_CHECKING:
     from foveate.bundle import Bundle
@@ -89,6 +87,9 @@ def predict_elsewhere(
 ) -> PredictionTable:
     """Classify another cohort with the model of a run, all of it as test cases.
 
+    Cases whose images the model learned from, the same or nearly the same, become the part ``seen``, which an
+    evaluation of the test part leaves out. The truth may be absent.
+
     Args:
         run: with a bundle; the manifest's columns are called as in its study.
         manifest: CSV of the other cohort.
@@ -103,69 +104,26 @@ def predict_elsewhere(
     """
     from foveate.bundle import load_bundle
 
-    bundle, data = load_bundle(run.path("bundle", made_by="train")), run.study.data
-    single = bundle.task == "multiclass"
-    views = data.views
-    if views and bundle.model.tolerates_missing:  # whole columns may be missing
-        there = read_table(manifest).columns
-        views = [name for name in views if name in there] or views
-    cohort = load_manifest(
-        manifest,
-        label=data.label,
-        findings=None if single else bundle.classes,
-        classes=bundle.classes if single else None,
-        views=views,
-        patient=data.patient,
-        case=data.case,
-        track=track,
-    )
-    cases = [replace(case, split="test") for case in cohort.cases]
-    refuse_known_patients(bundle, cases)
-    predictions, refused = predict_cases(bundle, withhold(bundle, cases, without), track)
+    refused: list[InputRefused] = []
+    bundle = load_bundle(run.path("bundle", made_by="train"))
+    data = run.study.data.model_copy(update={"manifest": manifest, "boxes": None})
+    cohort = read_elsewhere(bundle, data, refused=refused, track=track)
+    refuse_known_patients(bundle, cohort.cases)
+    cases = withhold(bundle, _with_seen(bundle, cohort, track), without)
+    predictions, unreadable = predict_cases(bundle, cases, track)
     write_predictions(out, bundle.task, bundle.classes, predictions, thresholds=bundle.thresholds)
-    raise_if_partial(refused, f"predicted {len(predictions)} cases")
+    raise_if_partial([*refused, *unreadable], f"predicted {len(predictions)} cases")
     return read_predictions(out)
 
 
-def predict_images(
-    path: Path, images: Sequence[Path], engine: str = "auto"
-) -> tuple[tuple[str, ...], list[Prediction]]:
-    """Classify single image files with a model of one view.
-
-    Args:
-        path: a bundle, a run that holds one, or an exported file.
-        images: one file each.
-        engine: that runs it, as ``open_engine`` takes it.
-
-    Returns:
-        Class names, and one prediction per image.
-    """
-    opened = open_engine(path, engine)
-    cases = image_cases(opened.facts, images)
-    answers = [opened.predict([opened.read(case)])[0] for case in cases]
-    return opened.facts.classes, [answer.prediction for answer in answers]
-
-
-def predict_views(
-    path: Path, views: Sequence[str], engine: str = "auto"
-) -> tuple[tuple[str, ...], list[Prediction]]:
-    """Classify one case that is given by its views.
-
-    Args:
-        path: a bundle, a run that holds one, or an exported file.
-        views: each ``name=path``.
-        engine: that runs it, as ``open_engine`` takes it.
-
-    Returns:
-        Class names, and the prediction.
-
-    Raises:
-        UsageError: a view is not written so, is unknown to the model, or stands twice.
-        InputRefused: a view is missing that the model needs, or its file cannot be used.
-    """
-    opened = open_engine(path, engine)
-    answers = opened.predict([opened.read(views_case(opened.facts, views))])
-    return opened.facts.classes, [answer.prediction for answer in answers]
+def _with_seen(bundle: Bundle, cohort: Cohort, track: Track) -> list[Case]:
+    """The cases, those of the part ``seen`` whose images the model learned from."""
+    if bundle.images is None:
+        return list(cohort.cases)
+    looks = look_at_all(cohort.cases, track)
+    found = bundle.images.recognise(looks, [case.patient_id for case in cohort.cases])
+    known = {place for place, _ in found}
+    return [replace(case, split=SEEN) if place in known else case for place, case in enumerate(cohort.cases)]
 
 
 def predict_cases(

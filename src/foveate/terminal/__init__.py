@@ -93,6 +93,10 @@ def show_training(result: FitResult) -> None:
 def show_metrics(metrics: Mapping[str, Any]) -> None:
     """Print the cohort's metrics with their intervals."""
     say(f"{metrics['split']}: {metrics['n']} cases of {metrics['patients']} patients")
+    if seen := metrics.get("seen"):
+        say(f"left out: {seen} cases that the model learned from")
+    if unknown := metrics.get("without_truth"):
+        say(f"left out: {unknown} cases without a known truth")
     table = new_table(
         "metric", "value", "95 % interval" if metrics["bootstrap"]["level"] == 0.95 else "interval"
     )

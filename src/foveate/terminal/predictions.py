@@ -1,16 +1,20 @@
-"""What ``foveate predict`` prints of single images: probabilities raw and calibrated, the set, and doubts."""
+"""What ``foveate predict`` prints of single images: every probability, the answer in words, and doubts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.markup import escape
 
+from foveate.evaluate.table import DEFAULT_THRESHOLD
 from foveate.terminal import console, new_table, say
 
 if TYPE_CHECKING:
+    from foveate.engines.facts import Facts
+    from foveate.engines.single import FileAnswer
+    from foveate.evaluate.thresholds import OperatingPoint
     from foveate.types import Prediction
 
 DOUBTS: Mapping[str, str] = {
@@ -20,23 +24,79 @@ DOUBTS: Mapping[str, str] = {
 }
 
 
-def show_predictions(classes: Sequence[str], predictions: Sequence[Prediction]) -> None:
-    """Print a block for each image: every class with its probability, then the set and the doubts."""
-    for item in predictions:
-        table = new_table(
-            escape(item.case_id), "probability", *([] if item.calibrated is None else ["calibrated"])
+def show_answer(facts: Facts, points: Mapping[str, OperatingPoint], answer: FileAnswer) -> None:
+    """Print a block for one image: every class with its probability, the answer, its set, and doubts.
+
+    Args:
+        facts: of the model.
+        points: operating points, as far as they are known.
+        answer: to the image.
+    """
+    item = answer.prediction
+    _show_table(facts.classes, item)
+    for sentence in in_words(facts, points, item):
+        say(sentence)
+    if item.answer_set is not None:
+        say(f"set: {', '.join(map(_set_in_words, item.answer_set)) or 'empty'}")
+    doubts = [DOUBTS[name] for name in item.abstain]
+    if answer.learned:
+        doubts.append(f"the model learned from {answer.learned}, so this is no test of it")
+    for doubt in doubts:
+        say(f"beware: {doubt}")
+
+
+def in_words(facts: Facts, points: Mapping[str, OperatingPoint], item: Prediction) -> Iterator[str]:
+    """The answer in sentences, with the threshold that it rests on.
+
+    Args:
+        facts: of the model.
+        points: operating points, as far as they are known.
+        item: its numbers.
+    """
+    scores = dict(zip(facts.classes, item.probabilities.tolist(), strict=True))
+    best = max(scores, key=lambda name: scores[name])
+    if facts.task == "multiclass":
+        yield f"answer: {best}, the most probable of {len(scores)} classes ({scores[best]:.3f})"
+        if best in points:
+            side = "" if scores[best] >= points[best].threshold else ", which it stays below here"
+            yield f"threshold: {best} is told from the rest from {_point(points[best])}{side}"
+        return
+    limits = {name: facts.thresholds.get(name, DEFAULT_THRESHOLD) for name in scores}
+    present = sorted((name for name in scores if scores[name] >= limits[name]), key=lambda n: -scores[n])
+    if present:
+        named = (
+            f"{name} ({scores[name]:.3f}, called present from {limits[name]:.3f} on)" for name in present
         )
-        told = [item.probabilities] if item.calibrated is None else [item.probabilities, item.calibrated]
-        for name, *values in zip(classes, *told, strict=True):
-            table.add_row(escape(name), *map(_share, values))
-        console.print(table)
-        if item.answer_set is not None:
-            say(f"set: {', '.join(map(_in_words, item.answer_set)) or 'empty'}")
-        if item.abstain:
-            say(f"beware: {', '.join(DOUBTS[name] for name in item.abstain)}")
+        yield f"answer: {', '.join(named)}"
+    else:
+        near = max(scores, key=lambda name: scores[name] - limits[name])
+        yield (
+            f"answer: none of {len(scores)} findings; nearest to its threshold is {near} "
+            f"({scores[near]:.3f}, called present from {limits[near]:.3f} on)"
+        )
+    unset = [name for name in present if name not in facts.thresholds]
+    if unset:
+        yield f"note: no threshold was chosen for {', '.join(unset)}, so {DEFAULT_THRESHOLD} is taken"
 
 
-def _in_words(answer: str) -> str:
+def _point(point: OperatingPoint) -> str:
+    return (
+        f"{point.threshold:.3f} on (validation: sensitivity {point.sensitivity:.2f}, "
+        f"specificity {point.specificity:.2f})"
+    )
+
+
+def _show_table(classes: Sequence[str], item: Prediction) -> None:
+    table = new_table(
+        escape(item.case_id), "probability", *([] if item.calibrated is None else ["calibrated"])
+    )
+    told = [item.probabilities] if item.calibrated is None else [item.probabilities, item.calibrated]
+    for name, *values in zip(classes, *told, strict=True):
+        table.add_row(escape(name), *map(_share, values))
+    console.print(table)
+
+
+def _set_in_words(answer: str) -> str:
     """An answer of a set; ``?`` and ``!`` are the marks of ``SetRule.texts``."""
     name, mark = answer.rstrip("?!"), answer[-1:]
     return name + {"?": " (or not)", "!": " (neither presence nor absence fits)"}.get(mark, "")
