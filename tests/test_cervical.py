@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torchvision.models import densenet121
+from torchvision.models import densenet121, resnet50
 
 from foveate.contract import InputSpec
 from foveate.errors import UsageError
@@ -246,7 +247,7 @@ def test_weights_of_torchvision_load_whole(
         model = build_model("densenet121_ca", 3, SPEC, pretrained=str(tmp_path / "densenet121.safetensors"))
     assert _same_trunk(model, state)
     assert model.net.classifier.weight.shape == (3, 1024)
-    assert "classifier.bias, classifier.weight" in caplog.text
+    assert "net.classifier.weight" in caplog.text and "of other classes" in caplog.text
 
 
 def test_a_download_fills_the_trunk_and_a_failed_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,6 +271,66 @@ def test_a_download_fills_the_trunk_and_a_failed_one_is_told(monkeypatch: pytest
     monkeypatch.setattr(timm, "create_model", fail)
     with pytest.raises(UsageError, match="could not be fetched: no route to host"):
         build_model("densenet121_ca", 3, SPEC, pretrained=True)
+
+
+class _Gate(nn.Module):
+    """RCAN's channel attention as the published code writes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        first, second = nn.Conv2d(32, 2, kernel_size=1), nn.Conv2d(2, 32, kernel_size=1)
+        self.conv_du = nn.Sequential(first, nn.ReLU(), second, nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.conv_du(x.mean(dim=(2, 3), keepdim=True))
+
+
+def _published_form(network: Any, head: str) -> Any:
+    """Dropout ahead of the last layer, as all networks of the published code have it."""
+    setattr(network, head, nn.Sequential(nn.Dropout(0.5), getattr(network, head)))
+    return network.eval()
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_a_file_of_the_published_attention_network_gives_its_logits(parallel: bool, tmp_path: Path) -> None:
+    network = _published_form(copy.deepcopy(_reference()), "classifier")
+    block = network.features.denseblock4
+    block.denselayer16 = nn.Sequential(block.denselayer16, _Gate())
+    state = network.state_dict()
+    assert "features.denseblock4.denselayer16.1.conv_du.2.bias" in state and "classifier.1.bias" in state
+    torch.save({"module." + k if parallel else k: v for k, v in state.items()}, tmp_path / "model5")
+    path = str(tmp_path / "model5")
+    model = build_model("densenet121_ca", 5, SPEC, pretrained=path, options={"placement": "authors"}).eval()
+    x = _noise(2, 3, 64, 64)
+    with torch.inference_mode():
+        found, expected = model({"image": x}).logits, network(x)
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    with pytest.raises(UsageError, match=r"gates\.denselayer1\.(?s:.)*of the published code it is authors"):
+        build_model("densenet121_ca", 5, SPEC, pretrained=path)
+
+
+def test_a_model_of_our_own_loads_with_its_gates(tmp_path: Path) -> None:
+    trained = build_model("densenet121_ca", 5, SPEC, options=SMALL)
+    save_file(trained.state_dict(), tmp_path / "model.safetensors")
+    again = build_model(
+        "densenet121_ca", 5, SPEC, pretrained=str(tmp_path / "model.safetensors"), options=SMALL
+    )
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in trained.state_dict().items())
+
+
+@pytest.mark.parametrize(("build", "head"), [(densenet121, "classifier"), (resnet50, "fc")])
+def test_files_of_the_published_baselines_give_their_logits(
+    build: Callable[..., nn.Module], head: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    network = _published_form(build(num_classes=5), head)
+    torch.save(network.state_dict(), tmp_path / "baseline1")
+    options, path = {"drop_rate": 0.5}, str(tmp_path / "baseline1")
+    model = build_model(f"timm:{build.__name__}", 5, SPEC, pretrained=path, options=options).eval()
+    x = _noise(2, 3, 64, 64)
+    with torch.inference_mode():
+        found, expected = model({"image": x}).logits, network(x)
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 def test_weights_of_other_networks_are_refused(tmp_path: Path) -> None:

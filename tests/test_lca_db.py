@@ -6,12 +6,10 @@ import copy
 import math
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -24,7 +22,6 @@ from foveate.models.cards.lca_db import LCA_DB_CARDS
 from foveate.models.lca_branches import PatchBranch
 from foveate.models.lca_db import LcaDb
 from foveate.models.lca_objective import LcaObjective, LcaOutput, branch_terms, instance_losses
-from foveate.models.lca_weights import AUTHORS_NAMES
 from foveate.models.objectives import FocalCrossEntropy
 from foveate.precision import channels_last
 from foveate.train.convolution import RoutedConvolutions
@@ -612,36 +609,7 @@ def test_volumes_of_another_size_are_refused() -> None:
         _build()(views)
 
 
-def _authors_layout(model: LcaDb) -> dict[str, Tensor]:
-    """The weights under the names of the public code, as one of its checkpoints has them."""
-    theirs = {name: prefix for prefix, name in AUTHORS_NAMES.items()}
-    state = {}
-    for key, value in model.state_dict().items():
-        (name,) = (name for name in theirs if key.startswith(name))
-        state["module." + theirs[name] + key.removeprefix(name)] = value
-    return state
-
-
-def test_weights_of_the_authors_layout_and_our_own_load(tmp_path: Path) -> None:
-    model = _build(variant="paper").eval()
-    state = model.state_dict()
-    torch.save({"state_dict": _authors_layout(model)}, tmp_path / "authors.pth")
-    save_file({key: value.contiguous() for key, value in state.items()}, tmp_path / "ours.safetensors")
-    for file in ("authors.pth", "ours.safetensors"):
-        again = build_model(
-            "lca_db10", 4, SMALL, pretrained=str(tmp_path / file), options=THIN | {"variant": "paper"}
-        )
-        assert torch.equal(again.eval()(_views()).logits, model(_views()).logits)
-
-
-def test_weights_of_other_classes_or_networks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    torch.save(_authors_layout(_build(variant="paper")), tmp_path / "authors.pth")
-    path = str(tmp_path / "authors.pth")
-    other = build_model("lca_db10", 6, SMALL, pretrained=path, options=THIN | {"variant": "paper"})
-    assert other.eval()(_views()).logits.shape == (2, 6)
-    assert "bag.weight" in caplog.text and "start at random" in caplog.text
-    with pytest.raises(UsageError, match=r"conv5\.weight|stem\.conv\.weight"):
-        build_model("lca_db10", 4, SMALL, pretrained=path, options=THIN)
+def test_nothing_is_published_to_download() -> None:
     with pytest.raises(UsageError, match="no weights of lca_db10 are published"):
         build_model("lca_db10", 4, SMALL, pretrained=True, options=THIN)
 

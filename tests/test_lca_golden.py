@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from authors_networks import save_checkpoint
 from foveate.contract import InputSpec
 from foveate.models import build_model
 from foveate.models.lca_db import LcaDb
 from foveate.models.lca_objective import LcaOutput, branch_terms
-from foveate.models.lca_weights import ours
+from foveate.models.lca_weights import LCA_DB
 from foveate.models.objectives import CrossEntropy, FocalCrossEntropy
 
 PHASES = ("t2", "dwi", "in_phase", "out_phase", "c_pre", "c_arterial", "c_delay", "c_venous")
@@ -58,9 +60,10 @@ class Run:
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    found = Path(__file__).resolve().parents[2] / "shared" / "golden"
+    beside = Path(__file__).resolve().parents[2] / "shared" / "golden"
+    found = Path(os.environ.get("FOVEATE_GOLDEN", beside))
     if not found.is_dir():
-        pytest.skip("no folder of golden numbers beside the project")
+        pytest.skip("no folder of golden numbers: set FOVEATE_GOLDEN to one")
     return found
 
 
@@ -92,7 +95,7 @@ def _views() -> dict[str, Tensor]:
 def run(request: pytest.FixtureRequest, folder: Path) -> Run:
     model = build_model("lca_db10", 7, SPEC, options={"variant": "paper", "width": 0.125})
     assert isinstance(model, LcaDb)
-    model.load_state_dict(ours(_authors_state(folder)), strict=True)
+    model.load_state_dict(LCA_DB.translated(_authors_state(folder)), strict=True)
     model.criterion = CrossEntropy()  # the paper's loss replaces the study's
     output = model.train(request.param == "train")(_views())
     terms = model.objective(output, LABELS, progress=0.1)  # epoch 10 of 100
@@ -105,7 +108,7 @@ def run(request: pytest.FixtureRequest, folder: Path) -> Run:
 
 def test_every_key_of_the_published_network_has_one_place(folder: Path) -> None:
     theirs = _authors_state(folder)
-    translated = ours(theirs)
+    translated = LCA_DB.translated(theirs)
     assert len(translated) == len(theirs)
     own = build_model("lca_db10", 7, SPEC, options={"variant": "paper", "width": 0.125}).state_dict()
     assert translated.keys() == own.keys()
@@ -135,6 +138,24 @@ def test_gradients_are_the_published_ones(run: Run, theirs: str) -> None:
     gradient = run.model.get_parameter(GRADIENTS[theirs]).grad
     assert gradient is not None
     run.check(f"grad_{theirs}", gradient)
+
+
+def test_a_loaded_checkpoint_sees_in_our_planes_what_the_published_network_sees_in_its_own(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Its planes are (x, y), ours (y, x), so that tile 4 a + b there is tile 4 b + a here."""
+    save_checkpoint(tmp_path / "fold1.pth", _authors_state(folder))
+    options = {"variant": "paper", "width": 0.125}
+    path = str(tmp_path / "fold1.pth")
+    model = build_model("lca_db10", 7, SPEC, pretrained=path, options=options).eval()
+    with torch.inference_mode():
+        output = model({name: view.mT for name, view in _views().items()})
+    golden = np.load(folder / "lca_db_depth10_width0125.npz")
+    run = Run(model, output, {}, {key.removeprefix("eval/"): golden[key] for key in golden.files})
+    run.check("logits", output.logits)
+    for branch in ("image", "patch"):
+        for kind, values in (("z", output.instances[branch]), ("alpha", output.weights[branch])):
+            run.check(f"{kind}_{branch}", values.unflatten(1, (4, 4)).transpose(1, 2).flatten(1, 2))
 
 
 def test_no_golden_number_is_left_out(run: Run) -> None:

@@ -20,60 +20,9 @@ from torch import Tensor, nn
 from foveate.contract import InputSpec
 from foveate.errors import UsageError
 from foveate.models import build_model
-from foveate.models.residual_attention import AttentionModule, PreActivationBottleneck
+from foveate.models.residual_attention import AUTHORS, AttentionModule, PreActivationBottleneck
 
 SMALL: Mapping[str, Any] = {"width": 0.125}
-
-# Names of the published network → ours. What stands for a stage's attention module differs by its depth.
-OUTER = {
-    "conv1.0": "trunk.stem.0",
-    "conv1.1": "trunk.stem.1",
-    **{f"residual_block{number}": f"trunk.entries.{number - 1}" for number in (1, 2, 3)},
-    **{f"residual_block{number}": f"trunk.exit.{number - 4}" for number in (4, 5, 6)},
-    "mpool2.0": "trunk.bn",
-    "fc": "head",
-}
-EVERY_MODULE = {
-    "first_residual_blocks": "first",
-    "trunk_branches.0": "trunk.0",
-    "trunk_branches.1": "trunk.1",
-    "last_blocks": "last",
-}
-INNER = {
-    1: {
-        "softmax1_blocks": "encoders.0",
-        "skip1_connection_residual_block": "skips.0",
-        "softmax2_blocks": "encoders.1",
-        "skip2_connection_residual_block": "skips.1",
-        "softmax3_blocks.0": "bottom.0",
-        "softmax3_blocks.1": "bottom.1",
-        "softmax4_blocks": "decoders.1",
-        "softmax5_blocks": "decoders.0",
-        **{f"softmax6_blocks.{index}": f"mask.{index}" for index in (0, 2, 3, 5)},
-    },
-    2: {
-        "softmax1_blocks": "encoders.0",
-        "skip1_connection_residual_block": "skips.0",
-        "softmax2_blocks.0": "bottom.0",
-        "softmax2_blocks.1": "bottom.1",
-        "softmax3_blocks": "decoders.0",
-        **{f"softmax4_blocks.{index}": f"mask.{index}" for index in (0, 2, 3, 5)},
-    },
-    3: {
-        "softmax1_blocks.0": "bottom.0",
-        "softmax1_blocks.1": "bottom.1",
-        **{f"softmax2_blocks.{index}": f"mask.{index}" for index in (0, 2, 3, 5)},
-    },
-}
-PREFIXES = OUTER | {
-    f"attention_module{stage}{'' if index == 1 else f'_{index}'}.{theirs}": (
-        f"trunk.stages.{stage - 1}.{index - 1}.{ours}"
-    )
-    for stage, names in INNER.items()
-    for index in range(1, stage + 1)
-    for theirs, ours in (names | EVERY_MODULE).items()
-}
-CHANGING = {f"residual_block{number}" for number in (1, 2, 3, 4)}  # whose shortcut is a convolution
 
 
 @pytest.fixture(scope="module")
@@ -106,33 +55,18 @@ def _fill(key: str, shape: tuple[int, ...], gain: float) -> Tensor:
     return torch.from_numpy(values.astype(np.float32))
 
 
-def _split(key: str) -> tuple[str, str]:
-    """The longest prefix of the table, and what follows it."""
-    found = max((name for name in PREFIXES if key.startswith(f"{name}.")), key=len)
-    return found, key.removeprefix(f"{found}.")
-
-
-def _translated(shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, str], list[str]]:
-    """Published key → ours, and the published keys that are left over."""
-    kept, left = {}, []
-    for key in shapes:
-        prefix, rest = _split(key)
-        if rest.startswith("conv4.") and prefix not in CHANGING:
-            left.append(key)
-        else:
-            kept[key] = f"{PREFIXES[prefix]}.{rest.replace('conv4.', 'shortcut.')}"
-    return kept, left
-
-
 def test_only_the_dead_convolutions_of_the_published_network_are_left_over(golden: Path) -> None:
     shapes = _published_shapes(golden)
-    kept, left = _translated(shapes)
+    theirs = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+    assert AUTHORS.fits(theirs)
+    kept = AUTHORS.translated(theirs)
     with torch.device("meta"):
         state = build_model("residual_attention92", 5, InputSpec()).state_dict()
-    assert sorted(kept.values()) == sorted(state)
-    assert all(tuple(state[ours].shape) == shapes[theirs] for theirs, ours in kept.items())
-    assert all(shapes[key][0] == shapes[key][1] for key in left)  # of identity blocks, which keep their shape
-    assert sum(math.prod(shapes[key]) for key in left) == 32_768_000
+    assert not AUTHORS.fits(state)
+    assert {key: value.shape for key, value in kept.items()} == {k: v.shape for k, v in state.items()}
+    left = [value for value in theirs.values() if not any(value is each for each in kept.values())]
+    assert all(value.shape[0] == value.shape[1] for value in left)  # of blocks that keep their shape
+    assert sum(value.numel() for value in left) == 32_768_000
 
 
 def _moments(values: Tensor) -> dict[str, Tensor]:
@@ -140,11 +74,10 @@ def _moments(values: Tensor) -> dict[str, Tensor]:
     return {"mean": flat.mean(dim=2), "std": flat.std(dim=2)}
 
 
-def test_ran_92_gives_the_published_network_s_numbers(golden: Path) -> None:
-    shapes = _published_shapes(golden)
-    model = build_model("residual_attention92", 5, InputSpec()).eval()
-    kept, _ = _translated(shapes)
-    model.load_state_dict({ours: _fill(theirs, shapes[theirs], 0.25) for theirs, ours in kept.items()})
+def test_a_file_of_ran_92_gives_the_published_network_s_numbers(golden: Path, tmp_path: Path) -> None:
+    state = {key: _fill(key, shape, 0.25) for key, shape in _published_shapes(golden).items()}
+    torch.save(state, tmp_path / "model1")  # as the published code names it, without an ending
+    model = build_model("residual_attention92", 5, InputSpec(), pretrained=str(tmp_path / "model1")).eval()
     seen: dict[str, Tensor] = {}
     for name, module in (("mpool1", model.trunk.stem), ("residual_block6", model.trunk.exit)):
         module.register_forward_hook(lambda _m, _i, output, name=name: seen.__setitem__(name, output))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from foveate.errors import UsageError
+from cohort_files import good, image_folder, write_csv
+from foveate.errors import ManifestRefused, UsageError
 from foveate.run import Run
 from foveate.train.study import Study
 
@@ -27,3 +28,17 @@ def test_another_study_is_refused_in_the_folder_of_a_run(tmp_path: Path) -> None
     Run.create(Study.model_validate(choices), tmp_path / "run")
     with pytest.raises(UsageError, match="a run of a different study"):
         Run.create(Study.model_validate(choices | {"seed": 1}), tmp_path / "run")
+
+
+def test_the_study_says_in_which_order_the_scores_are(tmp_path: Path) -> None:
+    manifest = write_csv(image_folder(tmp_path) / "manifest.csv", good())
+    labels = sorted({str(row["label"]) for row in good()})
+    study = Study.model_validate({"name": "order", "data": {"manifest": manifest}})
+    assert Run.create(study, tmp_path / "sorted").cohort().classes == tuple(labels)
+    order = [*labels[::-1], "one that nobody has"]
+    data = {"manifest": manifest, "classes": order}
+    given = Study.model_validate({"name": "order", "data": data})
+    assert Run.create(given, tmp_path / "given").cohort().classes == tuple(order)
+    few = Study.model_validate({"name": "order", "data": data | {"classes": order[:1]}})
+    with pytest.raises(ManifestRefused, match="unknown label"):
+        Run.create(few, tmp_path / "few").cohort()

@@ -127,6 +127,7 @@ class Run:
             data.manifest,
             label=data.label,
             findings=data.findings,
+            classes=data.classes,
             views=data.views,
             boxes=data.boxes,
             patient=data.patient,

@@ -209,20 +209,29 @@ def _with_weights(architecture: str, net: Any, arguments: dict[str, Any], pretra
 
 def _from_file(architecture: str, arguments: dict[str, Any], given: str) -> Any:
     path = locate_weights(given, [architecture, architecture.partition(".")[0]])
+    names = _classifiers(architecture)
     state = read_weights(path)
     of_a_run = all(key.startswith(_OURS) for key in state)
-    state = {key.removeprefix(_OURS): value for key, value in state.items()} if of_a_run else state
-    heads = [state[key] for name in _classifiers(architecture) if (key := f"{name}.weight") in state]
+    state = {
+        key.removeprefix(_OURS) if of_a_run else _bare(key, names): value for key, value in state.items()
+    }
+    heads = [state[key] for name in names if (key := f"{name}.weight") in state]
     num_classes = len(heads[0]) if heads else 0
     if of_a_run:
         net = _create(architecture, num_classes, arguments)
         with fitting(f"pretrained: {path}"):
             net.load_state_dict(state, strict=True)
         return net
-    overlay = {"file": str(path), "custom_load": False, "num_classes": num_classes}
+    overlay = {"state_dict": state, "custom_load": False, "num_classes": num_classes}
     arguments = arguments | {"num_classes": num_classes, "pretrained_cfg_overlay": overlay}
     with fitting(f"pretrained: {path}"):
         return timm.create_model(architecture, pretrained=True, **arguments)
+
+
+def _bare(key: str, heads: Sequence[str]) -> str:
+    """The key of a last layer that stood behind dropout, as in the cytology comparison's code."""
+    head, _, rest = key.partition(".1.")
+    return f"{head}.{rest}" if head in heads and rest in ("weight", "bias") else key
 
 
 def _classifiers(architecture: str) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from foveate.contract import AttentionMap, InputSpec, ModelOutput, Views
 from foveate.models.attention import ResidualChannelAttention
 from foveate.models.resnet import Depths
 from foveate.models.single_view import SingleViewClassifier
-from foveate.models.weights import fetching, load_trunk, locate_weights, read_weights
+from foveate.models.weights import KeyTable, fetching, load_whole, locate_weights, read_weights
 
 Placement = Literal["authors", "all_dense", "rcab"]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
@@ -34,6 +34,22 @@ DENSENET121_DEPTHS: Depths = (6, 12, 24, 16)
 _DOWNLOAD = "densenet121.tv_in1k"  # torchvision's weights, of which the authors' are a copy
 _MAP = "map"
 _OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")  # torchvision's files: norm.1, not norm1
+_HEAD = re.compile(r"net\.classifier\.")
+_LAST = "features.denseblock4.denselayer16."
+# A DenseNet-121 by torchvision's, timm's or the densenet_pytorch package's names, as it is or with the parts
+# that the published code puts in: a dropout ahead of the last layer, a gate behind the last dense layer.
+_NAMES = KeyTable(
+    {
+        "features.": "net.features.",
+        "classifier.": "net.classifier.",
+        "classifier.1.": "net.classifier.",
+        f"{_LAST}0.": f"net.{_LAST}",
+        f"{_LAST}1.conv_du.0.": "gates.denselayer16.gates.fc1.",
+        f"{_LAST}1.conv_du.2.": "gates.denselayer16.gates.fc2.",
+    }
+)
+
+_PLACEMENT = "choose the placement that the weights were trained with; of the published code it is authors"
 
 
 class ChannelAttentionDenseNet(SingleViewClassifier):
@@ -117,8 +133,10 @@ def densenet121_ca(
     Args:
         num_classes: K.
         spec: one view.
-        pretrained: True downloads torchvision's ImageNet weights through timm; a path names a DenseNet-121
-            file (of timm or torchvision) or folder of weights; gates and head start at random.
+        pretrained: True downloads torchvision's ImageNet weights through timm; a path names a file or folder
+            of a DenseNet-121 (of timm or torchvision), whose gates start at random, or a trained model of
+            this placement: our own, or, of ``authors``, a checkpoint of the published code. A head of
+            other classes starts at random.
         placement: ``authors`` gates what the very last dense layer adds, by 2 hidden units: the published
             network, in which 32 of 1024 channels can change. ``all_dense`` gates what each dense layer of the
             last block adds. ``rcab`` adds ``gate · x`` to the whole map x ahead of the last norm.
@@ -130,19 +148,22 @@ def densenet121_ca(
     """
     arguments = {"in_chans": spec.channels, "block_config": depths, "growth_rate": growth}
     net: Any = timm.create_model("densenet121", num_classes=num_classes, drop_rate=dropout, **arguments)
+    model = ChannelAttentionDenseNet(num_classes, spec, net, placement)
     if pretrained is not False:
         state, where = _weights(pretrained)
-        trunk = {key.removeprefix("features."): value for key, value in state.items()}
-        load_trunk(net.features, trunk, head=("classifier.",), where=where)
-    return ChannelAttentionDenseNet(num_classes, spec, net, placement)
+        gated = any(key.startswith("gates.") for key in state)
+        if not gated:
+            state |= {key: value for key, value in model.state_dict().items() if key.startswith("gates.")}
+        load_whole(model, state, heads=_HEAD, where=where, fix=_PLACEMENT if gated else "")
+    return model
 
 
 def _weights(pretrained: bool | str) -> tuple[dict[str, Tensor], str]:
-    """A state dict in timm's names, and where it is from."""
+    """A state dict in our names, and where it is from."""
     if pretrained is True:
         with fetching(_DOWNLOAD):
-            return timm.create_model(
-                _DOWNLOAD, pretrained=True
-            ).state_dict(), f"pretrained: true ({_DOWNLOAD})"
+            state = timm.create_model(_DOWNLOAD, pretrained=True).state_dict()
+        return _NAMES.translated(state), f"pretrained: true ({_DOWNLOAD})"
     state = read_weights(locate_weights(str(pretrained), ["densenet121"]))
-    return {_OLD_NAME.sub(r"\1\2.", key): value for key, value in state.items()}, f"pretrained: {pretrained}"
+    bare = {_OLD_NAME.sub(r"\1\2.", key): value for key, value in state.items()}
+    return _NAMES.translated(bare), f"pretrained: {pretrained}"

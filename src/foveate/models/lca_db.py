@@ -35,7 +35,7 @@ from foveate.models.lca_branches import (
     shares_of_tiles,
 )
 from foveate.models.lca_objective import LcaObjective, LcaOutput, Loss, Reduction
-from foveate.models.lca_weights import load_weights
+from foveate.models.lca_weights import LCA_DB, PA_NET, RA_NET, load_weights
 from foveate.models.resnet3d import Depth, Missing, stage_widths
 from foveate.models.tiles import Tiling, make_tiling
 from foveate.models.volumes import VolumesClassifier, no_download
@@ -284,7 +284,7 @@ def lca_db(
         raise no_download(name)
     model = LcaDb(name, num_classes, spec, plan, objective)
     if pretrained is not False:
-        load_weights(model, pretrained)
+        load_weights(model, pretrained, {"both": LCA_DB, "image": RA_NET, "patch": PA_NET}[branches])
     return model
 
 

@@ -1,74 +1,87 @@
-"""Weights of LCA-DB from a file: our own, or a checkpoint of the authors' public code (its names, ours)."""
+"""Weights of LCA-DB and its baselines from a file: our own, or a checkpoint of the authors' public code.
+
+That code reads NIfTI files in their own order of axes, so that its planes are (x, y); ours are (y, x). On
+loading the last two axes of every kernel are exchanged, which gives the same logits of the same files. Its
+tiles are numbered the other way too, which matters to nothing that adds them up.
+"""
 
 from __future__ import annotations
 
-import logging
 import re
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from foveate.models.weights import fitting, locate_weights, read_weights
+from foveate.models.weights import KeyTable, load_whole, locate_weights, read_weights
 
-logger = logging.getLogger(__name__)
-
-# Prefixes of the public code's names; what follows them is the same in both.
-AUTHORS_NAMES = {
-    "conv1_compose.": "branches.image.trunk.stem.conv.",
-    "bn1_compose.": "branches.image.trunk.stem.bn.",
-    "layer1_compose.": "branches.image.trunk.stages.0.",
-    "layer2_compose.": "branches.image.trunk.stages.1.",
-    "layer3_compose.": "branches.image.trunk.stages.2.",
-    "layer4_compose.": "branches.image.trunk.stages.3.",
-    "conv5.": "branches.image.conv5.",
-    "bn5.": "branches.image.bn5.",
-    "conv6.": "branches.image.conv6.",
-    "bn6.": "branches.image.bn6.",
-    "conv1_patch_com.": "branches.patch.trunk.stem.conv.",
-    "bn1_patch_com.": "branches.patch.trunk.stem.bn.",
-    "layer1_patch_com.": "branches.patch.trunk.stages.0.",
-    "layer2_patch_com.": "branches.patch.trunk.stages.1.",
-    "layer3_patch_com.": "branches.patch.trunk.stages.2.",
-    "layer4_patch_com.": "branches.patch.trunk.stages.3.",
-    "linear1.": "attention.image.classifier.",
-    "linear2.": "attention.patch.classifier.",
-    "bag_classifier.": "bag.",
-}
-_HEADS = re.compile(r"^(attention\.\w+\.classifier|bag)\.")
+_HEADS = re.compile(r"(attention\.\w+\.classifier|bag|head(\.2)?)\.(weight|bias)$")
+_PAPER = "a checkpoint of the authors' code needs the network as published: options: {variant: paper}"
 
 
-def ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under our names: the authors' are translated, others stay as they are."""
-    bare = {key.removeprefix("module."): value for key, value in state.items()}
-    return {_translated(key): value for key, value in bare.items()}
+def _trunk(theirs: str, ours: str, *, bare: bool = False) -> dict[str, str]:
+    """A trunk's names: theirs end in ``_<theirs>``, the last two stages' not if they are ``bare``."""
+    stages = [f"layer{number}" + ("" if bare and number > 2 else f"_{theirs}") for number in (1, 2, 3, 4)]
+    return {
+        f"conv1_{theirs}.": f"{ours}.stem.conv.",
+        f"bn1_{theirs}.": f"{ours}.stem.bn.",
+        **{f"{stage}.": f"{ours}.stages.{index}." for index, stage in enumerate(stages)},
+    }
 
 
-def load_weights(model: nn.Module, path: str) -> None:
-    """Fill an LCA-DB from a file; classifiers of another number of classes are left as drawn, with a warning.
+_COARSE = {f"{name}.": f"branches.image.{name}." for name in ("conv5", "bn5", "conv6", "bn6")}
+_IMAGE, _PATCH = "branches.image.trunk", "branches.patch.trunk"
+
+LCA_DB = KeyTable(  # crossatten, which it calls 3dres too
+    _trunk("compose", _IMAGE)
+    | _COARSE
+    | _trunk("patch_com", _PATCH)
+    | {"linear1.": "attention.image.classifier.", "linear2.": "attention.patch.classifier."}
+    | {"bag_classifier.": "bag."}
+)
+RA_NET = KeyTable(
+    _trunk("compose", _IMAGE, bare=True) | _COARSE | {"bag_classifier.": "attention.image.classifier."}
+)
+PA_NET = KeyTable(
+    _trunk("patch_com", _PATCH) | {"bag_classifier.": "attention.patch.classifier."},
+    re.compile(r"(attention|attention_patch_com|whichatten)\."),
+)
+RNET = KeyTable(
+    _trunk("resbase", "trunk", bare=True) | {"bag_classifier.": "head."},
+    re.compile(r"(attention|modal_attention|whichatten)\."),
+)
+MA = KeyTable(
+    _trunk("netb", "trunks.first") | _trunk("neta", "trunks.second") | {"bag_classifier.": "head."},
+    re.compile(r"(conv5|bn5|conv6|bn6)\."),
+)
+RESMIL = KeyTable(
+    _trunk("patch_com", "branch.trunk", bare=True)
+    | {"attention_patch_com.": "attention.score.", "bag_classifier.": "head."},
+    re.compile(r"(attention|attention_all|whichatten)\."),
+)
+
+
+def ours(state: Mapping[str, Tensor], table: KeyTable) -> dict[str, Tensor]:
+    """Weights under our names, for our planes: those of the authors are translated, others stay."""
+    if not table.fits(state):
+        return dict(state)
+    return {
+        key: value.transpose(3, 4).contiguous() if value.ndim == 5 else value
+        for key, value in table.translated(state).items()
+    }
+
+
+def load_weights(model: nn.Module, path: str, table: KeyTable) -> None:
+    """Fill a model from a file; classifiers of another number of classes are left as drawn, with a warning.
 
     Args:
         model: of the very options that the weights were trained with.
         path: as ``locate_weights`` takes it.
+        table: of the network in the authors' code.
 
     Raises:
         UsageError: there is no such file, or its weights are of another network.
         InputRefused: the file is damaged.
     """
-    state, own = ours(read_weights(locate_weights(path, []))), model.state_dict()
-    other = [
-        key
-        for key in state
-        if _HEADS.match(key) and key in own and state[key].shape[:1] != own[key].shape[:1]
-    ]
-    if other:
-        logger.warning(
-            "pretrained: %s: %s are of other classes, ours start at random", path, ", ".join(other)
-        )
-    with fitting(f"pretrained: {path}"):
-        model.load_state_dict(state | {key: own[key] for key in other}, strict=True)
-
-
-def _translated(key: str) -> str:
-    for theirs, name in AUTHORS_NAMES.items():
-        if key.startswith(theirs):
-            return name + key.removeprefix(theirs)
-    return key
+    state = read_weights(locate_weights(path, []))
+    fix = _PAPER if table.fits(state) else ""
+    load_whole(model, ours(state, table), heads=_HEADS, where=f"pretrained: {path}", fix=fix)

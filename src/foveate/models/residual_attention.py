@@ -10,7 +10,9 @@ batch 16, 50 epochs from scratch, the weights of the best validation accuracy.
 
 from __future__ import annotations
 
-import torch
+import re
+from collections.abc import Iterator
+
 from jaxtyping import Float
 from pydantic import PositiveFloat
 from torch import Tensor, nn
@@ -19,9 +21,9 @@ from torch.nn import functional
 from foveate.contract import AttentionMap, InputSpec, ModelOutput, Views
 from foveate.errors import UsageError
 from foveate.models.single_view import SingleViewClassifier
-from foveate.models.weights import load_trunk, locate_weights, read_weights
+from foveate.models.weights import KeyTable, load_whole, locate_weights, read_weights
 
-_TRUNK = "trunk."
+_HEAD = re.compile(r"head\.")
 
 
 class PreActivationBottleneck(nn.Module):
@@ -203,15 +205,14 @@ def residual_attention56(
         num_classes: K.
         spec: one view.
         pretrained: a path names the file of a trained model of this name, such as a bundle's
-            ``model.safetensors``; no ImageNet weights are published, so True is refused.
+            ``model.safetensors``, or of the published code; no ImageNet weights are published, so True is
+            refused.
         width: multiplies every channel count.
 
     Raises:
         UsageError: ``pretrained=True``, or weights of another network.
     """
-    trunk = ResidualAttentionTrunk(spec.channels, (1, 1, 1), width)
-    _fill(trunk, pretrained)
-    return ResidualAttentionClassifier("residual_attention56", num_classes, spec, trunk)
+    return _build("residual_attention56", num_classes, spec, (1, 1, 1), width, pretrained)
 
 
 def residual_attention92(
@@ -227,9 +228,7 @@ def residual_attention92(
     Raises:
         UsageError: as for ``residual_attention56``.
     """
-    trunk = ResidualAttentionTrunk(spec.channels, (1, 2, 3), width)
-    _fill(trunk, pretrained)
-    return ResidualAttentionClassifier("residual_attention92", num_classes, spec, trunk)
+    return _build("residual_attention92", num_classes, spec, (1, 2, 3), width, pretrained)
 
 
 def _block(channels: int) -> PreActivationBottleneck:
@@ -245,9 +244,14 @@ def _up(x: Float[Tensor, "B C h w"], like: Float[Tensor, "B C H W"]) -> Float[Te
     return functional.interpolate(x, size=size, mode="bilinear", align_corners=True)
 
 
-def _fill(trunk: nn.Module, pretrained: bool | str) -> None:
-    if pretrained is False:
-        return
+def _build(
+    name: str,
+    num_classes: int,
+    spec: InputSpec,
+    modules: tuple[int, int, int],
+    width: float,
+    pretrained: bool | str,
+) -> ResidualAttentionClassifier:
     if pretrained is True:
         raise UsageError(
             "no ImageNet weights of a residual attention network are published",
@@ -255,6 +259,47 @@ def _fill(trunk: nn.Module, pretrained: bool | str) -> None:
             fix="start at random, pretrained: false, or give the path of a trained model's model.safetensors",
             code="no-weights",
         )
-    state: dict[str, torch.Tensor] = read_weights(locate_weights(pretrained, []))
-    state = {key.removeprefix(_TRUNK): value for key, value in state.items()}
-    load_trunk(trunk, state, head=("head.",), where=f"pretrained: {pretrained}")
+    trunk = ResidualAttentionTrunk(spec.channels, modules, width)
+    model = ResidualAttentionClassifier(name, num_classes, spec, trunk)
+    if pretrained:
+        state = read_weights(locate_weights(pretrained, []))
+        state = AUTHORS.translated(state) if AUTHORS.fits(state) else state
+        load_whole(model, state, heads=_HEAD, where=f"pretrained: {pretrained}")
+    return model
+
+
+def _authors_names() -> dict[str, str]:
+    """Names of the published code, whose mask branches number their blocks by depth, and ours."""
+    names = {
+        "conv1.0.": "trunk.stem.0.",
+        "conv1.1.": "trunk.stem.1.",
+        "mpool2.0.": "trunk.bn.",
+        "fc.": "head.",
+    }
+    outer = [f"entries.{stage}" for stage in range(3)] + [f"exit.{index}" for index in range(3)]
+    for number, ours in enumerate(outer, start=1):
+        names[f"residual_block{number}."] = f"trunk.{ours}."
+        if number < 5:  # the shape changes, so that the projection is called
+            names[f"residual_block{number}.conv4."] = f"trunk.{ours}.shortcut."
+    for stage in (1, 2, 3):
+        for index in range(3):
+            suffix = f"_{index + 1}" if index else ""
+            for theirs, ours in _module_names(4 - stage):
+                names[f"attention_module{stage}{suffix}.{theirs}."] = (
+                    f"trunk.stages.{stage - 1}.{index}.{ours}."
+                )
+    return names
+
+
+def _module_names(steps: int) -> Iterator[tuple[str, str]]:
+    """The blocks of an attention module whose mask halves the map ``steps`` times, theirs and ours."""
+    yield from (("first_residual_blocks", "first"), ("trunk_branches", "trunk"), ("last_blocks", "last"))
+    for level in range(1, steps):
+        yield f"softmax{level}_blocks", f"encoders.{level - 1}"
+        yield f"skip{level}_connection_residual_block", f"skips.{level - 1}"
+        yield f"softmax{2 * steps - level}_blocks", f"decoders.{level - 1}"
+    yield f"softmax{steps}_blocks", "bottom"
+    yield f"softmax{2 * steps}_blocks", "mask"
+
+
+AUTHORS = KeyTable(_authors_names(), re.compile(r"(?!residual_block[1-4]\.).*\.conv4\.weight$"))

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from foveate.contract import InputSpec, ModelOutput, Views
 from foveate.models.attention import GatedAttentionMIL, InstancePooling
 from foveate.models.lca_branches import PatchBranch, TrunkPlan, Variant, lay_over_tiles, shares_of_tiles
+from foveate.models.lca_weights import MA, RESMIL, RNET, load_weights
 from foveate.models.resnet3d import Depth, Missing, ResidualTrunk3d, stage_widths
 from foveate.models.tiles import make_tiling
 from foveate.models.volumes import VolumesClassifier, no_download
-from foveate.models.weights import load_trunk, locate_weights, read_weights
+from foveate.models.weights import KeyTable
 
 Fusion = Literal["sum", "product"]
 Pooling = Literal["gated", "attention", "mlp"]
@@ -184,7 +185,8 @@ def resnet3d(
         depth: 10, 18 or 34.
         num_classes: K.
         spec: volumes, one view for each phase.
-        pretrained: a path names a file of our own weights of this very network; nothing can be downloaded.
+        pretrained: a path names a file of weights of this very network, our own or the authors'; nothing can
+            be downloaded.
         variant: ``paper``: half as wide as LCA-DB's trunks and with max-pool, as in the public code, so
             that it is no fair baseline; ``corrected``: as wide, and without.
         width: factor on the stage widths 64/128/256/512. None means that of the variant.
@@ -203,7 +205,7 @@ def resnet3d(
         missing=missing,
     )
     model = ResNet3d(f"resnet3d{depth}", num_classes, spec, trunk)
-    _fill(model, model.trunk, f"resnet3d{depth}", pretrained)
+    fill(model, f"resnet3d{depth}", pretrained, RNET)
     return model
 
 
@@ -234,7 +236,7 @@ def gated_mil10(
     """
     plan = TrunkPlan(len(spec.views), 10, width, missing)
     model = GatedMil("gated_mil10", num_classes, spec, plan, tile=tile, pooling=pooling)
-    _fill(model, model.branch.trunk, "gated_mil10", pretrained)
+    fill(model, "gated_mil10", pretrained, RESMIL)
     return model
 
 
@@ -268,21 +270,20 @@ def can3d10(
     plan = TrunkPlan(len(spec.views), 10, width, missing)
     stem = stage_widths(width)[-1] if variant == "paper" else None
     model = Can3d("can3d10", num_classes, spec, plan, stem=stem, fusion=fusion, dropout=dropout)
-    _fill(model, model.trunks, "can3d10", pretrained)
+    fill(model, "can3d10", pretrained, MA)
     return model
 
 
-def _fill(model: nn.Module, trunk: nn.Module, name: str, pretrained: bool | str) -> None:
-    """Load the trunk (with what else is not a head) from a file of the model's own names."""
+def fill(model: nn.Module, name: str, pretrained: bool | str, table: KeyTable) -> None:
+    """Load a file of the model's own weights, or a checkpoint of the authors' code.
+
+    Raises:
+        UsageError: ``pretrained=True``, or weights of another network.
+    """
     if pretrained is True:
         raise no_download(name)
-    if pretrained is False:
-        return
-    prefix = next(key for key, module in model.named_modules() if module is trunk) + "."
-    state = read_weights(locate_weights(pretrained, []))
-    inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    others = {key: value for key, value in state.items() if not key.startswith(prefix)}
-    load_trunk(trunk, inner | others, head=("head.", "attention."), where=f"pretrained: {pretrained}")
+    if pretrained is not False:
+        load_weights(model, pretrained, table)
 
 
 resnet3d10 = partial(resnet3d, 10)

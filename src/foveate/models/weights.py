@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import timm
+import torch
 from torch import Tensor, nn
 
 from foveate.errors import InputRefused, UsageError
@@ -21,7 +26,15 @@ from foveate.errors import InputRefused, UsageError
 logger = logging.getLogger(__name__)
 
 _FOLDER_NAMES = ("model.safetensors", "pytorch_model.bin")
-_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", "")  # the cytology comparison's files have no ending
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "net")  # what stands around a state dict
+# A checkpoint may hold scores beside its weights: NumPy's scalars, of which scikit-learn's metrics are, by
+# the names that NumPy 1 and 2 give to what rebuilds them. Plain numbers: nothing is run.
+_SCALAR = np.float64(0).__reduce__()[0]
+_SCORES: tuple[Any, ...] = (
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *(np.dtype, *{type(np.dtype(code)) for code in "?bhilqBHILQefdg"}),
+)
 # Arguments in a hub folder's config.json that change neither the shape nor the function of the trunk.
 _HARMLESS_ARGUMENTS = frozenset({"num_classes", "in_chans", "img_size", "drop_rate", "drop_path_rate"})
 
@@ -30,8 +43,8 @@ def locate_weights(given: str, architectures: Sequence[str]) -> Path:
     """Find the weight file that a path names.
 
     Args:
-        given: a ``.safetensors``, ``.pth``, ``.pt`` or ``.bin`` file, or a folder as timm's hub has it
-            (``config.json`` beside ``model.safetensors`` or ``pytorch_model.bin``).
+        given: a ``.safetensors``, ``.pth``, ``.pt`` or ``.bin`` file, one without an ending, or a folder as
+            timm's hub has it (``config.json`` beside ``model.safetensors`` or ``pytorch_model.bin``).
         architectures: timm names that a folder's ``config.json`` may give.
 
     Raises:
@@ -46,7 +59,8 @@ def locate_weights(given: str, architectures: Sequence[str]) -> Path:
         raise UsageError(
             "no file of weights here" if not path.exists() else f"a '{path.suffix}' file is none of weights",
             where=f"pretrained: {path}",
-            fix=f"give a file ({', '.join(_SUFFIXES)}) or a folder with config.json and {_FOLDER_NAMES[0]}",
+            fix=f"give a file ({', '.join(filter(None, _SUFFIXES))}) or a folder with config.json and "
+            f"{_FOLDER_NAMES[0]}",
             code="no-weights",
         )
     return path
@@ -55,19 +69,93 @@ def locate_weights(given: str, architectures: Sequence[str]) -> Path:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict, never running code that a pickle may hold.
 
+    What a training wrote beside and around it is put aside: epoch, scores, optimizer, the names under which
+    it stands (``model``, ``state_dict``, …), and the prefix ``module.`` of weights on several devices.
+
     Raises:
-        InputRefused: the file is damaged, or holds anything besides weights.
+        InputRefused: the file is damaged, or holds no weights, or anything that only running it could read.
     """
+    known = torch.serialization.get_safe_globals()
+    scores = [each for each in _SCORES if each not in known]  # the context forgets what it was given
     try:
-        with warnings.catch_warnings(action="ignore"):  # torch's guesses at what damaged bytes may mean
-            return dict(timm.models.load_state_dict(str(path)))
+        with (
+            warnings.catch_warnings(action="ignore"),  # torch's guesses at what damaged bytes may mean
+            torch.serialization.safe_globals(scores),
+        ):
+            found = _unwrapped(timm.models.load_state_dict(str(path)))
     except Exception as error:  # an unpickler on damaged bytes fails in any way there is
-        raise InputRefused(
-            f"not readable as a state dict: {_first_line(error)}",
-            where=f"pretrained: {path}",
-            fix="copy the file again, or save the bare state dict as .safetensors",
-            code="weights-unreadable",
-        ) from error
+        raise _unreadable(path, f"not readable as a state dict: {_first_line(error)}") from error
+    if others := [key for key, value in found.items() if not isinstance(value, Tensor)]:
+        raise _unreadable(path, f"no state dict: {', '.join(map(str, others[:5]))} are no tensors")
+    return found
+
+
+def _unwrapped(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The state dict inside what a training wrote."""
+    while name := next((name for name in _WRAPPERS if isinstance(content.get(name), Mapping)), None):
+        content = content[name]
+    return {key.removeprefix("module."): value for key, value in content.items()}
+
+
+def _unreadable(path: Path, what: str) -> InputRefused:
+    return InputRefused(
+        what,
+        where=f"pretrained: {path}",
+        fix="copy the file again, or save the bare state dict as .safetensors",
+        code="weights-unreadable",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class KeyTable:
+    """What a published code calls the parts of one of our networks.
+
+    Attributes:
+        names: prefixes of its keys and of ours; the longest that fits counts. The first one tells that a
+            file is of that code.
+        unused: keys of parts that it builds and never calls; they are left out.
+    """
+
+    names: Mapping[str, str]
+    unused: re.Pattern[str] | None = None
+
+    def fits(self, state: Mapping[str, Tensor]) -> bool:
+        """Whether a state dict has the published code's names."""
+        return any(key.startswith(next(iter(self.names))) for key in state)
+
+    def translated(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict under our names; keys that the table does not know stay as they are."""
+        found = {}
+        for key, value in state.items():
+            if self.unused is None or not self.unused.match(key):
+                theirs = max((name for name in self.names if key.startswith(name)), key=len, default="")
+                found[self.names.get(theirs, "") + key.removeprefix(theirs)] = value
+        return found
+
+
+def load_whole(
+    model: nn.Module, state: Mapping[str, Tensor], *, heads: re.Pattern[str], where: str, fix: str = ""
+) -> None:
+    """Fill a model; classifiers of another number of classes are left as drawn, with a warning.
+
+    Args:
+        model: to fill.
+        state: the weights, under the model's own names.
+        heads: keys of what depends on the number of classes.
+        where: the source, for errors.
+        fix: what to do if the weights do not fit, where more can be said than ``fitting`` does.
+
+    Raises:
+        UsageError: keys are missing, left over, or of another shape.
+    """
+    own = model.state_dict()
+    other = [
+        key for key in state if heads.match(key) and key in own and state[key].shape[:1] != own[key].shape[:1]
+    ]
+    if other:
+        logger.warning("%s: %s are of other classes, ours start at random", where, ", ".join(other))
+    with fitting(where, fix):
+        model.load_state_dict({**state, **{key: own[key] for key in other}}, strict=True)
 
 
 def load_trunk(trunk: nn.Module, state: dict[str, Tensor], *, head: Sequence[str], where: str) -> None:
@@ -90,7 +178,7 @@ def load_trunk(trunk: nn.Module, state: dict[str, Tensor], *, head: Sequence[str
 
 
 @contextmanager
-def fitting(where: str) -> Iterator[None]:
+def fitting(where: str, fix: str = "") -> Iterator[None]:
     """Turn torch's complaint about keys and shapes into a ``UsageError``."""
     try:
         yield
@@ -98,7 +186,7 @@ def fitting(where: str) -> Iterator[None]:
         raise UsageError(
             f"the weights are not of this network: {_shortened(error)}",
             where=where,
-            fix="give weights of this very architecture, width and depths included, in timm's layout",
+            fix=fix or "give weights of this very architecture, width and depths included, in timm's layout",
             code="weights-mismatch",
         ) from error
 

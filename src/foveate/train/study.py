@@ -56,6 +56,7 @@ class DataConfig(Settings):
         manifest: the CSV that lists them.
         label: column of the class, for multi-class cohorts; None looks for one called ``label``.
         findings: 0/1 columns, for multi-label cohorts; None looks for columns of zeros and ones.
+        classes: labels in the order of the scores, for weights that were trained elsewhere; None sorts them.
         views: columns of image paths; None looks for them.
         boxes: CSV of true bounding boxes.
         patient, case: columns that name the patient and the case.
@@ -64,6 +65,7 @@ class DataConfig(Settings):
     manifest: InFolder
     label: str | None = None
     findings: list[str] | None = None
+    classes: list[str] | None = None
     views: list[str] | None = None
     boxes: InFolder | None = None
     patient: str = "patient_id"
