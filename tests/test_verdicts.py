@@ -16,6 +16,7 @@ from foveate.evaluate.verdicts import (
     judge,
     not_tested,
     other_picture,
+    other_pictures,
     same_picture,
 )
 
@@ -65,6 +66,17 @@ def test_another_picture() -> None:
     assert other_picture(Value(0.2, None, None, 20, 20, "no interval was asked for")) == not_tested(
         "no interval was asked for"
     )
+
+
+def test_other_pictures_need_every_stage() -> None:
+    gone, stays = value(-0.1, 0.3), value(0.2, 0.6)
+    assert other_pictures({"half": gone, "all": gone}) == Condition(
+        "passed", "half: rank correlation 0.10 [−0.10, 0.30]; all: rank correlation 0.10 [−0.10, 0.30]"
+    )
+    kept = "rank correlation 0.40 [0.20, 0.60], not below 0.5"
+    assert other_pictures({"half": stays, "all": gone}) == Condition("failed", f"half: {kept}")
+    assert other_pictures({"half": gone, "all": stays}) == Condition("failed", f"all: {kept}")
+    assert other_pictures({"half": MISSING, "all": stays}) == not_tested("half: nothing is marked")
 
 
 def test_above_nought() -> None:

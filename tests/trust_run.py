@@ -45,8 +45,9 @@ def trust_card(
         put(name, "energy_inside", every, 0.1 + right)
         hits = draws.random(len(patients)) < 0.2 + 2 * right
         columns.put(name, "pointing_game", every, hits.astype(float))
-        for number, share in enumerate((0.9, 0.5, 1.0)):
+        for number, share in enumerate((0.9, 0.7, 1.0)):
             put(name, f"randomised_{number}", some, kept * share + (1 - share) * (1 - kept), 0.02)
+        put(name, "randomised_half", some, kept * 0.7 + 0.3 * (1 - kept), 0.02)
         put(name, "randomised", some, kept, 0.02)
         put(name, "randomised_structure", some, kept, 0.02)
         for kind in ("noise", "shift"):

@@ -29,7 +29,8 @@ from foveate.explain.isolation import isolated
 from foveate.explain.options import ExplainOptions
 from foveate.map_similarity import Floats, rank_correlation, structural_similarity
 
-STAGES = (0.0, 0.5, 1.0)  # shares of the layers that are drawn anew: the last layer alone, half, all
+HALF = 0.5
+STAGES = (0.0, HALF, 1.0)  # shares of the layers that are drawn anew: the last layer alone, half, all
 NOISE = 0.1  # standard deviation of the noise, as a share of the image's own
 SHIFT = 32  # an image is shifted by this part of its sides
 REMOVED = 0.2  # largest share of the pixels that the sign check takes away

@@ -15,12 +15,14 @@ from foveate.evaluate.verdicts import (
     judge,
     not_tested,
     other_picture,
+    other_pictures,
     same_picture,
 )
 from foveate.evidence.trusting.columns import Columns, means
 
 Json = dict[str, Any]
 FAITHFULNESS = ("gap_blur", "gap_mean", "road", "sensitivity_n")
+FORGOTTEN = {"half of the layers": "randomised_half", "all layers": "randomised"}
 ENOUGH = 2  # of these four ways
 #: Scores in which a method is compared with every control, each case with itself.
 COMPARED = (*FAITHFULNESS, "pointing_game", "energy_inside", "falls")
@@ -90,7 +92,7 @@ def conditions_of(method: str, told: Told, reasons: Mapping[str, str]) -> dict[s
     """
     scores = told.scores.get(method, {})
     found = {
-        "randomisation": other_picture(_score(scores, "randomised")),
+        "randomisation": other_pictures({what: _score(scores, name) for what, name in FORGOTTEN.items()}),
         "permuted": other_picture(_score(scores, "permuted_magnitude")),
         **{name: same_picture(_score(scores, name)) for name in ("noise", "shift", "second")},
         "attention": above_nought(

@@ -32,6 +32,7 @@ SCORES = {
     "sensitivity_n": "Sensitivity-n",
     "pointing_game": "Pointing game",
     "energy_inside": "Energy inside",
+    "randomised_half": "Rank correlation, the later half of the layers drawn anew",
     "randomised": "Rank correlation, all layers drawn anew",
     "randomised_structure": "Structural similarity, all layers drawn anew",
     "noise": "Rank correlation under noise",
