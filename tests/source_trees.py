@@ -81,8 +81,9 @@ def busi(root: Path) -> Path:
 
 def herlev(root: Path, each: int = 2) -> Path:
     for number, label in enumerate(HERLEV):
-        for name in [f"153826040-153826058-{index:03d}" for index in range(1, each + 1)]:
-            write_image(root / label / f"{name}.bmp", picture(number, (30, 40)))
+        for index in range(1, each + 1):
+            name = f"153826040-153826058-{index:03d}"
+            write_image(root / label / f"{name}.bmp", picture(100 * number + index, (30, 40)))
             (root / label / f"{name}.bmp").rename(root / label / f"{name}.BMP")
             write_image(root / label / f"{name}-d.bmp", picture(99, (30, 40)))
     return root
