@@ -96,6 +96,13 @@ def test_cases_that_do_not_differ_say_nothing() -> None:
             NoveltyScore.fit(rows)
 
 
+def test_one_case_of_each_class_says_nothing() -> None:
+    rows = np.random.default_rng(0).normal(size=(5, 8))
+    with pytest.raises(UsageError, match="5 training cases of 5 classes say nothing about what is familiar"):
+        NoveltyScore.fit(rows, np.arange(5))
+    assert np.isfinite(NoveltyScore.fit(rows, np.array([0, 1, 2, 3, 3])).score(rows)).all()
+
+
 def test_features_are_pooled_maps_with_nan_where_a_view_is_missing() -> None:
     model = TwoViewCnn().eval()
     views = {"ct": images(3, 8, 8), "mr": images(3, 12, 12)}

@@ -71,7 +71,7 @@ class NoveltyScore:
             labels: ``(N,)`` class of each, or None for one common mean (multi-label).
 
         Raises:
-            UsageError: there are fewer than two cases, or all have the same features.
+            UsageError: there are fewer than two cases, or all of a class have the same features.
         """
         features = np.asarray(features, dtype=np.float64)
         counts = (~np.isnan(features)).sum(axis=0)
@@ -82,7 +82,13 @@ class NoveltyScore:
         groups = np.zeros(len(features), dtype=int) if labels is None else np.asarray(labels)
         names, index = np.unique(groups, return_inverse=True)
         means = np.stack([inside[groups == name].mean(axis=0) for name in names])
-        covariance, _ = ledoit_wolf(inside - means[index], assume_centered=True)
+        spread = inside - means[index]
+        if not spread.any():
+            raise UsageError(
+                f"{len(features)} training cases of {len(names)} classes say nothing about what is familiar",
+                fix="train on at least two different cases of a class",
+            )
+        covariance, _ = ledoit_wolf(spread, assume_centered=True)
         whitening = np.linalg.inv(np.linalg.cholesky(covariance)).T
         return cls(centre, directions, means, whitening, outside, len(features))
 
