@@ -243,10 +243,28 @@ def test_a_run_that_goes_on_elsewhere_is_checked_anew_and_no_longer_exact(
     old = Plan(HALF, "", {"processor": "another", "threads": 64, "torch": "1"}, checked=RIGHT)
     plan_module.keep(old, tmp_path / "run", tmp_path / "cache")
     monkeypatch.setattr(plan_module, "check", lambda *_, **__: WRONG)
+    study = with_train(study, precision="auto")
     found = settled(study, feed, tmp_path)
-    assert (found.choice, found.checked, found.exact) == (HALF, WRONG, False)
+    assert (found.choice, found.checked, found.exact) == (FULL, WRONG, False)
     assert "no longer exact" in found.words() and "64 threads of another" in found.words()
     assert settled(study, feed, tmp_path) == found, "also the next time"
+
+
+def test_another_memory_format_is_checked_for_itself(
+    study: Study, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def stand_in(*_: Any, channels_last: bool = True, **__: Any) -> Checked:
+        asked.append(channels_last)
+        return RIGHT if channels_last else WRONG
+
+    monkeypatch.setattr(plan_module, "check", stand_in)
+    monkeypatch.setattr(plan_module, "choose", lambda *_: (FIRST[HALF], (), True))
+    found = measure(with_train(study, precision="bf16"), tiny_model(), feed, CPU)
+    assert (asked, found.choice, found.checked) == ([True, False], FIRST[HALF], WRONG)
+    monkeypatch.setattr("foveate.train.plan.native_bf16", lambda kind: True)
+    assert measure(with_train(study, precision="auto"), tiny_model(), feed, CPU).choice == FIRST[FULL]
 
 
 def test_a_short_training_is_not_estimated_and_a_longer_one_is(

@@ -185,9 +185,13 @@ def settle(
     if (known := read_plan(run)) is not None:
         plan = replace(known, reason="as this run began")
         if known.machine != machine(device):  # what was right there may be wrong here
-            checked = known.checked and check(study, model, feed, device, extent, cache=cache)
-            began_on = known.began_on or known.machine
-            plan = replace(plan, checked=checked, machine=machine(device), exact=False, began_on=began_on)
+            plan = replace(
+                plan, machine=machine(device), exact=False, began_on=known.began_on or known.machine
+            )
+            if known.checked is not None:
+                last = known.choice.channels_last
+                checked = check(study, model, feed, device, extent, cache=cache, channels_last=last)
+                plan = replace(plan, checked=checked, choice=_if_right(known.choice, checked, study))
         if plan != known:
             write_json(run / "plan.json", plan.as_dict())
         return plan
@@ -240,6 +244,9 @@ def measure(
     batch, ways = of_size(next(feed.training(0, 0)), whole.sizes[0]), {} if checked is None else checked.ways
     bench = Bench(model, batch, config, device, ways=ways)
     choice, trials, look_again = choose(bench, study, checked)
+    if checked is not None and not choice.channels_last:  # other kernels, which may be wrong elsewhere
+        checked = check(study, model, feed, device, whole, cache=cache, channels_last=False)
+        choice = _if_right(choice, checked, study)
     cost = None
     if larger_batch or config.epochs * whole.steps >= FEW_STEPS:
         twice = of_size(batch, 2 * whole.sizes[0])
@@ -260,14 +267,27 @@ def measure(
 
 
 def check(
-    study: Study, model: Classifier, feed: Feed, device: torch.device, extent: Extent, *, cache: Path | None
+    study: Study,
+    model: Classifier,
+    feed: Feed,
+    device: torch.device,
+    extent: Extent,
+    *,
+    cache: Path | None,
+    channels_last: bool = True,
 ) -> Checked:
-    """Find out whether bfloat16 is right: each convolution of both batch sizes, then the whole gradient."""
+    """Find out whether bfloat16 is right: each convolution of both batch sizes, then the whole gradient.
+
+    Args:
+        study, model, feed, device, extent, cache: as for ``measure``.
+        channels_last: the memory format that is asked about; each has kernels of its own.
+    """
     config, first = study.train, next(feed.training(0, 0))
+    half = Choice(half=True, channels_last=channels_last)
     counts: dict[Convolution, int] = {}
     for size in sorted(set(extent.sizes)):  # the longer one last: its counts stay
         bench = Bench(model, of_size(first, size), config, device)
-        counts |= bench.convolutions(Choice(half=True))
+        counts |= bench.convolutions(half)
     kernels = KernelCheck(device, cache)
     verdicts = kernels.verdicts(counts)
     rerouted = tuple(
@@ -276,10 +296,13 @@ def check(
         if verdict.way != "library"
     )
     ways = {item.convolution: item.way for item in rerouted}
-    cosine = Bench(model, of_size(first, extent.sizes[0]), config, device, ways=ways).cosine(
-        Choice(half=True)
-    )
+    cosine = Bench(model, of_size(first, extent.sizes[0]), config, device, ways=ways).cosine(half)
     return Checked(cosine if math.isfinite(cosine) else None, len(counts), rerouted, kernels.seconds)
+
+
+def _if_right(choice: Choice, checked: Checked, study: Study) -> Choice:
+    """The choice, in float32 if bfloat16 was neither asked for nor is right."""
+    return replace(choice, half=choice.half and (checked.right or study.train.precision == "bf16"))
 
 
 def choose(bench: Bench, study: Study, checked: Checked | None) -> tuple[Choice, tuple[Trial, ...], bool]:
