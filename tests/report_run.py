@@ -20,13 +20,14 @@ from foveate.evaluate.intervals import Bootstrap, Value
 from foveate.evaluate.localization import (
     BoxThresholds,
     CaseScore,
+    VolumeTruth,
     best_of,
-    ceiling_maps,
+    ceiling_cells,
     control_maps,
     score_case,
     summarise_localization,
 )
-from foveate.evaluate.localization.grids import whole
+from foveate.evaluate.localization.grids import spread, whole
 from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
 from foveate.files import write_atomic, write_json
@@ -323,6 +324,9 @@ def _scores(item: Heatmap, picture: Array, mask: Array, patient: str, said: Sequ
     average = np.zeros((3,) * mask.ndim)
     average[(1,) * mask.ndim] = 1.0
 
+    grid, field = (7,) * mask.ndim, whole(mask.shape)
+    volume = VolumeTruth.of(mask, grid, field, thickness=2.5) if mask.ndim == 3 else None
+
     def score(values: Array, method: str) -> CaseScore:
         return score_case(
             values,
@@ -334,12 +338,14 @@ def _scores(item: Heatmap, picture: Array, mask: Array, patient: str, said: Sequ
             method=method,
             answer="right" if item.target in said else "wrong",
             sweep=sweep(values, SWEPT),
+            volume=volume,
         )
 
     controls = control_maps(mask.shape, case_id=item.case_id, picture=picture, average=average)
     rows = [score(values, method) for method, values in {"heatmap": item.values, **controls}.items()]
-    known = ceiling_maps(mask, (7,) * mask.ndim, whole(mask.shape))
-    return [*rows, best_of([score(values, "ceiling") for values in known], rows[0])]
+    known = [spread(cells.values, mask.shape, field) for cells in ceiling_cells(mask, grid, field)]
+    exact = None if volume is None else volume.ceiling()
+    return [*rows, best_of([score(values, "ceiling") for values in known], rows[0], exact)]
 
 
 def _write_audit(path: Path, table: PredictionTable, draws: np.random.Generator) -> None:

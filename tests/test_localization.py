@@ -19,7 +19,8 @@ from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.localization import (
     BoxThresholds,
     CaseScore,
-    ceiling_maps,
+    Cells,
+    ceiling_cells,
     choose_box_thresholds,
     control_maps,
     score_case,
@@ -441,7 +442,8 @@ def test_the_best_cell_has_the_highest_energy_inside_of_all_maps_without_negativ
         values = spread(cell, SHAPE, whole(SHAPE))
         assert _map_score(values, truth).energy_inside == pytest.approx(best[place])
         inside = peaks_inside(truth.mask, (4, 5), whole(SHAPE))[place]
-        assert _map_score(values, truth).pointing_game == pytest.approx(inside)
+        found = _map_score(values, truth, cells=Cells(cell, whole(SHAPE)))
+        assert found.pointing_game == pytest.approx(inside)
 
 
 def _ceiling(truth: Region, grid: tuple[int, ...], organ: Mask | None = None) -> CaseScore:
@@ -504,8 +506,12 @@ def test_every_rule_has_a_ceiling_and_part_of_the_image_gives_the_same_as_the_wh
     like = item.score("heatmap", values, BoxRule(kind=kind))
     found = item.ceiling(BoxRule(kind=kind), (0.3, 0.5), like)
     rules = [BoxRule(at, kind=kind) for at in (0.3, 0.5)]
-    maps = ceiling_maps(truth.mask, (5, 7), whole((40, 56)))
-    scores = [item.score("heatmap", np.asarray(m, np.float32), rule) for m in maps for rule in rules]
+    known = ceiling_cells(truth.mask, (5, 7), whole((40, 56)))
+    scores = []
+    for cells in known:
+        map_ = spread(cells.values, (40, 56), cells.field).astype(np.float32)
+        own = replace(item, cells={"heatmap": cells.values})
+        scores += [own.score("heatmap", map_, rule) for rule in rules]
     assert found is not None
     for name in ("iou", "dice", "energy_inside", "pixel_ap", "pointing_game", "half_inside"):
         assert getattr(found, name) == pytest.approx(max(getattr(s, name) for s in scores), abs=1e-6), name

@@ -25,6 +25,7 @@ from foveate.types import Array, Box, Heatmap
 
 PICTURE_SIDE = 512  # pixels; enough for a report, small enough for thousands of cases
 SLICE_SIDE = 256  # of each slice of a volume
+COARSE = 56  # cells along the longest side; finer maps are those of pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,9 @@ class CaseMaps:
         grid: number of cells of the raw maps along each axis, before they were brought to original pixels;
             empty in files of older versions.
         field: where that grid lies, in original pixels; None in files of older versions.
+        cells: ``(T, *grid)`` the raw maps themselves, if their grid is coarse; None for finer maps, and in
+            files of older versions.
+        spacing: millimetres per step along each axis of the maps; empty where the image does not say.
     """
 
     values: NDArray[np.float32]
@@ -79,6 +83,8 @@ class CaseMaps:
     boxes: tuple[Box, ...] = ()
     grid: tuple[int, ...] = ()
     field: Box | None = None
+    cells: NDArray[np.float32] | None = None
+    spacing: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +131,9 @@ def write_case(
     truth: NDArray[np.bool_] | None,
     boxes: Sequence[Box] = (),
     *,
-    grid: Sequence[int] = (),
+    cells: NDArray[np.float32] | None = None,
     field: Box | None = None,
+    spacing: Sequence[float] | None = None,
 ) -> None:
     """Write the maps of one view of one case.
 
@@ -136,7 +143,8 @@ def write_case(
         picture: as in ``CaseMaps``.
         truth: of the maps' shape, or None.
         boxes: true boxes, in the pixels of the maps.
-        grid, field: as in ``CaseMaps``.
+        cells: ``(T, *grid)`` the raw maps, coarse or not.
+        field, spacing: as in ``CaseMaps``.
     """
     content: dict[str, Array] = {
         "values": np.stack([item.values for item in maps]).astype(np.float32),
@@ -148,9 +156,13 @@ def write_case(
     if boxes:
         content["boxes"] = np.array([(*box.start, *box.stop) for box in boxes], dtype=np.float64)
         content["box_labels"] = np.array([box.label for box in boxes])
-    if grid and field is not None:
-        content["grid"] = np.array(grid, dtype=np.int64)
+    if cells is not None and field is not None:
+        content["grid"] = np.array(cells.shape[1:], dtype=np.int64)
         content["field"] = np.array((*field.start, *field.stop), dtype=np.float64)
+        if max(cells.shape[1:]) <= COARSE:
+            content["cells"] = cells.astype(np.float32)
+    if spacing is not None:
+        content["spacing"] = np.array(spacing, dtype=np.float64)
     with replacing(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, allow_pickle=False, **content)
 
@@ -168,6 +180,8 @@ def read_case(path: Path) -> CaseMaps:
             tuple(_boxes(content)),
             tuple(content["grid"].tolist()) if "grid" in content else (),
             _box(content["field"].tolist()) if "field" in content else None,
+            content.get("cells"),
+            tuple(content["spacing"].tolist()) if "spacing" in content else (),
         )
 
 

@@ -105,13 +105,17 @@ def read_entry(folder: Path) -> Entry:
     multilabel = table.task == "multilabel"
     thresholds = {name: value["threshold"] for name, value in found.items()} if multilabel else {}
     swept = Study.load(folder / "study.yaml").localize.thresholds
-    return Entry(table.part("test"), thresholds, _scores(folder), swept)
+    scores = _scores(folder)
+    return Entry(table.part("test"), thresholds, scores.pop("heatmap", []), swept, scores)
 
 
-def _scores(folder: Path) -> list[CaseScore]:
+def _scores(folder: Path) -> dict[str, list[CaseScore]]:
+    """By method, the scores of a run's heat maps, their controls and their ceiling."""
     path = folder / "localization.csv"
-    rows = read_scores(path) if path.is_file() else []
-    return [row for row in rows if row.method == "heatmap"]
+    found: dict[str, list[CaseScore]] = {}
+    for row in read_scores(path) if path.is_file() else []:
+        found.setdefault(row.method, []).append(row)
+    return found
 
 
 def _folders(plan: Plan, label: str, out: Path) -> dict[Seed, Path]:

@@ -79,7 +79,8 @@ def compare(
 
     Returns:
         Plain JSON: ``figures`` by variant and figure, each with ``value`` (the mean over seeds), ``low, high,
-        n, patients, reason``, ``sd`` (None with one seed) and ``seeds`` (the value of each); ``classes``
+        n, patients, reason``, ``sd`` (None with one seed) and ``seeds`` (the value of each); ``beside``, by
+        variant and method, the localization figures of its controls and its ceiling; ``classes``
         likewise by variant, class and figure, with where its heat maps point; ``differences`` likewise, for
         every variant but the reference, with ``p`` and ``p_holm``; ``pairs``, the same for each reported pair
         with its single classes, decisions and a plain ``sentence``; ``ranks``.
@@ -109,6 +110,7 @@ def compare(
         "cases": {str(seed): len(places) for seed, places in whole.drawing.places.items()},
         "patients": len(set(whole.drawing.patient_ids)),
         "figures": figures,
+        "beside": {label: whole.beside(label) for label, found in variants.items() if found},
         "classes": {label: each.classes() for label, each in told.items()},
         "differences": {
             pair["first"]: pair["differences"] for pair in reported if pair["second"] == reference
@@ -262,6 +264,18 @@ class _Comparison:
         }
         groups = {seed: (entry,) for seed, entry in entries.items()}
         return Told(groups, samples, self.drawing.bootstrap)
+
+    def beside(self, label: str) -> dict[str, dict[str, Any]]:
+        """What controls and ceiling of one variant score where its heat maps were scored, by method."""
+        entries = self.variants[label]
+        shared = set.intersection(*(set(entry.beside) for entry in entries.values()))
+        found = {}
+        for method in (name for name in next(iter(entries.values())).beside if name in shared):
+            own = {seed: replace(entry, scores=entry.beside[method]) for seed, entry in entries.items()}
+            samples = {seed: self.drawing.localized(one, seed, one.marked) for seed, one in own.items()}
+            told = Told({seed: (one,) for seed, one in own.items()}, samples, self.drawing.bootstrap)
+            found[method] = told.figures(LOCALIZED)
+        return found
 
     def pairs(self) -> list[Pair]:
         """Every two variants with a seed in common; the later one is the first of the pair."""

@@ -23,7 +23,15 @@ from foveate.evaluate.summary import OVERALL
 from foveate.evaluate.table import PredictionTable
 
 #: Figures that localization gives, by their names in ``CaseScore``.
-LOCALIZED = ("pointing_game", "iou", "energy_inside")
+LOCALIZED = (
+    "pointing_game",
+    "iou",
+    "energy_inside",
+    "cell_hit",
+    "plane_pointing",
+    "plane_iou",
+    "depth_error",
+)
 #: Figures of calibration, of the raw probabilities, and of the calibrated ones where a run has them.
 OF_CALIBRATION = ("ece", "brier", "log_loss")
 CALIBRATED = tuple(f"{name}_calibrated" for name in OF_CALIBRATION)
@@ -33,7 +41,7 @@ PER_CLASS = ("auroc", "ap", "recall", "specificity", "f1")
 LOCATED: dict[str, float | None] = {"pointing_game": None, "localized_0.5": 0.5, "localized_0.3": 0.3}
 #: Share of a map's maximum from which its pixels make up those boxes; the same for every run.
 TAU = 0.5
-LOWER_IS_BETTER = frozenset((*OF_CALIBRATION, *CALIBRATED))
+LOWER_IS_BETTER = frozenset((*OF_CALIBRATION, *CALIBRATED, "depth_error"))
 
 #: By figure, ``(1 + n, ...)``: the cohort itself, then n replicates. ``class:<metric>`` and
 #: ``located:<measure>`` are ``(1 + n, K)``.
@@ -52,12 +60,14 @@ class Entry:
         thresholds: of the findings (multi-label), chosen on its validation cases.
         scores: of its heat maps; empty where nothing was marked or explained.
         swept: the shares of a map's maximum at which the scores know how boxes do.
+        beside: the same of the controls and the ceiling, by their names in ``CaseScore.method``.
     """
 
     table: PredictionTable
     thresholds: Mapping[str, float] = field(default_factory=dict)
     scores: Sequence[CaseScore] = ()
     swept: Sequence[float] = ()
+    beside: Mapping[str, Sequence[CaseScore]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         known = np.asarray(~np.isnan(self.table.truth).all(axis=1))
@@ -67,8 +77,12 @@ class Entry:
     def only(self, cases: Set[str]) -> Entry:
         """The same on these cases."""
         keep = np.array([case in cases for case in self.table.case_ids], dtype=bool)
-        rows = [row for row in self.scores if row.case_id in cases]
-        return Entry(self.table.only(keep), self.thresholds, rows, self.swept)
+
+        def kept(rows: Sequence[CaseScore]) -> list[CaseScore]:
+            return [row for row in rows if row.case_id in cases]
+
+        beside = {method: kept(rows) for method, rows in self.beside.items()}
+        return Entry(self.table.only(keep), self.thresholds, kept(self.scores), self.swept, beside)
 
     def overlap(self, score: CaseScore) -> float:
         """IoU of the largest box from ``TAU`` on with a true one; NaN where that share was not tried."""
@@ -143,11 +157,12 @@ class Drawing:
         times = Counter((row.case_id, row.label) for row in rows)
         shares = np.array([1 / times[row.case_id, row.label] for row in rows])  # views count once together
         scores = np.array([[getattr(row, name) for name in LOCALIZED] for row in rows])
+        table = scores.reshape(-1, len(LOCALIZED))
+        known = ~np.isnan(table)
 
         def statistic(weights: Floats) -> dict[str, Floats]:
             counted = weights[:, where] * shares
-            sums = counted @ scores.reshape(-1, len(LOCALIZED))
-            means = ratio(sums, counted.sum(axis=1, keepdims=True))
+            means = ratio(counted @ np.where(known, table, 0.0), counted @ known)
             return {name: means[:, place] for place, name in enumerate(LOCALIZED)}
 
         return self._sampled(statistic)

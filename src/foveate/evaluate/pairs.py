@@ -43,12 +43,12 @@ class Told:
     samples: Mapping[Seed, Samples]
     bootstrap: Bootstrap
 
-    def figures(self) -> dict[str, dict[str, Any]]:
-        """Mean over seeds, interval and spread of every figure."""
+    def figures(self, names: Sequence[str] = FIGURES) -> dict[str, dict[str, Any]]:
+        """Mean over seeds, interval and spread of every figure, or of those named."""
         mean = over_seeds(list(self.samples.values()))
         classified, located = self._classified(), self._located()
         found = {}
-        for name in FIGURES:
+        for name in names:
             named = located if name in LOCALIZED else classified
             value = self._value(mean[name], named, "" if named else _UNMARKED)
             found[name] = value | _spread({seed: part[name][0] for seed, part in self.samples.items()})

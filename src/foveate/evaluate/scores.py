@@ -25,6 +25,13 @@ _SINCE = (
     "half_inside",
     "area",
     "answer",
+    "cell_hit",
+    "cell_chance",
+    "plane_pointing",
+    "plane_chance",
+    "plane_iou",
+    "depth_error",
+    "depth_error_mm",
     *_LISTS,
 )
 

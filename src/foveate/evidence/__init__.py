@@ -181,8 +181,9 @@ class _Store:
                 self._picture(image, case, view),
                 truth,
                 boxes,
-                grid=explained.grids[view],
+                cells=explained.cells[view],
                 field=explained.fields[view],
+                spacing=self._spacing(image, shape),
             )
             if len(shape) == 3:
                 self._write_volumes(name, own, image)
@@ -217,6 +218,12 @@ class _Store:
         """Spatial shape of a view of a case: the volume, or the slice that the case is."""
         shape = self._files.image(case.views[view]).pixels.shape[1:]
         return shape[1:] if len(shape) == 3 and case.slice_index is not None else shape
+
+    @staticmethod
+    def _spacing(image: Image, shape: tuple[int, ...]) -> tuple[float, ...] | None:
+        """Millimetres along the axes of the maps; of a slice of a volume, those of the plane."""
+        spacing = image.geometry.spacing
+        return None if spacing is None else spacing[-len(shape) :]
 
     def _picture(self, image: Image, case: Case, view: str) -> NDArray[np.uint8]:
         slice_of_volume = image.dimensions == 3 and case.slice_index is not None

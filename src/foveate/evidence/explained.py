@@ -30,14 +30,14 @@ class Explained:
         maps: one raw, signed heat map per view that the case has and target, in original pixels.
         gaps: for integrated gradients, by target, what the maps of all views miss of the score's rise.
         shares: of each view that the case has and target, if the model has several views.
-        grids: by view, cells along each axis of the raw maps.
-        fields: by view, where that grid lies in original pixels.
+        cells: by view, ``(T, *grid)`` the raw maps of the targets, before they were brought back.
+        fields: by view, where their grid lies in original pixels.
     """
 
     maps: tuple[Heatmap, ...]
     gaps: Mapping[str, float]
     shares: tuple[Share, ...]
-    grids: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    cells: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     fields: Mapping[str, Box] = field(default_factory=dict)
 
 
@@ -82,7 +82,9 @@ def explain_cases(
                 maps=tuple(bring_back(bundle, item, own, columns, explainer)),
                 gaps={} if gaps is None else {name: float(gaps[row, t]) for name, t in columns.items()},
                 shares=() if shares is None else tuple(_rows(bundle, item, columns, shares[:, row])),
-                grids={view: tuple(values.shape[1:]) for view, values in own.items()},
+                cells={
+                    view: values[list(columns.values())].float().cpu().numpy() for view, values in own.items()
+                },
                 fields={
                     view: seen_field(prepared.trace.steps.transforms, prepared.trace.shape)
                     for view, prepared in item.views.items()

@@ -123,7 +123,7 @@ def _rows(run: Run, item: Marked, averages: Averages, rules: Mapping[str, BoxRul
     """Scores of one case and class: of its own map, the predicted class's, the controls, and the ceiling."""
     candidates = run.study.localize.thresholds
     rows = [
-        item.score(method, values, rules.get(method, rules["heatmap"]), candidates)
+        item.score(method, values, rules.get(method, rules["heatmap"]), candidates, seed=run.study.seed)
         for method, values in item.maps(run.study.seed, averages).items()
     ]
     ceiling = item.ceiling(rules["heatmap"], candidates, rows[0])

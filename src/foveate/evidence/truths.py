@@ -7,7 +7,7 @@ case's first view, and belong to every view of that shape.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,9 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.errors import InputRefused
-from foveate.evaluate.localization import CaseScore, best_of, ceiling_maps, control_maps, score_case
-from foveate.evaluate.localization.controls import CELLS
-from foveate.heatmaps import CaseMaps, Entry, read_case
+from foveate.evaluate.localization import (
+    CaseScore,
+    Cells,
+    VolumeTruth,
+    best_of,
+    ceiling_cells,
+    control_maps,
+    score_case,
+)
+from foveate.evaluate.localization.controls import random_cells
+from foveate.evaluate.localization.grids import spread
+from foveate.heatmaps import COARSE, CaseMaps, Entry, read_case
 from foveate.io import read_image, read_mask
 from foveate.localize import BoxRule, localize_heatmap, sweep
 from foveate.regions import Region, extent, shifted
@@ -30,7 +39,6 @@ from foveate.types import Box, Case
 if TYPE_CHECKING:
     from foveate.evidence.averages import Averages
 
-COARSE = 56  # cells along the longest side; finer maps are those of pixels
 Mask = NDArray[np.bool_]
 
 
@@ -49,6 +57,9 @@ class Marked:
         picture: the displayed image, or None.
         grid: cells of the raw map along each axis; empty where unknown.
         field: where that grid lies, in original pixels; None where unknown.
+        cells: by method (``heatmap``, ``predicted``), the raw map of that grid, if it is coarse; else None.
+        volume: the truth as the cells, the plane and the depth see it; None for planes, and where the grid,
+            or the cells of a coarse one, are unknown.
     """
 
     entry: Entry
@@ -60,19 +71,26 @@ class Marked:
     picture: NDArray[np.uint8] | None = None
     grid: tuple[int, ...] = ()
     field: Box | None = None
+    cells: Mapping[str, NDArray[np.float32]] | None = None
+    volume: VolumeTruth | None = None
+
+    @property
+    def _coarse(self) -> bool:
+        """Whether the heat map is of a feature map's grid."""
+        return bool(self.grid) and max(self.grid) <= COARSE
 
     def maps(self, seed: int, averages: Averages | None = None) -> dict[str, NDArray[np.float32]]:
         """The heat map of the true class, that of the predicted one, and the controls that they have to beat.
 
-        The random map is as coarse as the heat map where that is a feature map's grid.
+        The random map is of the heat map's own grid where that is a feature map's.
         """
-        coarse = bool(self.grid) and max(self.grid) <= COARSE
         controls = control_maps(
             self.values.shape,
             organ=self.organ,
             seed=seed,
             case_id=self.entry.case_id,
-            cells=max(self.grid) if coarse else CELLS,
+            grid=self.grid if self._coarse else (),
+            field=self.field if self._coarse else None,
             picture=self.picture,
             average=None if averages is None else averages.of(self.target, self.values.ndim),
         )
@@ -80,10 +98,33 @@ class Marked:
         return {"heatmap": self.values, **said, **controls}
 
     def score(
-        self, method: str, values: NDArray[np.float32], rule: BoxRule, candidates: Sequence[float] = ()
+        self,
+        method: str,
+        values: NDArray[np.float32],
+        rule: BoxRule,
+        candidates: Sequence[float] = (),
+        *,
+        seed: int = 0,
     ) -> CaseScore:
-        """Score the map of one method against the truth; the candidates are thresholds for the sweep."""
-        return self._score(values, rule, method, sweep(values, candidates, organ=self.organ))
+        """Score the map of one method against the truth.
+
+        Args:
+            method: whose map it is.
+            values: in original pixels.
+            rule: how it becomes boxes.
+            candidates: thresholds for the sweep.
+            seed: of the study, with which the random map was drawn.
+        """
+        swept = sweep(values, candidates, organ=self.organ)
+        return self._score(values, rule, method, swept, self._own_cells(method, seed))
+
+    def _own_cells(self, method: str, seed: int) -> Cells | None:
+        """The map of a method on its own grid; None where it has none, or it is unknown."""
+        if self.field is None or not self._coarse:
+            return None
+        if method == "random":
+            return Cells(random_cells(self.grid, seed, self.entry.case_id), self.field)
+        return Cells(self.cells[method], self.field) if self.cells and method in self.cells else None
 
     def ceiling(self, rule: BoxRule, candidates: Sequence[float], like: CaseScore) -> CaseScore | None:
         """The best that a map of this grid could score; None where the grid is unknown.
@@ -95,13 +136,21 @@ class Marked:
         """
         if not self.grid or self.field is None:
             return None
-        maps = ceiling_maps(self.truth.mask, self.grid, self.field, self.organ)
-        item, peaked = self, rule.kind == "peak"
+        known = ceiling_cells(self.truth.mask, self.grid, self.field, self.organ)
+        maps = [spread(each.values, self.truth.mask.shape, self.field) for each in known]
+        item, peaked = replace(self, volume=None), rule.kind == "peak"
         if peaked or rule.kind == "two_thresholds":  # far from the truth these maps are zero
             inner = extent(np.any(maps, axis=0) | self.truth.mask)
-            item, maps = self._section(inner), [values[inner] for values in maps]
+            item, maps = item._section(inner), [values[inner] for values in maps]
+            back = [-side.start for side in inner]
+            known = [Cells(each.values, shifted(each.field, back)) for each in known]
         rules = [replace(rule, threshold=share) for share in candidates] if peaked else [rule]
-        return best_of([item._score(values, own) for values in maps for own in rules], like)
+        scores = [
+            item._score(values, own, cells=each)
+            for values, each in zip(maps, known, strict=True)
+            for own in rules
+        ]
+        return best_of(scores, like, None if self.volume is None else self.volume.ceiling())
 
     def _section(self, place: tuple[slice, ...]) -> Marked:
         """The same, of a part of the image that holds the truth."""
@@ -117,6 +166,7 @@ class Marked:
         rule: BoxRule,
         method: str = "heatmap",
         swept: Sequence[Region] = (),
+        cells: Cells | None = None,
     ) -> CaseScore:
         own = (
             rule
@@ -134,6 +184,8 @@ class Marked:
             method=method,
             answer="right" if self.target in self.entry.predicted_class.split(";") else "wrong",
             sweep=swept,
+            cells=cells,
+            volume=self.volume,
         )
 
 
@@ -172,12 +224,23 @@ class Truths:
         """Every true class of a view that was explained and is marked in it."""
         stored, organ = self.stored(entry)
         true = [name for name in entry.truth_class.split(";") if name]
-        by_target = dict(zip(stored.targets, stored.values, strict=True))
-        said = by_target.get(entry.predicted_class) if self._one_class else None
-        for target, values in by_target.items():
+        place = {target: index for index, target in enumerate(stored.targets)}
+        said = place.get(entry.predicted_class) if self._one_class else None
+        for target, own in place.items():
             if target in true and (truth := _truth(stored, target, alone=len(true) == 1)) is not None:
+                drawn = {"heatmap": own} | ({} if said is None else {"predicted": said})
                 yield Marked(
-                    entry, target, values, truth, organ, said, stored.picture, stored.grid, stored.field
+                    entry,
+                    target,
+                    stored.values[own],
+                    truth,
+                    organ,
+                    None if said is None else stored.values[said],
+                    stored.picture,
+                    stored.grid,
+                    stored.field,
+                    None if stored.cells is None else {name: stored.cells[at] for name, at in drawn.items()},
+                    _seen_in_volume(stored, truth, organ),
                 )
 
     def stored(self, entry: Entry) -> tuple[CaseMaps, Mask | None]:
@@ -193,6 +256,15 @@ def _truth(stored: CaseMaps, target: str, *, alone: bool) -> Region | None:
         return Region.from_mask(stored.truth, target)
     own = [box for box in stored.boxes if box.label in (target, "")]
     return Region.from_boxes(own, stored.values.shape[1:]) if own else None
+
+
+def _seen_in_volume(stored: CaseMaps, truth: Region, organ: Mask | None) -> VolumeTruth | None:
+    """The truth of a volume on the grid of its maps; None for planes, and maps of versions without cells."""
+    older = stored.cells is None and max(stored.grid, default=0) <= COARSE
+    if truth.mask.ndim == 2 or stored.field is None or older:
+        return None
+    thickness = stored.spacing[0] if stored.spacing else float("nan")
+    return VolumeTruth.of(truth.mask, stored.grid, stored.field, organ=organ, thickness=thickness)
 
 
 class CaseFiles:

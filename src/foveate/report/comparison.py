@@ -150,6 +150,9 @@ def _values(result: Json) -> Iterator[Cell]:
         for name, own in classes.items():
             cells = {f"{name}: {key}": value for key, value in own.items() if key != "cases"}
             yield from _listed(cells, label, "by class")
+    for label, methods in (result.get("beside") or {}).items():
+        for method, found in methods.items():
+            yield from _listed(found, label, method)
     for pair in result["pairs"]:
         yield from _of_pair(pair)
     for view, variants in result["without"].items():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from foveate.evaluate.localization.wording import METHODS
+from foveate.evaluate.paired import LOCALIZED
 from foveate.evaluate.wording import kind_of, shown_p
 from foveate.report.class_tables import class_tables
 from foveate.report.files import Json
@@ -23,11 +25,14 @@ COLUMNS = {
     "ece_calibrated": "ECE, calibrated",
     "brier_calibrated": "Brier score, calibrated",
     "log_loss_calibrated": "Log loss, calibrated",
+    "cell_hit": "Cell hit",
+    "plane_pointing": "Pointing in the plane",
+    "plane_iou": "Box IoU in the plane",
+    "depth_error": "Depth error, slices",
     "pointing_game": "Pointing game",
     "iou": "Box IoU",
     "energy_inside": "Energy inside",
 }
-_OF_MAPS = ("pointing_game", "iou", "energy_inside")
 _OF_CLASSES = {"auroc": "AUROC", "ap": "AP", "recall": "Recall", "specificity": "Specificity", "f1": "F1"}
 _ORIGINS = {
     "model": "Model",
@@ -45,14 +50,15 @@ def comparison_tables(result: Json) -> Iterator[Table]:
     yield Table(
         "Figures",
         f"Mean over {kind}s ± standard deviation over {kind}s; in brackets the {level} interval of the mean, "
-        f"from {result['bootstrap']['n']:,} resamplings of patients. ECE, Brier score and log loss: lower is "
-        "better. † preprocessed otherwise than the reference.",
+        f"from {result['bootstrap']['n']:,} resamplings of patients. ECE, Brier score, log loss and depth "
+        "error: lower is better. † preprocessed otherwise than the reference.",
         ("Variant", *(COLUMNS[name] for name in shown)),
         tuple(
             (label + _mark(result, label), *(figure(found[name]) for name in shown))
             for label, found in result["figures"].items()
         ),
     )
+    yield _beside(result, shown)
     yield _differences(result, shown, level)
     yield _ranks(result)
     yield _decisions(result)
@@ -74,6 +80,24 @@ def pair_name(result: Json, pair: Json) -> str:
     if all(other["second"] == result["reference"] for other in result["pairs"]):
         return str(pair["first"])
     return f"{pair['first']} − {pair['second']}"
+
+
+def _beside(result: Json, shown: Sequence[str]) -> Table:
+    """Localization figures between what their grids allow and what maps reach that see no model."""
+    names = [name for name in shown if name in LOCALIZED]
+    rows = [
+        (label, METHODS[method], *(figure(found[name]) for name in names))
+        for label, controls in (result.get("beside") or {}).items()
+        for method, found in {"heatmap": result["figures"][label], **controls}.items()
+        if controls
+    ]
+    return Table(
+        "Heat maps beside their ceiling and their controls",
+        "The ceiling is about the best that maps of the variant’s grid could score; the controls never look "
+        "at a model. Depth error: lower is better.",
+        ("Variant", "Whose map", *(COLUMNS[name] for name in names)),
+        tuple(rows),
+    )
 
 
 def _differences(result: Json, shown: Sequence[str], level: str) -> Table:
@@ -170,7 +194,7 @@ def _second(result: Json, test: Json | None) -> str:
 
 
 def _withheld(result: Json, shown: Sequence[str]) -> Iterator[Table]:
-    kept = [name for name in shown if name not in _OF_MAPS]
+    kept = [name for name in shown if name not in LOCALIZED]
     level = result["bootstrap"]["level"]
     for view, variants in result["without"].items():
         yield Table(

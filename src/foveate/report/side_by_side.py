@@ -29,6 +29,10 @@ from foveate.report.tables import Table, figure
 
 _CALIBRATION = {"ece": "ECE", "brier": "Brier score", "log_loss": "Log loss"}
 _LOCALIZATION = {
+    "cell_hit": "Cell hit",
+    "plane_pointing": "Pointing in the plane",
+    "plane_iou": "Box IoU in the plane",
+    "depth_error": "Depth error, slices",
     "pointing_game": "Pointing game",
     "iou": "Box IoU",
     "iobb": "Box IoBB",

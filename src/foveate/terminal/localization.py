@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from foveate.evaluate.localization.wording import MEASURES, METHODS, verdict
+from foveate.evaluate.localization.wording import MEASURES, METHODS, main_measure, verdict
 from foveate.terminal import console, interval, new_table, number, say
 
-_SHOWN = ("pointing_game", "energy_inside", "iou", "dice")
+_SHOWN = (
+    "cell_hit",
+    "plane_pointing",
+    "depth_error",
+    "plane_iou",
+    "pointing_game",
+    "energy_inside",
+    "iou",
+    "dice",
+)
 
 
 def show_localization(found: Mapping[str, Any]) -> None:
@@ -17,13 +26,15 @@ def show_localization(found: Mapping[str, Any]) -> None:
     if not methods:
         say(f"localization: {found.get('reason', 'no case has a true mask or box')}")
         return
-    table = new_table("localization", *(name.replace("_", " ") for name in _SHOWN))
+    shown = [name for name in _SHOWN if name in methods["heatmap"]]
+    table = new_table("localization", *(name.replace("_", " ") for name in shown))
     for method, words in METHODS.items():
         if method in methods:
-            table.add_row(words.lower(), *(number(methods[method][name]) for name in _SHOWN))
+            table.add_row(words.lower(), *(number(methods[method][name]) for name in shown))
     console.print(table)
-    pointing = methods["heatmap"]["pointing_game"]
-    say(f"pointing game of the heat maps: {number(pointing)}, interval {interval(pointing)}")
+    main = main_measure(methods)
+    own = methods["heatmap"][main]
+    say(f"{main.replace('_', ' ')} of the heat maps: {number(own)}, interval {interval(own)}")
     if answers := found.get("by_answer"):
         counts = ", ".join(f"{part['n']} {answer}ly answered" for answer, part in answers.items())
         say(f"scored: {counts}")

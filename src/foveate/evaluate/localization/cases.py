@@ -2,7 +2,10 @@
 
 * Pointing game (Zhang et al. 2018, IJCV 126:1084): 1 if the maximum lies inside the truth, grown by a
   tolerance that is 0 unless stated. Of several equal maxima each counts its share, so that a flat map scores
-  what a random point would.
+  what a random point would. Where the map's own cells are known, the maximum lies at the centre of the
+  hottest one (``peaks``).
+* Cell, plane and depth: of volumes, in ``volumes``. Box IoU in the plane: the first box found and the true
+  one that it overlaps most, both without their slices.
 * Box IoU and IoBB (Wang et al. 2017, CVPR): the first box found, which is the largest, against the true box
   that it overlaps most; over all boxes found, the best of these. A box that stays below a threshold with
   every true box is a false positive at it.
@@ -29,7 +32,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from foveate.errors import UsageError
-from foveate.regions import Mask, Region, overlaps, positive_evidence
+from foveate.evaluate.localization.peaks import Cells, Peaks, find_peaks
+from foveate.evaluate.localization.volumes import VolumeTruth, in_plane
+from foveate.regions import Mask, Region, box_iou, overlaps, positive_evidence
 
 Floats = NDArray[np.float64]
 IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
@@ -59,6 +64,13 @@ class CaseScore:
         answer: ``right`` if the class was predicted, ``wrong`` if not, empty where unknown.
         false_iou, false_iobb: boxes found that reach no true box, at each of the thresholds.
         largest_ious, any_ious: of the sweep, the largest box's IoU and the best of all boxes.
+        cell_hit: of volumes, as all that follow (NaN for planes): whether the hottest cell holds the truth.
+        cell_chance: what a random cell scores.
+        plane_pointing: whether the maximum lies inside the truth as seen along the depth.
+        plane_chance: what a random point scores.
+        plane_iou: of the first box with the true box nearest to it, without their slices.
+        depth_error: slices from the maximum to the nearest one of the truth; NaN if the map has one slice.
+        depth_error_mm: the same in millimetres; NaN where these are unknown.
     """
 
     case_id: str
@@ -84,6 +96,13 @@ class CaseScore:
     false_iobb: tuple[float, ...] = ()
     largest_ious: tuple[float, ...] = ()
     any_ious: tuple[float, ...] = ()
+    cell_hit: float = NAN
+    cell_chance: float = NAN
+    plane_pointing: float = NAN
+    plane_chance: float = NAN
+    plane_iou: float = NAN
+    depth_error: float = NAN
+    depth_error_mm: float = NAN
 
 
 def score_case(
@@ -99,6 +118,8 @@ def score_case(
     tolerance: float = 0.0,
     answer: str = "",
     sweep: Sequence[Region] = (),
+    cells: Cells | None = None,
+    volume: VolumeTruth | None = None,
 ) -> CaseScore:
     """Score one map.
 
@@ -114,6 +135,8 @@ def score_case(
         tolerance: distance in pixels by which a maximum may miss the truth and still count as a hit.
         answer: ``right``, ``wrong``, or empty.
         sweep: all regions found at each of a list of thresholds, the largest box first.
+        cells: the map on its own grid, before it was brought to original pixels, if it has one.
+        volume: the truth as cells, plane and depth see it; None for planes, or to leave these out.
 
     Raises:
         RunFailed: the map holds values that are not finite.
@@ -123,15 +146,17 @@ def score_case(
     _check(evidence, found, truth, case_id)
     target = truth.mask if tolerance == 0 else ndimage.distance_transform_edt(~truth.mask) <= tolerance
     largest_ious, any_ious = sweep_ious(sweep, truth)
+    within = np.ones(evidence.shape, dtype=bool) if organ is None else organ
+    peaks = find_peaks(evidence, within, cells)
     return CaseScore(
         case_id=case_id,
         patient_id=patient_id,
         label=label,
         method=method,
-        pointing_game=_pointing(evidence, target),
+        pointing_game=peaks.mean(target) if len(peaks.pixels) else 0.0,
         energy_inside=_share(evidence[truth.mask].sum(), evidence.sum()),
         pixel_ap=_pixel_ap(evidence, truth.mask) if truth.outlined else NAN,
-        chance=float(target.mean()) if organ is None else _share((target & organ).sum(), organ.sum()),
+        chance=_share((target & within).sum(), within.sum()),
         empty=not evidence.any(),
         area=float(truth.mask.mean()),
         answer=answer,
@@ -139,6 +164,7 @@ def score_case(
         any_ious=any_ious,
         **_of_boxes(found, truth),
         **_of_masks(found.mask, truth),
+        **_of_volume(volume, peaks),
     )
 
 
@@ -150,10 +176,12 @@ def sweep_ious(sweep: Sequence[Region], truth: Region) -> tuple[tuple[float, ...
 
 def _of_boxes(found: Region, truth: Region) -> dict[str, Any]:
     """Measures of the boxes."""
+    flat = truth.mask.ndim == 2
     if not found.boxes:
         nothing = dict.fromkeys(("iou", "iobb", "best_iou", "best_iobb", "centre_inside"), 0.0)
         return {
             **nothing,
+            "plane_iou": NAN if flat else 0.0,
             "false_iou": (0.0,) * len(IOU_THRESHOLDS),
             "false_iobb": (0.0,) * len(IOBB_THRESHOLDS),
         }
@@ -169,6 +197,7 @@ def _of_boxes(found: Region, truth: Region) -> dict[str, Any]:
         "best_iou": float(iou.max()),
         "best_iobb": float(iobb.max()),
         "centre_inside": float(holds.any()),
+        "plane_iou": NAN if flat else max(box_iou(in_plane(first), in_plane(box)) for box in truth.boxes),
         "false_iou": tuple(float((iou < at).sum()) for at in IOU_THRESHOLDS),
         "false_iobb": tuple(float((iobb < at).sum()) for at in IOBB_THRESHOLDS),
     }
@@ -184,6 +213,11 @@ def _of_masks(found: Mask, truth: Region) -> dict[str, Any]:
     }
 
 
+def _of_volume(volume: VolumeTruth | None, peaks: Peaks) -> dict[str, Any]:
+    """Measures that only volumes have."""
+    return {} if volume is None else dict(volume.score(peaks))
+
+
 def _check(evidence: Floats, found: Region, truth: Region, case_id: str) -> None:
     shapes = {"heat map": evidence.shape, "region found": found.mask.shape, "truth": truth.mask.shape}
     if len(set(shapes.values())) != 1:
@@ -195,12 +229,6 @@ def _check(evidence: Floats, found: Region, truth: Region, case_id: str) -> None
         raise UsageError(
             "nothing is marked in this case", where=f"case {case_id}", fix="score only cases with a truth"
         )
-
-
-def _pointing(evidence: Floats, target: Mask) -> float:
-    """Share of the maxima that lie inside the target; 0 without evidence."""
-    maxima = (evidence == evidence.max()) & (evidence > 0)
-    return _share((maxima & target).sum(), maxima.sum())
 
 
 def _pixel_ap(evidence: Floats, target: Mask) -> float:

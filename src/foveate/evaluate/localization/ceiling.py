@@ -12,18 +12,20 @@ maps are and cut by the same rule at every candidate threshold, and taking the b
 The third reaches the highest energy inside that any map without negative cells can have, because the energy
 inside of a sum of cells lies between those of its parts. For the other measures a map cleverly made, or one
 with negative cells that sharpen its neighbours, might do a little better: it is the best of the maps tried.
+Cell, place in the plane and depth of volumes are tried for every cell (``VolumeTruth.ceiling``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from foveate.evaluate.localization.cases import CaseScore
-from foveate.evaluate.localization.grids import Floats, coverage, peaks_inside, seen_inside, spread
+from foveate.evaluate.localization.grids import Floats, coverage, peaks_inside, seen_inside
+from foveate.evaluate.localization.peaks import Cells
 from foveate.regions import Mask
 from foveate.types import Box
 
@@ -39,11 +41,12 @@ _HIGHER = (
     "pixel_ap",
     "centre_inside",
     "half_inside",
+    "plane_iou",
 )
 
 
-def ceiling_maps(truth: Mask, grid: Sequence[int], field: Box, organ: Mask | None = None) -> list[Floats]:
-    """Maps of a grid that know the truth.
+def ceiling_cells(truth: Mask, grid: Sequence[int], field: Box, organ: Mask | None = None) -> list[Cells]:
+    """Maps of a grid that know the truth, on that grid.
 
     Args:
         truth: ``(H, W)`` or ``(D, H, W)``, what is marked.
@@ -52,7 +55,7 @@ def ceiling_maps(truth: Mask, grid: Sequence[int], field: Box, organ: Mask | Non
         organ: evidence outside it will not count.
 
     Returns:
-        Maps in the shape of the truth; all zero where the truth lies outside the field.
+        Four maps, all zero where the truth lies outside the field; ``grids.spread`` brings them to pixels.
     """
     within = np.ones(truth.shape, dtype=bool) if organ is None else organ
     shares = coverage(truth & within, grid, field)
@@ -61,8 +64,7 @@ def ceiling_maps(truth: Mask, grid: Sequence[int], field: Box, organ: Mask | Non
         _highest(seen_inside(truth, grid, field, within)),
         _highest(peaks_inside(truth & within, grid, field)),
     ]
-    cells = [shares, half.astype(np.float64), *single]
-    return [spread(each, truth.shape, field) for each in cells]
+    return [Cells(values, field) for values in (shares, half.astype(np.float64), *single)]
 
 
 def _highest(shares: Floats) -> Floats:
@@ -72,16 +74,20 @@ def _highest(shares: Floats) -> Floats:
     return chosen
 
 
-def best_of(scores: Sequence[CaseScore], like: CaseScore) -> CaseScore:
+def best_of(
+    scores: Sequence[CaseScore], like: CaseScore, exact: Mapping[str, float] | None = None
+) -> CaseScore:
     """The best of each measure, as a row of the method ``ceiling``.
 
     Args:
         scores: of several maps or thresholds, of one case and class.
         like: row of the case and class that gives everything else.
+        exact: measures whose ceiling is known otherwise.
     """
     best: dict[str, Any] = {name: max(getattr(score, name) for score in scores) for name in _HIGHER}
     for name in ("false_iou", "false_iobb"):
         best[name] = tuple(np.min([getattr(score, name) for score in scores], axis=0).tolist())
     best["largest_ious"] = (best["iou"],) * len(like.largest_ious)
     best["any_ious"] = (best["best_iou"],) * len(like.any_ious)
+    best |= exact or {}
     return replace(like, method="ceiling", empty=all(score.empty for score in scores), **best)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy import ndimage, special
 
 from foveate.evaluate.localization.grids import Floats, spread, whole
 from foveate.regions import Mask
+from foveate.types import Box
 
 CELLS = 14  # of a ResNet's last feature map at 448 pixels, or of DRN's at 112
 
@@ -21,15 +23,15 @@ def control_maps(
     organ: Mask | None = None,
     seed: int = 0,
     case_id: str = "",
-    cells: int = CELLS,
+    grid: Sequence[int] = (),
+    field: Box | None = None,
     picture: NDArray[Any] | None = None,
     average: NDArray[np.floating[Any]] | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Draw the controls of one case.
 
-    ``random`` is a smooth random field with the coarseness of a class-activation map: white noise on a grid
-    with ``cells`` cells along the longest side, smoothed over one cell, brought to [0, 1] by its own
-    distribution function, and enlarged linearly. Its maximum is equally likely in every cell. ``centre`` is a
+    ``random`` is a smooth random field with the coarseness of a class-activation map: ``random_cells`` on the
+    same grid, enlarged linearly. ``centre`` is a
     Gaussian in the middle of the organ's bounding box, or of the image, with a standard deviation of a
     quarter of each side: it stands for the prior that lesions are photographed in the middle. ``edge`` is
     the Sobel magnitude of the image (Adebayo et al. 2018 showed that maps can look convincing and be no more
@@ -41,7 +43,8 @@ def control_maps(
         organ: mask of the same shape.
         seed: of the study.
         case_id: with the seed, makes the draw of each case its own.
-        cells: cells along the longest side; what the model's last feature map has.
+        grid: cells of the heat map along each axis; none takes 14 along the longest side of the image.
+        field: where they lie, in pixels; None means over the whole image.
         picture: the displayed image at any resolution, ``(h, w)``, ``(h, w, 3)``, ``(d, h, w)`` or
             ``(d, h, w, 3)``; without it there is no ``edge``.
         average: mean mask of training cases on a grid over the whole image; without it no ``average``.
@@ -51,8 +54,8 @@ def control_maps(
         not negative.
     """
     inside = np.ones(shape, dtype=bool) if organ is None else organ
-    draws = np.random.default_rng([seed, zlib.crc32(case_id.encode())])
-    maps = {"random": _random_field(shape, draws, cells), "centre": _centred(inside)}
+    drawn = random_cells(grid or _usual_grid(shape), seed, case_id)
+    maps = {"random": spread(drawn, shape, field or whole(shape)), "centre": _centred(inside)}
     if picture is not None:
         maps["edge"] = _edges(picture, shape)
     if average is not None:
@@ -60,22 +63,33 @@ def control_maps(
     return {name: np.where(inside, values, 0.0).astype(np.float32) for name, values in maps.items()}
 
 
-def _random_field(shape: tuple[int, ...], draws: np.random.Generator, cells: int) -> Floats:
-    grid = tuple(min(size, max(1, round(cells * size / max(shape)))) for size in shape)
-    field = ndimage.gaussian_filter(draws.standard_normal(grid), sigma=1.0, mode="wrap")
-    even = special.ndtr(field / (float(field.std()) or 1.0))
-    return _enlarged(even, shape)
+def random_cells(grid: Sequence[int], seed: int, case_id: str) -> Floats:
+    """A smooth random field on a grid, in [0, 1]; its maximum is equally likely in every cell.
+
+    White noise, smoothed over one cell, brought to [0, 1] by its own distribution function.
+
+    Args:
+        grid: cells along each axis.
+        seed: of the study.
+        case_id: with the seed, makes the draw of each case its own.
+    """
+    draws = np.random.default_rng([seed, zlib.crc32(case_id.encode())])
+    field = ndimage.gaussian_filter(draws.standard_normal(tuple(grid)), sigma=1.0, mode="wrap")
+    scale = float(field.std()) or 1.0
+    even: Floats = special.ndtr((field - field.mean()) / scale)  # of few cells the mean is far from 0
+    return even
+
+
+def _usual_grid(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(min(size, max(1, round(CELLS * size / max(shape)))) for size in shape)
 
 
 def _edges(picture: NDArray[Any], shape: tuple[int, ...]) -> Floats:
     grey = picture.astype(np.float64)
     grey = grey.mean(axis=-1) if grey.ndim > len(shape) else grey
-    return _enlarged(ndimage.generic_gradient_magnitude(grey, ndimage.sobel, mode="nearest"), shape)
-
-
-def _enlarged(values: Floats, shape: tuple[int, ...]) -> Floats:
-    zoom = [size / have for size, have in zip(shape, values.shape, strict=True)]
-    enlarged: Floats = ndimage.zoom(values, zoom, order=1, mode="nearest", grid_mode=True)
+    edges = ndimage.generic_gradient_magnitude(grey, ndimage.sobel, mode="nearest")
+    zoom = [size / have for size, have in zip(shape, edges.shape, strict=True)]
+    enlarged: Floats = ndimage.zoom(edges, zoom, order=1, mode="nearest", grid_mode=True)
     return enlarged
 
 

@@ -69,7 +69,7 @@ def seen_inside(mask: NDArray[Any], grid: Sequence[int], field: Box, within: NDA
 
 
 def peaks_inside(mask: NDArray[Any], grid: Sequence[int], field: Box) -> Floats:
-    """Share of the pixels at which each cell alone, spread over the image, is highest that lie in a mask."""
+    """Share of the pixels at the centre of each cell, where it alone is highest, that lie in a mask."""
     return _along_axes(np.asarray(mask, dtype=np.float64), grid, field, _peaks)
 
 
@@ -116,7 +116,24 @@ def _gathering(cells: int, pixels: int, start: float, stop: float) -> Floats:
 
 
 def _peaks(cells: int, pixels: int, start: float, stop: float) -> Floats:
-    """``(cells, pixels)``: an even share for each pixel at which a cell weighs most."""
+    """``(cells, pixels)``: one for the pixel at a cell's centre, or even shares of several.
+
+    Of a cell whose centre lies off the image, these are the pixels at which it weighs most.
+    """
     weights = _gathering(cells, pixels, start, stop)
     highest = (weights == weights.max(axis=1, keepdims=True)) & (weights > 0)
+    for cell, places in enumerate(centre_pixels(cells, start, stop)):
+        if inside := [at for at in places if 0 <= at < pixels]:
+            highest[cell] = np.isin(np.arange(pixels), inside)
     return ratio_or_zero(highest.astype(np.float64), highest.sum(axis=1, keepdims=True) + np.zeros(pixels))
+
+
+def centre_pixels(cells: int, start: float, stop: float) -> list[tuple[int, ...]]:
+    """For each cell along one axis the pixel that holds its centre, or the two that it lies between."""
+    centres = start + (np.arange(cells) + 0.5) * (stop - start) / cells
+    edges = np.rint(centres)
+    between = np.isclose(centres, edges, rtol=0, atol=1e-6)
+    return [
+        (int(edge) - 1, int(edge)) if split else (int(np.floor(centre)),)
+        for centre, edge, split in zip(centres, edges, between, strict=True)
+    ]

@@ -16,6 +16,10 @@ from foveate.evaluate.localization.wording import CONTROLS
 
 BOX_IOUS = (0.3, 0.5, 0.7)
 """The overlaps asked for by MaxBoxAccV2 (Choe et al. 2020); MaxBoxAcc asks for the middle one."""
+VOLUMES = ("cell_hit", "plane_pointing", "plane_iou", "depth_error", "depth_error_mm")
+"""Measures that only volumes have; of the last two, less is better."""
+CHANCES = {"pointing_game": "chance", "cell_hit": "cell_chance", "plane_pointing": "plane_chance"}
+"""By measure, the name of what a random point or cell scores in it."""
 _MEANS = (
     "pointing_game",
     "iou",
@@ -31,6 +35,11 @@ _OUTLINES = ("mask_iou", "dice", "pixel_ap")
 _BOXES_ONLY = "left out where the truth is known as boxes only"
 _NOT_CHOSEN = "no validation case is marked, so that no threshold could be chosen"
 _NOT_RECORDED = "not recorded for these maps"
+_REASONS = {
+    **dict.fromkeys(_OUTLINES, _BOXES_ONLY),
+    "depth_error": "left out where the map has one slice, which points at no depth",
+    "depth_error_mm": "left out where the map has one slice, or the distance of the slices is unknown",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +147,7 @@ def _differences(rows: Sequence[CaseScore], bootstrap: Bootstrap) -> dict[str, A
                 name: np.array(
                     [getattr(a, name) - getattr(b, name) for a, b in zip(heatmaps, own, strict=True)]
                 )
-                for name in _MEANS
+                for name in _measures(rows)
             },
             [row.patient_id for row in heatmaps],
             bootstrap,
@@ -146,6 +155,11 @@ def _differences(rows: Sequence[CaseScore], bootstrap: Bootstrap) -> dict[str, A
         for method, own in by_method.items()
         if method in CONTROLS and [(row.case_id, row.label) for row in own] == keys
     }
+
+
+def _measures(rows: Sequence[CaseScore]) -> tuple[str, ...]:
+    """The measures that are told: of volumes some more."""
+    return (*_MEANS, *(VOLUMES if any(not np.isnan(row.plane_iou) for row in rows) else ()))
 
 
 def _by_answer(
@@ -174,9 +188,11 @@ def _method(
     rows: Sequence[CaseScore], bootstrap: Bootstrap, thresholds: BoxThresholds | None
 ) -> dict[str, Any]:
     """Every measure of one method, over one set of rows."""
+    measures = _measures(rows)
+    chances = [name for measure, name in CHANCES.items() if measure in measures]
     columns = {
         name: np.array([getattr(row, name) for row in rows], dtype=np.float64)
-        for name in (*_MEANS, "chance", "best_iou", "best_iobb")
+        for name in (*measures, *chances, "best_iou", "best_iobb")
     }
     groups = {
         "localization_accuracy": _reaching(columns.pop("best_iou"), columns["iou"], IOU_THRESHOLDS),
@@ -224,7 +240,7 @@ def _averages(
             None if replicates is None else replicates[:, m],
             n=int(counts[:, m].sum()),
             patients=len(set(patients[defined[:, m]])),
-            reason="" if defined[:, m].all() else _BOXES_ONLY if name in _OUTLINES else _NOT_RECORDED,
+            reason="" if defined[:, m].all() else _REASONS.get(name, _NOT_RECORDED),
         ).to_json()
         for m, name in enumerate(columns)
     }

@@ -163,8 +163,8 @@ class Questions:
             for row, mark in asked:
                 source, at = (own, row) if mark.target == batch.targets[row] else drawn[row, mark.target]
                 scores.setdefault(row, []).append(self.pointing.score(source[mark.view][at], mark))
-            for measure in ("pointing_game", "energy_inside"):
-                for row, found in scores.items():
+            for row, found in scores.items():
+                for measure in found[0]:
                     value = float(np.mean([each[measure] for each in found]))
                     self.columns.put(name, measure, [batch.rows[row]], np.array([value]))
 

@@ -13,7 +13,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from foveate.bundle import Bundle
-from foveate.evaluate.localization import score_case
+from foveate.evaluate.localization import Cells, VolumeTruth, score_case
+from foveate.evaluate.localization.grids import whole
 from foveate.evidence.probing.material import in_field
 from foveate.evidence.truths import CaseFiles, Mask
 from foveate.predict import PreparedCase
@@ -78,13 +79,16 @@ class Pointing:
                     )
 
     def score(self, values: Tensor, mark: Mark) -> dict[str, float]:
-        """Pointing game and energy inside of one map.
+        """Pointing game and energy inside of one map; of volumes also the pointing game in the plane.
+
+        Its maximum is sought among its own cells.
 
         Args:
             values: ``(*space)`` raw and signed, of any resolution.
             mark: what is marked.
         """
         size = mark.truth.mask.shape
+        cells = Cells(values.float().cpu().numpy(), whole(size))
         if tuple(values.shape) != size:
             values = nn.functional.interpolate(
                 values[None, None], size, mode=_MODES[len(size)], align_corners=False
@@ -98,5 +102,14 @@ class Pointing:
             patient_id=mark.patient_id,
             label=self._bundle.classes[mark.target],
             organ=mark.organ,
+            cells=cells,
+            volume=self._in_volume(mark, cells),
         )
-        return {"pointing_game": found.pointing_game, "energy_inside": found.energy_inside}
+        names = ("pointing_game", "energy_inside", *(("plane_pointing",) if len(size) == 3 else ()))
+        return {name: getattr(found, name) for name in names}
+
+    @staticmethod
+    def _in_volume(mark: Mark, cells: Cells) -> VolumeTruth | None:
+        if mark.truth.mask.ndim == 2:
+            return None
+        return VolumeTruth.of(mark.truth.mask, cells.values.shape, cells.field, organ=mark.organ)

@@ -26,6 +26,8 @@ FORGOTTEN = {"half of the layers": "randomised_half", "all layers": "randomised"
 ENOUGH = 2  # of these four ways
 #: Scores in which a method is compared with every control, each case with itself.
 COMPARED = (*FAITHFULNESS, "pointing_game", "energy_inside", "falls")
+#: Scored of volumes only, where it decides whether a method points at what is marked: see ``localization``.
+IN_PLANE = "plane_pointing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +66,10 @@ def tell(columns: Columns, methods: Sequence[str], patients: Sequence[str], boot
     for method, found in columns.numbers.items():
         for name, values in found.items():
             table[f"{method}\t{name}"], places[f"{method}\t{name}"] = values, (method, name)
+    volumes = any(IN_PLANE in found for found in columns.numbers.values())
     for method in methods:
         for control in CONTROLS:
-            for name in COMPARED:
+            for name in (*COMPARED, *((IN_PLANE,) if volumes else ())):
                 key = f"{method}\t{control}\t{name}"
                 table[key] = columns.of(method, name) - columns.of(control, name)
                 places[key] = method, control, name
@@ -129,10 +132,13 @@ def verdict_of(conditions: Mapping[str, Condition], flagged: bool) -> Json:
 
 def _against_controls(differences: Mapping[str, Mapping[str, Value]], rises: Value) -> dict[str, Condition]:
     ways = {control: [found[name] for name in FAITHFULNESS] for control, found in differences.items()}
-    points = {control: [found["pointing_game"]] for control, found in differences.items()}
+    measure = IN_PLANE if all(IN_PLANE in found for found in differences.values()) else "pointing_game"
+    points = {control: [found[measure]] for control, found in differences.items()}
     return {
         "faithful": beats(ways, ENOUGH, "what the score loses with the map's places"),
-        "localizing": beats(points, 1, "pointing game"),
+        "localizing": beats(
+            points, 1, "pointing game in the plane" if measure == IN_PLANE else "pointing game"
+        ),
         "positive": above_nought(differences["random"]["falls"], "fall of the logit beyond random places"),
         "negative": above_nought(rises, "rise of the logit"),
     }

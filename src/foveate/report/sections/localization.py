@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from foveate.evaluate.intervals import Value
+from foveate.evaluate.localization.summary import CHANCES
 from foveate.evaluate.localization.wording import CONTROLS, MEASURES, METHODS, verdict
 from foveate.report.figures import svg
 from foveate.report.figures.localization import bench_figure, overlap_figure
@@ -12,6 +13,11 @@ from foveate.report.files import Json, RunFiles, value_of
 from foveate.report.sections.section import Chart, Section, reasons, within
 
 LOCALIZATION = {
+    "cell_hit": ("Cell hit", "the hottest cell of the map’s grid holds the true region"),
+    "plane_pointing": ("Pointing in the plane", "the strongest evidence, seen along the depth, lies inside"),
+    "depth_error": ("Depth error, slices", "from the strongest evidence to the nearest true slice"),
+    "depth_error_mm": ("Depth error, mm", "the same in millimetres"),
+    "plane_iou": ("IoU in the plane", "overlap of the boxes without their slices"),
     "pointing_game": ("Pointing game", "the strongest evidence lies inside the true region"),
     "energy_inside": ("Energy inside", "share of all evidence that lies inside the true region"),
     "pixel_ap": ("Pixel AP", "area under precision–recall of the pixels"),
@@ -26,7 +32,17 @@ LOCALIZATION = {
     "max_box_acc_at_best": ("MaxBoxAcc, at best", "with the threshold best for these very cases"),
     "max_box_acc_v2_at_best": ("MaxBoxAccV2, at best", "with the thresholds best for these very cases"),
 }
-_CHARTED = ("pointing_game", "energy_inside", "pixel_ap", "iou", "dice")
+_DISTANCES = ("depth_error", "depth_error_mm")  # of no scale from 0 to 1, and less is better
+_CHARTED = (
+    "cell_hit",
+    "plane_pointing",
+    "plane_iou",
+    "pointing_game",
+    "energy_inside",
+    "pixel_ap",
+    "iou",
+    "dice",
+)
 _RULES = {
     "two_thresholds": "The map is scaled to 0–255 and cut at 60 and, separately, at 180; every connected "
     "region of both is kept.",
@@ -75,7 +91,8 @@ def _measures(methods: Json, present: Sequence[str]) -> list[dict[str, object]]:
             "name": name,
             "meaning": meaning,
             "values": [value_of(methods[method].get(key)) for method in present],
-            "chance": value_of(methods["heatmap"].get("chance")).value if key == "pointing_game" else None,
+            "chance": value_of(methods["heatmap"].get(CHANCES.get(key, ""))).value,
+            "share": key not in _DISTANCES,
         }
         for key, (name, meaning) in LOCALIZATION.items()
         if any(key in methods[method] for method in present)
@@ -150,17 +167,22 @@ def _groups(found: Json, scored: Json) -> Iterator[tuple[str, str, str, Json]]:
 
 def _rows(parts: Json, present: Sequence[str]) -> list[dict[str, object]]:
     """A row for each part and main measure, with a figure for each method."""
+    scored = [
+        key
+        for key in MEASURES
+        if any(key in found for part in parts.values() for found in part["methods"].values())
+    ]
     return [
         {
             "name": name,
             "n": part["n"],
             "key": key,
             "measure": LOCALIZATION[key][0],
-            "first": key == next(iter(MEASURES)),
+            "first": key == scored[0],
             "values": [value_of(within(part, "methods", method, key)) for method in present],
         }
         for name, part in parts.items()
-        for key in MEASURES
+        for key in scored
     ]
 
 
@@ -192,7 +214,7 @@ def _published(found: Json, scored: Json) -> dict[str, object] | None:
 def _class_values(scored: Json, present: Sequence[str]) -> Iterator[tuple[str, str, Value]]:
     for name, part in scored.items():
         for method in present:
-            for key in MEASURES:
+            for key in (key for key in MEASURES if key in part["methods"].get(method, {})):
                 words = f"{LOCALIZATION[key][0]}, {METHODS[method].lower()}"
                 yield name, words, value_of(within(part, "methods", method, key))
 

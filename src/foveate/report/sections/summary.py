@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from foveate.evaluate.intervals import Value
+from foveate.evaluate.localization.wording import main_measure
 from foveate.report.files import Json, RunFiles, value_of
+from foveate.report.sections.localization import LOCALIZATION
 from foveate.report.sections.one_minute import one_minute
 from foveate.report.sections.provenance import date_in_words
 from foveate.report.sections.results import chances, class_values, sample
@@ -72,20 +74,22 @@ def _tiles(files: RunFiles) -> Iterator[Tile]:
 
 
 def _pointing_tile(localization: Json | None) -> Tile:
-    """The pointing game beside what the controls reach in it."""
+    """The pointing game, or cells hit in volumes, beside what the controls and the grid's ceiling reach."""
     if localization is None:
         return Tile("Pointing game", None, None, "", "localize")
     methods = localization["overall"]["methods"]
-    values = {name: value_of(part.get("pointing_game")) for name, part in methods.items()}
+    measure = main_measure(methods)
+    values = {name: value_of(part.get(measure)) for name, part in methods.items()}
     nothing = Value(None, None, None, 0, 0, str(localization.get("reason") or "nothing could be scored"))
-    words = {"random": "random map", "centre": "always the centre"}
+    words = {"random": "random map", "centre": "always the centre", "ceiling": "ceiling"}
     beside = [
         f"{word}: {found:.2f}"
         for key, word in words.items()
         if (found := values.get(key, nothing).value) is not None
     ]
     chance = values.get("random", nothing).value
-    return Tile("Pointing game", values.get("heatmap", nothing), chance, ", ".join(beside), "localize")
+    name = LOCALIZATION[measure][0]
+    return Tile(name, values.get("heatmap", nothing), chance, ", ".join(beside), "localize")
 
 
 def cautions_of(files: RunFiles) -> Iterator[str]:

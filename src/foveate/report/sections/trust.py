@@ -31,6 +31,7 @@ SCORES = {
     "road": "Gap of ROAD",
     "sensitivity_n": "Sensitivity-n",
     "pointing_game": "Pointing game",
+    "plane_pointing": "Pointing game in the plane",
     "energy_inside": "Energy inside",
     "randomised_half": "Rank correlation, the later half of the layers drawn anew",
     "randomised": "Rank correlation, all layers drawn anew",
