@@ -1,42 +1,32 @@
 """Write docs/results.md from the comparisons in a work folder.
 
-    python benchmarks/results_page.py --work results > docs/results.md
+    python benchmarks/results_page.py --work results --page docs/results.md
 
-Each table is what ``foveate compare`` left in ``WORK/<name>/comparison.json``; a comparison that is not there
-is left out, and named on standard error.
+Each table is what ``foveate compare`` left in ``WORK/<name>/comparison.json``. Sections of the page whose
+comparison is there are written anew; the others, and what stands between them, stay as they are. Without
+``--page`` the tables are printed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FIGURES = {
-    "auroc_macro": "Macro AUROC",
-    "balanced_accuracy": "Balanced accuracy",
-    "pointing_game": "Pointing game",
-    "iou": "Box IoU",
-}
-PAIRED = ("auroc_macro", "balanced_accuracy", "pointing_game")
-INTRODUCTION = """# Results
+from foveate.evaluate.localization.wording import METHODS
+from foveate.evaluate.paired import LOCALIZED
+from foveate.report.comparison_tables import COLUMNS
 
-What was measured with this version, on two processor cores, from random weights and with budgets of
-minutes: the tables show that each system trains, and what its parts do here. **They are no evidence of what
-a system can do with its own data, pretrained weights and a full budget.** Published figures are on the
-model's card (`foveate models NAME`) and page; they come from other data and stand beside none of these.
-
-A figure is the mean over seeds; in brackets is its 95 % interval over patients, from a bootstrap. Differences
-are paired by patient and seed against the variant named in the heading; • marks intervals that leave out 0.
-Nothing is corrected for the number of comparisons. Seconds are the median of all epochs, measured while other
-work ran on the machine: they compare variants only roughly. The grids of the phantoms hold further variants
-that were not trained for these tables; DATA is a folder of reduced public sets that is not part of this
-project.
-"""
+FIGURES = ("auroc_macro", "balanced_accuracy")
+OF_PLANES = ("pointing_game", "iou")
+OF_VOLUMES = ("cell_hit", "plane_pointing")  # the others depend on how many slices the maps have
+PAIRED = (*FIGURES, "cell_hit", "pointing_game")
 
 
 @dataclass(frozen=True)
@@ -53,35 +43,37 @@ def _real(name: str) -> str:
     return f"python benchmarks/results.py {name} --data DATA"
 
 
-def _phantom(folder: str, more: str, grid: str) -> str:
-    return f"foveate phantom studies/{folder} {more} && foveate compare --grid studies/grids/{grid}.yaml"
+def _phantom(name: str, *variants: str) -> str:
+    chosen = shlex.join(["--variants", *variants])
+    return f"python benchmarks/results.py {name} {chosen} --seeds 3"
 
 
-PHANTOMS = (
-    Section("dadrn_phantom", "CT slices: DADRN", _phantom("phantom", "--patients 160", "dadrn_phantom")),
+SECTIONS = (
+    Section("dadrn_phantom", "CT slices: DADRN", _phantom("dadrn_phantom", "plain", "both")),
     Section(
         "lca_db_phantom",
         "Eight-phase liver MR, seven classes: LCA-DB",
-        _phantom("phantom-liver-mri", "--kind liver-mri --patients 120", "lca_db_phantom"),
+        _phantom("lca_db_phantom", "plain", "full"),
+        "The lesion's cell is one of 3 × 3 tiles for LCA-DB's region map, and one of 2 × 6 × 6 cells for the "
+        "plain network: read each figure beside its ceiling and its random map "
+        "([how volumes are scored](localization.md#volumes)).",
     ),
     Section(
         "agf_phantom",
         "Pairs of photograph and ultrasound: AGF-style network",
-        _phantom("phantom-paired", "--kind paired --patients 120", "agf_phantom"),
+        _phantom("agf_phantom", "plain", "full"),
         "Neither picture suffices alone.",
     ),
     Section(
         "can_phantom",
         "Chest radiographs with several findings: CAN",
-        _phantom("phantom-chest", "--kind chest --patients 100", "can_phantom"),
+        _phantom("can_phantom", "plain", "all", "all sum+product"),
     ),
     Section(
         "cervical_phantom",
         "Cells grouped by slide: DenseNet with channel attention",
-        _phantom("phantom-cells", "--kind cells", "cervical_phantom"),
+        _phantom("cervical_phantom", "plain", "CA all dense"),
     ),
-)
-REAL = (
     Section("sipakmed-grouped", "SIPaKMeD, cells of a slide image kept together", _real("sipakmed-grouped")),
     Section(
         "sipakmed-authors",
@@ -103,27 +95,45 @@ REAL = (
 
 
 def main() -> int:
-    """Print the page."""
+    """Print the sections, or write them into the page."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, default=Path("results"))
-    work = parser.parse_args().work
-    print(INTRODUCTION)
-    for title, sections in (("Phantoms", PHANTOMS), ("Real images", REAL)):
-        print(f"## {title}\n")
-        for section in sections:
-            path = work / section.name / "comparison.json"
-            if path.exists():
-                print("\n".join(_lines(section, json.loads(path.read_text(encoding="utf-8")))))
-            else:
-                print(f"left out: {path}", file=sys.stderr)
+    parser.add_argument("--page", type=Path, help="write the sections of this page anew: docs/results.md")
+    chosen = parser.parse_args()
+    for section in SECTIONS:
+        path = chosen.work / section.name / "comparison.json"
+        if not path.exists():
+            print(f"left as it is: {section.title} (no {path})", file=sys.stderr)
+            continue
+        lines = "\n".join(_lines(section, json.loads(path.read_text(encoding="utf-8"))))
+        if chosen.page is None:
+            print(lines)
+        else:
+            text = chosen.page.read_text(encoding="utf-8")
+            chosen.page.write_text(exchanged(text, section.title, lines), encoding="utf-8")
     return 0
+
+
+def exchanged(page: str, title: str, lines: str) -> str:
+    """A page with the section of this title written anew; it ends before the next heading.
+
+    Raises:
+        SystemExit: the page has no such section.
+    """
+    before, heading, rest = page.partition(f"### {title}\n")
+    if not heading:
+        raise SystemExit(f"the page has no section '### {title}'")
+    following = re.search(r"^##", rest, re.MULTILINE)
+    return before + lines.rstrip("\n") + "\n" + ("\n" + rest[following.start() :] if following else "")
 
 
 def _lines(section: Section, found: Mapping[str, Any]) -> Iterator[str]:
     figures = found["figures"]
-    shown = [name for name in FIGURES if any(_value(row, name) for row in figures.values())]
+    known = [name for name in COLUMNS if any(_value(row, name) for row in figures.values())]
+    located = OF_VOLUMES if "cell_hit" in known else OF_PLANES
+    shown = [name for name in (*FIGURES, *located) if name in known]
     paired = [name for name in PAIRED if name in shown]
     seeds = len(found["seeds"])
     yield f"### {section.title}\n"
@@ -131,24 +141,38 @@ def _lines(section: Section, found: Mapping[str, Any]) -> Iterator[str]:
     many = f"{seeds} seeds" if seeds > 1 else "1 seed"
     yield f"{section.text} {cases} test cases of {found['patients']} patients, {many}.\n".lstrip()
     yield f"```sh\n{section.command}\n```\n"
-    heads = [FIGURES[name] for name in shown] + [
-        f"{FIGURES[name]}: difference to {found['reference']}" for name in paired
+    heads = [COLUMNS[name] for name in shown] + [
+        f"{COLUMNS[name]}: difference to {found['reference']}" for name in paired
     ]
     yield from _table(["Variant", *heads, "M parameters", "s / epoch"], list(_rows(found, shown, paired)))
+    yield from _beside(found, [name for name in known if name in LOCALIZED])
     for view, rows in found["without"].items():
         yield f"With {view} withheld at test:\n"
         known = {label: row for label, row in rows.items() if "figures" in row}
         yield from _table(
-            ["Variant", *(FIGURES[name] for name in PAIRED[:2]), "Macro AUROC: cost"],
+            ["Variant", *(COLUMNS[name] for name in FIGURES), "Macro AUROC: cost"],
             [
                 [
                     label,
-                    *(_figure(row["figures"].get(name)) for name in PAIRED[:2]),
+                    *(_figure(row["figures"].get(name)) for name in FIGURES),
                     _difference(row["differences"].get("auroc_macro")),
                 ]
                 for label, row in known.items()
             ],
         )
+
+
+def _beside(found: Mapping[str, Any], names: list[str]) -> Iterator[str]:
+    """Where the maps point, between the ceiling of their grid and maps that see no model."""
+    rows = [
+        [label, METHODS[method], *(_figure(row[name]) for name in names)]
+        for label, controls in found.get("beside", {}).items()
+        for method, row in {"heatmap": found["figures"][label], **controls}.items()
+        if controls
+    ]
+    if rows:
+        yield "Where the maps point, beside the ceiling of their grid and maps that see no model:\n"
+        yield from _table(["Variant", "Whose map", *(COLUMNS[name] for name in names)], rows)
 
 
 def _rows(found: Mapping[str, Any], shown: list[str], paired: list[str]) -> Iterator[list[str]]:

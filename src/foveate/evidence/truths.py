@@ -146,7 +146,7 @@ class Marked:
             known = [Cells(each.values, shifted(each.field, back)) for each in known]
         rules = [replace(rule, threshold=share) for share in candidates] if peaked else [rule]
         scores = [
-            item._score(values, own, cells=each)
+            item._score(values, own, cells=each if self._coarse else None)
             for values, each in zip(maps, known, strict=True)
             for own in rules
         ]
