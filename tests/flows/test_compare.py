@@ -111,6 +111,23 @@ def test_page_and_markdown_show_the_same_numbers_and_what_was_changed(workplace:
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
 
 
+def test_classes_and_cases_of_the_first_seed_stand_on_the_page(workplace: Path) -> None:
+    found = result(workplace)
+    assert found["side_by_side"]["runs"] == ["plain", "dual"]
+    assert found["side_by_side"]["notes"] == [
+        "of every variant the run of seed 0 is shown, the first that all have"
+    ]
+    page = parse((workplace / "out" / "comparison.html").read_text()).one("section", id="cases")
+    shown = [node.attributes["data-case"] for node in page.all("article")]
+    assert shown == [case["case_id"] for case in found["side_by_side"]["cases"]] and shown
+    for run in ("plain", "dual"):
+        table = read_predictions(workplace / "out" / "runs" / run / "seed0" / "predictions.csv").part("test")
+        assert set(shown) <= set(table.case_ids)
+        recalls = [found["classes"][run][name]["recall"]["value"] for name in table.classes]
+        assert sum(recalls) / 5 == pytest.approx(found["figures"][run]["balanced_accuracy"]["value"])
+    assert {row["name"] for row in found["published_by_class"]} >= {"DADRN50-B", "DRN50"}
+
+
 def test_finished_runs_are_not_trained_again_and_interrupted_ones_go_on(workplace: Path) -> None:
     shutil.copytree(workplace / "out", workplace / "again")
     before = result(workplace)

@@ -22,6 +22,7 @@ import pytest
 from PIL import Image
 
 from foveate.report import write_report
+from foveate.report.side_by_side import write_side_by_side
 from report_run import write_run
 
 FLAGS = (
@@ -51,6 +52,7 @@ for wanted, given in zip((3, 4), [fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) fo
     os.dup2(given, wanted)
 os.execv(sys.argv[3], sys.argv[3:])
 """
+LIVER = ("normal", "cyst", "FNH", "HCC", "hemangioma")
 FINDINGS = tuple(f"Finding_with_a_long_name_{number}" for number in range(14))
 
 
@@ -236,3 +238,37 @@ def test_the_table_of_contents_stays_in_view(browser: Browser, page: Path) -> No
     assert browser.ask('document.querySelector("nav").getBoundingClientRect().top') > -1
     top = browser.ask('document.querySelector("#provenance").getBoundingClientRect().top')
     assert -1 <= top < 500, "and its links lead to their section"
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs side by side."""
+    folder = tmp_path_factory.mktemp("runs")
+    first = write_run(folder / "first", classes=LIVER, patients=12, per_patient=1)
+    shutil.copytree(first, folder / "second with a long name")
+    return write_side_by_side({path.name: path for path in sorted(folder.iterdir())}, folder / "page.html")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_runs_side_by_side_fit_the_window_and_stand_in_one_row(
+    browser: Browser, compared: Path, width: int
+) -> None:
+    browser.open(compared, width)
+    assert browser.ask("document.documentElement.scrollWidth") <= width
+    assert [event for event in browser.events if event["method"] in COMPLAINTS] == []
+    places = browser.ask(
+        """[...document.querySelectorAll(".abreast .panels")].map(row =>
+            [...row.querySelectorAll(".frame")].map(frame => {
+                const box = frame.getBoundingClientRect();
+                return [box.left, box.top, box.width];
+            }))"""
+    )
+    assert places
+    for picture, *runs in places:
+        assert len(runs) == 2 and runs[0][1] == runs[1][1] and runs[0][0] < runs[1][0]
+        assert min(frame[2] for frame in (picture, *runs)) > 120
+    clipped = browser.ask(
+        """[...document.querySelectorAll(".abreast .title, .abreast .legend")]
+            .filter(text => text.scrollWidth > text.clientWidth + 1).map(text => text.textContent)"""
+    )
+    assert clipped == []

@@ -15,6 +15,7 @@ from foveate.evaluate.comparison import check_same_cases, compare, enough_replic
 from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.paired import Entry
 from foveate.files import sha256_of, write_json
+from foveate.report.case_sheets import case_sheets
 from foveate.report.comparison import write_comparison
 from foveate.report.files import RunFiles
 from foveate.report.published import published_by_class
@@ -64,6 +65,7 @@ def compare_folders(
     settings = studies[named].evaluate
     replicates = max(settings.bootstrap, enough_replicates(entries, settings.level, every_pair=True))
     bootstrap = Bootstrap(replicates, settings.level, studies[named].seed)
+    cases = case_sheets(runs, named)
     result = {
         "name": " · ".join(runs),
         "foveate": __version__,
@@ -78,12 +80,13 @@ def compare_folders(
         "published_by_class": published_by_class(
             entries[named][0].table.classes, entries[named][0].table.task
         ),
+        "side_by_side": cases.to_json(),
         "failures": [],
         "notes": notes,
     }
     write_json(out / "comparison.json", result)
     files = {label: RunFiles.read(folder) for label, folder in runs.items()}
-    write_comparison(result, out, evidence_tables(files))
+    write_comparison(result, out, cases, evidence_tables(files))
     return result
 
 

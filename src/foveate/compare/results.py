@@ -24,6 +24,7 @@ from foveate.evaluate.paired import Entry, Seed
 from foveate.evaluate.scores import read_scores
 from foveate.evaluate.table import PredictionTable, read_predictions
 from foveate.files import sha256_of, write_json
+from foveate.report.case_sheets import CaseSheets, case_sheets
 from foveate.report.comparison import write_comparison
 from foveate.report.published import published_by_class
 from foveate.train.study import Study
@@ -63,6 +64,7 @@ def write_results(plan: Plan, out: Path, trained: Trained, track: Track = quiet)
     settings = plan.base.evaluate
     replicates = max(settings.bootstrap, enough_replicates(entries, settings.level))
     bootstrap = Bootstrap(replicates, settings.level, plan.base.seed)
+    cases = _side_by_side(plan, out, entries, reference)
     result = {
         "name": plan.name,
         "foveate": __version__,
@@ -75,12 +77,25 @@ def write_results(plan: Plan, out: Path, trained: Trained, track: Track = quiet)
         "without": {view: _without(plan, out, view, entries, bootstrap) for view in plan.without},
         "published": published_rows(plan),
         "published_by_class": [] if plan.published == "none" else published_by_class(*_labels(entries)),
+        "side_by_side": cases.to_json(),
         "failures": [asdict(row) for row in trained.failures],
         "notes": notes,
     }
     write_json(out / "comparison.json", result)
-    write_comparison(result, out)
+    write_comparison(result, out, cases)
     return result
+
+
+def _side_by_side(plan: Plan, out: Path, entries: Entries, reference: str) -> CaseSheets:
+    """Cases of one run of each variant: the first seed (and fold) that all of them have."""
+    labels = [label for label, found in entries.items() if found]
+    seeds = [run.seed for run in planned_runs(plan, out)]
+    shared = [seed for seed in seeds if all(seed in entries[label] for label in labels)]
+    if not shared:
+        return CaseSheets(tuple(labels), problem="there is no seed that all variants have a run of")
+    seed, several = shared[0], len(set(seeds)) > 1
+    notes = [f"of every variant the run of seed {seed} is shown, the first that all have"] if several else []
+    return case_sheets({label: _folders(plan, label, out)[seed] for label in labels}, reference, notes)
 
 
 def _labels(entries: Entries) -> tuple[tuple[str, ...], Task]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from foveate.evaluate.calibration import Calibration
 from foveate.evaluate.discrimination import Bools, Discrimination
@@ -72,7 +71,7 @@ class Entry:
     def __post_init__(self) -> None:
         known = np.asarray(~np.isnan(self.table.truth).all(axis=1))
         order = np.argsort(np.asarray(self.table.case_ids, dtype=object)[known], kind="stable")
-        object.__setattr__(self, "table", _ordered(self.table.only(known), order))
+        object.__setattr__(self, "table", self.table.only(known).taken(order))
 
     def only(self, cases: Set[str]) -> Entry:
         """The same on these cases."""
@@ -211,12 +210,3 @@ def minus(one: Samples, other: Samples) -> Samples:
 def over_seeds(parts: Sequence[Samples]) -> Samples:
     """The mean over seeds of what is defined."""
     return {name: mean_of_defined(np.stack([part[name] for part in parts], axis=-1)) for name in parts[0]}
-
-
-def _ordered(table: PredictionTable, order: NDArray[np.intp]) -> PredictionTable:
-    """The same cases in another order."""
-    columns = {item.name: getattr(table, item.name) for item in fields(table)}
-    for name in set(columns) - {"task", "classes"}:
-        values = columns[name]
-        columns[name] = values[order] if isinstance(values, np.ndarray) else tuple(values[i] for i in order)
-    return PredictionTable(**columns)

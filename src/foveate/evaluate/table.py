@@ -16,9 +16,9 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Self, cast, get_args
+from typing import Any, Self, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,25 +97,19 @@ class PredictionTable:
             np.array([item.novelty for item in predictions], dtype=np.float64),
         )
 
+    def taken(self, rows: NDArray[np.intp]) -> PredictionTable:
+        """The cases in these rows, in their order."""
+        columns: dict[str, Any] = {}
+        for item in fields(self):
+            values = getattr(self, item.name)
+            if item.name not in ("task", "classes"):
+                values = values[rows] if isinstance(values, np.ndarray) else tuple(values[n] for n in rows)
+            columns[item.name] = values
+        return PredictionTable(**columns)
+
     def only(self, keep: NDArray[np.bool_]) -> PredictionTable:
         """The cases at which ``keep``, ``(N,)``, is True."""
-
-        def chosen(names: tuple[str, ...]) -> tuple[str, ...]:
-            return tuple(name for name, kept in zip(names, keep, strict=True) if kept)
-
-        return PredictionTable(
-            self.task,
-            self.classes,
-            chosen(self.case_ids),
-            chosen(self.patient_ids),
-            chosen(self.splits),
-            self.logits[keep],
-            self.probabilities[keep],
-            self.truth[keep],
-            chosen(self.views),
-            self.calibrated[keep],
-            self.novelty[keep],
-        )
+        return self.taken(np.flatnonzero(keep))
 
     def part(self, split: str) -> PredictionTable:
         """The cases of one part: train, val or test."""

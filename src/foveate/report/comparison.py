@@ -16,6 +16,7 @@ from foveate.evaluate.paired import LOWER_IS_BETTER
 from foveate.evaluate.wording import kind_of
 from foveate.files import write_atomic
 from foveate.report.build import environment
+from foveate.report.case_sheets import CaseSheets
 from foveate.report.comparison_tables import COLUMNS, comparison_tables, pair_name, shown_figures
 from foveate.report.figures import svg
 from foveate.report.figures.comparison import forest_figure, rank_figure, variants_figure
@@ -26,12 +27,13 @@ from foveate.report.tables import Table, markdown, one_line
 _FIXED = ("value", "sd", "low", "high", "n", "patients", "p", "p_holm")
 
 
-def write_comparison(result: Json, folder: Path, beside: Sequence[Table] = ()) -> None:
+def write_comparison(result: Json, folder: Path, cases: CaseSheets, beside: Sequence[Table] = ()) -> None:
     """Write ``comparison.csv``, ``.md`` and ``.html``.
 
     Args:
         result: the content of ``comparison.json``.
         folder: where they go.
+        cases: of the runs side by side.
         beside: further tables, of what else the runs have found out.
     """
     tables = [table for table in (*comparison_tables(result), *beside) if table.rows]
@@ -49,6 +51,7 @@ def write_comparison(result: Json, folder: Path, beside: Sequence[Table] = ()) -
             charts=list(_charts(result)),
             forests=list(_forests(result)),
             tables=tables,
+            cases=cases,
             facts=list(_facts(result)),
         ),
     )

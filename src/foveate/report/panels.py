@@ -111,6 +111,11 @@ class Slices:
         self._boxes = () if maps.truth is not None else maps.boxes
         self.lesion = self._lesion(names)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of every map of the view, in original pixels."""
+        return self._maps.values.shape[1:]
+
     def of(self, name: str) -> list[int | None]:
         """Where the map of a class is highest, then where most of the lesion is."""
         return self.with_lesion(self._highest(name) if self._volume else None)

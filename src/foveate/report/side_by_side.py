@@ -18,6 +18,7 @@ from foveate.evaluate.scores import read_scores
 from foveate.evaluate.table import PredictionTable
 from foveate.files import write_atomic
 from foveate.report.build import environment
+from foveate.report.case_sheets import case_sheets
 from foveate.report.class_tables import class_tables
 from foveate.report.comparison_tables import COLUMNS
 from foveate.report.figures import svg
@@ -72,6 +73,7 @@ def write_side_by_side(folders: Mapping[str, Path], out: Path) -> Path:
             tables=[
                 table for table in (*_figures(runs), *_by_class(runs), *evidence_tables(runs)) if table.rows
             ],
+            cases=case_sheets(folders, next(iter(folders))),
             facts=[(label, _beside(run.folder / "report.html", out), "") for label, run in runs.items()],
         ),
     )
