@@ -144,3 +144,11 @@ def test_other_kinds_of_images_are_novel_even_to_an_untrained_network() -> None:
 def pooled(model: Classifier, batch: torch.Tensor) -> np.ndarray:
     with torch.inference_mode():
         return pooled_features(model, model({"image": batch}), {"image": batch}).numpy()
+
+
+def test_two_cases_of_a_class_are_enough() -> None:
+    """They lie opposite each other around their mean, so that half of the directions have no variance."""
+    features = np.random.default_rng(0).normal(size=(14, 24))
+    score = NoveltyScore.fit(features, np.repeat(np.arange(7), 2))
+    familiar, strange = score.score(features), score.score(features + 50)
+    assert np.isfinite(familiar).all() and (strange > familiar.max()).all()

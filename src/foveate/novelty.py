@@ -36,6 +36,8 @@ Floats = NDArray[np.float64]
 DIMENSIONS = 64  # principal components that are kept at most, and half of them at most
 _ARRAYS = ("centre", "directions", "means", "whitening")
 
+_LEAST_VARIANCE = 1e-6  # of any direction, as a share of what all have on average
+
 
 @dataclass(frozen=True, slots=True)
 class NoveltyScore:
@@ -89,6 +91,8 @@ class NoveltyScore:
                 fix="train on at least two different cases of a class",
             )
         covariance, _ = ledoit_wolf(spread, assume_centered=True)
+        # Of two cases a class nothing may be shrunk, and directions without variance are left.
+        covariance += _LEAST_VARIANCE * np.diag(covariance).mean() * np.eye(len(covariance))
         whitening = np.linalg.inv(np.linalg.cholesky(covariance)).T
         return cls(centre, directions, means, whitening, outside, len(features))
 

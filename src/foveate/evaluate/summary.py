@@ -72,17 +72,11 @@ def evaluate_predictions(
         names, ``discrimination``, ``calibration`` and ``thresholds``.
 
     Raises:
-        UsageError: the part has no case, or none of known truth, or a threshold is for no finding of this
-            cohort.
+        UsageError: the part has no case, or a threshold is for no finding of this cohort.
     """
     _check(table, split, thresholds)
     part = table.part(split)
     known = part.only(np.asarray(~np.isnan(part.truth).all(axis=1)))
-    if not known.case_ids:
-        raise UsageError(
-            f"no case of the part '{split}' has a known truth: there is nothing to compare answers with",
-            fix="give the manifest its truth (a label, or 0/1 columns of findings), and predict it again",
-        )
     chosen = options or EvaluateOptions()
     check_prevalence(chosen.prevalence, table.classes)
     bootstrap = Bootstrap(n_boot, level, seed, chosen.interval)

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
+from foveate.errors import UsageError
 from foveate.evaluate import choose_operating_thresholds, evaluate_predictions
 from foveate.evaluate.options import EvaluateOptions
-from foveate.evaluate.table import read_predictions
+from foveate.evaluate.table import PredictionTable, read_predictions
 from foveate.files import write_json
 from foveate.run import Run
 from foveate.types import Track, quiet
 
 
 def evaluate(run: Run, part: str = "test", track: Track = quiet) -> dict[str, object]:
-    """Numbers with intervals for one part; writes ``metrics.json``."""
+    """Numbers with intervals for one part; writes ``metrics.json``.
+
+    Raises:
+        UsageError: the part has no case, or none of known truth.
+    """
     with run.station("evaluate"):
         table = read_predictions(run.path("predictions.csv", made_by="predict"))
         settings, rule = run.study.evaluate, run.study.calibrate
         thresholds = choose_operating_thresholds(table, rule=rule.threshold, target=rule.target)
         metrics = evaluate_predictions(
-            table,
+            _with_truth(table, part),
             split=part,
             thresholds=thresholds,
             n_boot=settings.bootstrap,
@@ -33,10 +40,25 @@ def evaluate(run: Run, part: str = "test", track: Track = quiet) -> dict[str, ob
 
 
 def evaluate_file(predictions: Path, part: str = "test", track: Track = quiet) -> dict[str, object]:
-    """Numbers with intervals for any ``predictions.csv``; writes ``<name>.metrics.json`` beside it."""
-    metrics = evaluate_predictions(read_predictions(predictions), split=part, track=track)
+    """Numbers with intervals for any ``predictions.csv``; writes ``<name>.metrics.json`` beside it.
+
+    Raises:
+        UsageError: the part has no case, or none of known truth.
+    """
+    metrics = evaluate_predictions(_with_truth(read_predictions(predictions), part), split=part, track=track)
     write_json(predictions.with_suffix(".metrics.json"), metrics)
     return metrics
+
+
+def _with_truth(table: PredictionTable, part: str) -> PredictionTable:
+    """The same table, if the truth of any case of a part is known; an empty part is told of elsewhere."""
+    truth = table.part(part).truth
+    if len(truth) and np.isnan(truth).all():
+        raise UsageError(
+            f"no case of the part '{part}' has a known truth: there is nothing to compare answers with",
+            fix="give the manifest its truth (a label, or 0/1 columns of findings), and predict it again",
+        )
+    return table
 
 
 def _options(run: Run) -> EvaluateOptions:
