@@ -120,9 +120,8 @@ class _GuidedReLU(TorchFunctionMode):
         if name in _RECTIFIERS or name in _OTHERS:
             self._met.add(name)
         if name in _RECTIFIERS and result.requires_grad:
-            result.register_hook(
-                lambda gradient: gradient.clamp(min=0)
-            )  # of this result's graph, gone with it
+            # The hook is of this result's graph and goes with it; the ReLU's own gradient does the rest.
+            result.register_hook(lambda passed: passed.clamp(min=0))
         return result
 
     def checked(self, model: Classifier, logits: Tensor) -> Tensor:
@@ -130,12 +129,12 @@ class _GuidedReLU(TorchFunctionMode):
         others = sorted(self._met.difference(_RECTIFIERS))
         if not others and self._met:
             return logits
-        lack = (
+        met = (
             f"{', '.join(others)} where the rule needs ReLU"
             if others
             else "no ReLU, to which the rule belongs"
         )
         raise UsageError(
-            f"guided backpropagation is defined for networks of ReLUs; {type(model).__name__} has {lack}",
+            f"guided backpropagation is defined for networks of ReLUs; {type(model).__name__} has {met}",
             fix="use gradient, integrated_gradients or gradcam",
         )
