@@ -207,6 +207,17 @@ def lld_regions(root: Path, cases: Mapping[str, int]) -> Path:
     return root
 
 
+def lld_tables(folder: Path, folds: Sequence[Mapping[str, tuple[str, int]]], test: Mapping[str, int]) -> None:
+    """LCA-DB's tables, as its code publishes them: lines end in CRLF, and the test cases stand apart."""
+    tables = {f"fold{number}": fold for number, fold in enumerate(folds, start=1)}
+    tables["test"] = {case: ("test", label) for case, label in test.items()}
+    folder.mkdir(exist_ok=True)
+    for name, rows in tables.items():
+        lines = ["lesion_classifier,dataset,label"]
+        lines += [f"{case},{part},{label}" for case, (part, label) in rows.items()]
+        (folder / f"{name}.csv").write_bytes("".join(f"{line}\r\n" for line in lines).encode())
+
+
 def pixels_of(path: Path) -> NDArray[np.uint8]:
     with Image.open(path) as image:
         return np.asarray(image)

@@ -360,6 +360,67 @@ class TestLldMmri:
             )
         assert len(caught.value.problems) == 2
 
+    def test_lca_db_folder_of_tables(self, tmp_path: Path) -> None:
+        """As published: two of three cases change places between the folds, the third is in test.csv."""
+        root = TREES["lld-mmri"](tmp_path)
+        folds = [
+            {"MR1": ("Train", 0), "MR1_1": ("Val", 1)},
+            {"MR1": ("Val", 0), "MR1_1": ("Train", 1)},
+        ]
+        source_trees.lld_tables(root / "tables", folds, {"MR2": 6})
+        written = _write("lld-mmri", root, split="table", table="tables")
+        parts = [(case.metadata["fold1"], case.metadata["fold2"]) for case in _load(written).cases]
+        assert parts == [("train", "val"), ("val", "train"), ("test", "test")]
+        assert written.listing.init.endswith("# then split: {column: [fold1, fold2]}")
+        written.manifest.unlink()
+        cohort = _load(_write("lld-mmri", root, split="table", table="tables/fold2.csv"))
+        assert [case.split for case in cohort.cases] == ["val", "train", "test"]
+
+    @pytest.mark.parametrize(
+        ("fold", "test", "problem"),
+        [
+            (
+                {"MR1": ("Train", 0), "MR1_1": ("Val", 2)},
+                {"MR2": 6},
+                "MR1_1: abscess in fold1.csv, ICC in the",
+            ),
+            (
+                {"MR1": ("Train", 0), "MR1_1": ("Val", 1)},
+                {"MR2": 6, "MR1": 0},
+                "MR1: train in fold1.csv, test",
+            ),
+            ({"MR1": ("Train", 0)}, {"MR2": 6}, "MR1_1: the column fold1 does not name it"),
+        ],
+        ids=["label", "both", "missing"],
+    )
+    def test_tables_that_disagree_are_refused(
+        self, fold: dict[str, tuple[str, int]], test: dict[str, int], problem: str, tmp_path: Path
+    ) -> None:
+        root = TREES["lld-mmri"](tmp_path)
+        source_trees.lld_tables(root, [fold], test)
+        with pytest.raises(ManifestRefused) as caught:
+            _write("lld-mmri", root, split="table", table=".")
+        assert any(text.startswith(problem) for text in caught.value.problems)
+
+    def test_cases_of_a_table_that_are_not_here_are_told(self, tmp_path: Path) -> None:
+        root = TREES["lld-mmri"](tmp_path)
+        fold = {"MR1": ("Train", 0), "MR1_1": ("Val", 1), "MR9": ("Train", 3)}
+        source_trees.lld_tables(root / "tables", [fold], {"MR2": 6})
+        written = _write("lld-mmri", root, split="table", table="tables")
+        assert written.listing.notes == ["fold1.csv: 1 of its cases are not in this folder"]
+
+    def test_benign_or_malignant(self, tmp_path: Path) -> None:
+        root = source_trees.lld_regions(tmp_path, {f"MR{number}": number for number in range(7)})
+        written = _write("lld-mmri", root, task="malignancy")
+        labels = [case.label for case in _load(written).cases]
+        assert [number for number, label in enumerate(labels) if label == "malignant"] == [1, 3, 6]
+        assert [number for number, label in enumerate(labels) if label == "benign"] == [0, 2, 4, 5]
+        assert written.listing.expected == {
+            "cases": 498,
+            "label benign": 79 + 54 + 53 + 46,
+            "label malignant": 58 + 51 + 157,
+        }
+
     def test_the_fold_generator_gives_the_published_sizes(self) -> None:
         labels = [name for name, count in zip(CLASSES, POOL, strict=True) for _ in range(count)]
         cases = [f"MR{index}" for index in range(len(labels))]

@@ -256,6 +256,26 @@ class TestColumn:
         with pytest.raises(UsageError, match="not folds"):
             split_cohort(with_column("train", "test"), SplitConfig(column="official", folds=2))
 
+    def test_several_columns_are_a_split_each(self) -> None:
+        words = [("Train", "val"), ("Val", "train"), ("train", "train"), ("test", "TEST"), ("test", "test")]
+        cases = [
+            Case(f"c{n}", f"p{n}", {}, label="xy"[n % 2], metadata={"fold1": one, "fold2": other})
+            for n, (one, other) in enumerate(words)
+        ]
+        splits = split_cohort(cohort_of(cases), SplitConfig(column=("fold1", "fold2")))
+        assert [list(fold.values()) for fold in splits.folds] == [
+            ["train", "val", "train", "test", "test"],
+            ["val", "train", "train", "test", "test"],
+        ]
+        assert (
+            SplitConfig(column=("fold1", "fold2")).rounds == 2 and SplitConfig(column="fold1").rounds is None
+        )
+        assert SplitConfig(folds=3).rounds == 3 and SplitConfig().rounds is None
+        with pytest.raises(UsageError, match="no fold 2"):
+            splits.parts(2)
+        with pytest.raises(UsageError, match="no column 'fold3'"):
+            split_cohort(cohort_of(cases), SplitConfig(column=("fold1", "fold3")))
+
     def test_the_reserved_column(self) -> None:
         cases = [Case(f"c{n}", f"p{n}", {}, label="xy"[n % 2], split=PARTS[n % 3]) for n in range(9)]
         splits = split_cohort(cohort_of(cases), SplitConfig(column="split"))

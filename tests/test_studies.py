@@ -8,6 +8,7 @@ import pytest
 
 from foveate.compare.grid import Plan
 from foveate.compare.unbuilt import build_untrained
+from foveate.data.sources.lld_mmri import CLASSES
 from foveate.explain import EXPLAINERS
 from foveate.train.study import Study
 
@@ -22,8 +23,9 @@ PHANTOMS = {  # folder of the manifest → plain network to compare with
     "phantom-cells": "timm:resnet18",
 }
 # What the papers compare (specifications §1.8, §2.7, §3.3, §4.3, §5.3), and how many rows that is.
-ROWS = {"lca_db": 11, "dadrn": 7, "agf": 9, "can": 7, "cervical": 7}
-ORIGINAL = "lca_db_lld_mmri lca_db_lld_mmri_paper dadrn_liver_ct agf_pairs can_chestxray14 cervical_sipakmed "
+ROWS = {"lca_db": 13, "dadrn": 7, "agf": 9, "can": 7, "cervical": 7}
+ORIGINAL = "lca_db_lld_mmri lca_db_lld_mmri_paper lca_db_lld_mmri_malignancy dadrn_liver_ct agf_pairs "
+ORIGINAL += "can_chestxray14 cervical_sipakmed "
 ORIGINAL += "cervical_multicell cervical_masked cervical_herlev"
 DRAWN = "lca_db_phantom ct_phantom_dadrn agf_phantom can_phantom cervical_phantom"
 
@@ -85,6 +87,11 @@ def test_profiles_of_lca_db_differ_where_the_published_code_has_a_quirk() -> Non
     assert paper.augment.flip_together and not ours.augment.flip_together
     assert paper.data.views is not None and ours.data.views is not None
     assert paper.data.views[:6] == ours.data.views[:6] and paper.data.views[6:] == ours.data.views[:5:-1]
+    second = Study.load(FOLDER / "lca_db_lld_mmri_malignancy.yaml")
+    assert second.preprocess == ours.preprocess and second.augment == ours.augment
+    assert second.train == ours.train and second.split == ours.split == paper.split
+    assert second.model.options == ours.model.options | {"loss": "study"}
+    assert paper.data.classes == list(CLASSES) and paper.split.rounds == 5
     for study in (paper, ours):
         assert (study.train.lr, study.train.weight_decay, study.train.batch_size) == (1e-4, 0, 8)
         assert study.preprocess.size == (16, 128, 128) and study.augment.probability == 0.3

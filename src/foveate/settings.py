@@ -119,7 +119,8 @@ class SplitConfig(Settings):
         folds: number of cross-validation folds, or None for one hold-out split.
         fold: which of the folds this run trains on, 0-based.
         seed: of the assignment.
-        column: manifest column that already holds train, val or test; then nothing is drawn.
+        column: manifest column that already holds train, val or test; then nothing is drawn. Several columns
+            are a split each: what ``folds`` and ``fold`` are for a cross-validation that is drawn.
         keep_twins_together: near-duplicate images are treated as one patient.
     """
 
@@ -128,8 +129,18 @@ class SplitConfig(Settings):
     folds: Annotated[int, Field(ge=2)] | None = None
     fold: Annotated[int, Field(ge=0)] = 0
     seed: int = 0
-    column: str | None = None
+    column: str | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     keep_twins_together: bool = True
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that hold the splits, one for each; none if they are drawn."""
+        return (self.column,) if isinstance(self.column, str) else self.column or ()
+
+    @property
+    def rounds(self) -> int | None:
+        """Splits that are to be trained on, each by a run of its own; None if there is but one."""
+        return self.folds if self.column is None or isinstance(self.column, str) else len(self.column)
 
 
 class AugmentConfig(Settings):

@@ -54,7 +54,8 @@ def compare(
 ) -> None:
     """Compare runs, or train several studies under one protocol and compare them, paired by patient.
 
-    What is finished is not trained again: give the same command after an interruption.
+    One study alone is trained on each of its folds, and their mean is told. What is finished is not trained
+    again: give the same command after an interruption.
 
     Example: foveate compare runs/ours runs/plain
     """
@@ -107,9 +108,10 @@ def _compare_plan(plan: Plan, out: Path | None, jobs: str) -> None:
     from foveate.terminal.comparison import show_comparison
 
     folder = out or Path("comparisons") / plan.name
-    seeds, folds = len(plan.seeds), plan.base.split.folds
+    seeds, folds = len(plan.seeds), plan.base.split.rounds
     many = f"{seeds} seed{'s' if seeds > 1 else ''}" + (f", {folds} folds" if folds else "")
-    terminal.heading("Compare", f"{len(plan.variants)} variants, {many}")
+    variants = f"{len(plan.variants)} variant{'s' if len(plan.variants) > 1 else ''}"
+    terminal.heading("Compare", f"{variants}, {many}")
     trained = train_with(plan, folder, jobs, Shown(terminal.say, terminal.track, terminal.console))
     if trained is None:  # a scheduler has runs to do first
         return

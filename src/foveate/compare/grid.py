@@ -142,8 +142,11 @@ class Plan:
         return plan
 
     @classmethod
-    def of_studies(cls, paths: Sequence[Path], *, seeds: Sequence[int] = (0, 1, 2)) -> Plan:
+    def of_studies(cls, paths: Sequence[Path]) -> Plan:
         """Compare whole studies, each a variant with its study's name; the first is the reference.
+
+        One study alone is trained on each of its splits with its own seed, or over three seeds if it has
+        but one, and its means are told.
 
         Raises:
             UsageError: two have one name, or they differ in data, split, audit or evaluation; all problems
@@ -153,7 +156,10 @@ class Plan:
         names = [study.name for study in studies]
         if doubled := sorted({name for name in names if names.count(name) > 1}):
             raise _refused([f"two studies are called {name}" for name in doubled], "studies")
-        plan = cls("comparison", dict(zip(names, studies, strict=True)), names[0], tuple(seeds))
+        name = "comparison" if len(names) > 1 else names[0]
+        one = len(studies) == 1 and studies[0].split.rounds is not None
+        seeds = (studies[0].seed,) if one else (0, 1, 2)
+        plan = cls(name, dict(zip(names, studies, strict=True)), names[0], seeds)
         plan.check_protocol("studies")
         return plan
 
@@ -174,8 +180,8 @@ class Plan:
             for line in differences(study, self.base)
             if line.partition(".")[0] in ("data", *_SHARED) and not line.startswith("data.views:")
         ]
-        if self.resplit and self.base.split.column:
-            problems.append(f"resplit cannot draw anew what the column '{self.base.split.column}' says")
+        if self.resplit and (columns := self.base.split.columns):
+            problems.append(f"resplit cannot draw anew what the manifest says ({', '.join(columns)})")
         if problems:
             raise _refused(problems, where, "a comparison needs one manifest, one split and one evaluation")
 
@@ -221,10 +227,10 @@ class Plan:
 
     @property
     def trainings(self) -> list[Training]:
-        """Those of each variant: one a seed, or one a fold of each seed where the split has folds."""
-        if self.base.split.folds is None:
+        """Those of each variant: one a seed, or one a fold of each seed where there are several splits."""
+        if self.base.split.rounds is None:
             return [Training(seed, seed, None) for seed in self.seeds]
-        folds = range(self.base.split.folds)
+        folds = range(self.base.split.rounds)
         return [Training(f"{seed}, fold {fold}", seed, fold) for seed in self.seeds for fold in folds]
 
     def study(self, label: str, training: Training) -> Study:

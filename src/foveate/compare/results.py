@@ -173,7 +173,7 @@ def _protocol(plan: Plan, out: Path) -> dict[str, Any]:
         "manifest_sha256": sha256_of(base.data.manifest),
         "splits_sha256": {seed: sha256_of(path) for seed, path in splits.items() if path.is_file()},
         "seeds": list(plan.seeds),
-        "folds": base.split.folds,
+        "folds": base.split.rounds,
         "resplit": plan.resplit,
         "allowed": list(base.audit.allow),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -125,6 +125,11 @@ def parse_truth(text: str) -> int | None:
 def parse_part(text: str) -> str | None:
     """The part (train, val or test) that a common word names; None if it is none of them."""
     return _PARTS.get(text.strip().lower().replace("-", "_"))
+
+
+def names_parts(texts: Iterable[str]) -> bool:
+    """Whether a column says who is trained on and who is tested on, and so is no fact about a case."""
+    return all(parse_part(text) for text in texts)
 
 
 def _check_named(table: Table, choice: ColumnChoice) -> None:

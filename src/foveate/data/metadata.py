@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from foveate.data.columns import names_parts
 from foveate.data.evidence import Evidence
 from foveate.evaluate.hypothesis import holm
 from foveate.evaluate.intervals import Bootstrap, Value
@@ -94,9 +95,10 @@ def tells_by_kind(evidence: Evidence) -> Iterator[tuple[str, list[Tell]]]:
 
 
 def metadata_columns(cases: Sequence[Case]) -> Columns:
-    """Every column of the manifest that plays no other part."""
+    """Every column of the manifest that plays no other part; those that hold a split do."""
     names = dict.fromkeys(name for case in cases for name in case.metadata)
-    return {name: [case.metadata.get(name, "") for case in cases] for name in names}
+    columns = {name: [case.metadata.get(name, "") for case in cases] for name in names}
+    return {name: texts for name, texts in columns.items() if not names_parts(texts)}
 
 
 def name_columns(cases: Sequence[Case]) -> Columns:

@@ -85,7 +85,7 @@ def split_cohort(
 
     Args:
         cohort: from ``load_manifest``.
-        config: shares, folds and seed, or the manifest column that already says it; a column without a
+        config: shares, folds and seed, or the manifest columns that already say it; a column without a
             val part gets one out of its training patients. None: the defaults.
         twins: groups of case ids that show copies of one image (``Audit.groups``); their patients stay
             together too, unless ``config.keep_twins_together`` is off.
@@ -97,8 +97,8 @@ def split_cohort(
     config = config or SplitConfig()
     material = _Material.of(cohort, twins if config.keep_twins_together else ())
     notes: list[str] = []
-    if config.column is not None:
-        folds = [_from_column(material, config, notes)]
+    if config.columns:
+        folds = [_from_column(material, config, column, notes) for column in config.columns]
     elif config.folds is not None:
         folds = _cross_validation(material, config)
     else:
@@ -106,7 +106,7 @@ def split_cohort(
         shares = {"train": rest * (1 - config.val), "val": rest * config.val, "test": config.test}
         folds = [_divide(material, np.arange(len(cohort.cases)), shares, [config.seed])]
         notes += _far_off(folds[0], shares)
-    if config.column is None and any(case.split for case in cohort.cases):
+    if not config.columns and any(case.split for case in cohort.cases):
         notes.append("the manifest's column split is not used; set split.column to split to use it")
     ordered = tuple({case.case_id: fold[case.case_id] for case in cohort.cases} for fold in folds)
     notes += _thin_classes(material, ordered)
@@ -229,12 +229,14 @@ def _cross_validation(material: _Material, config: SplitConfig) -> list[Fold]:
     return folds
 
 
-def _from_column(material: _Material, config: SplitConfig, notes: list[str]) -> Fold:
+def _from_column(material: _Material, config: SplitConfig, column: str, notes: list[str]) -> Fold:
     """The parts that a manifest column names."""
-    cohort, column = material.cohort, str(config.column)
+    cohort = material.cohort
     if config.folds is not None:
         raise UsageError(
-            "a column holds one split, not folds", where="split", fix="give split.column or split.folds"
+            "a column holds one split, not folds",
+            where="split",
+            fix="give split.column (of several columns, one for each fold) or split.folds",
         )
     texts = _texts(cohort, column)
     fold = {case_id: part for case_id, text in texts.items() if (part := parse_part(text))}

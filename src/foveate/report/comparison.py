@@ -70,9 +70,9 @@ def lead(result: Json) -> str:
         )
     drawn = "each seed with a split of its own" if result["protocol"]["resplit"] else "one split"
     return (
-        f"{count} variants, {seeds} {kind}{'s' if seeds > 1 else ''} ({drawn}), tested on "
-        f"{tested} cases; {result['patients']} patients in all. The same patients, preprocessing and budget "
-        "for every variant, except where the table of variants says otherwise."
+        f"{count} variant{'s' if count > 1 else ''}, {seeds} {kind}{'s' if seeds > 1 else ''} ({drawn}), "
+        f"tested on {tested} cases; {result['patients']} patients in all. The same patients, preprocessing "
+        "and budget for every variant, except where the table of variants says otherwise."
     )
 
 

@@ -59,6 +59,7 @@ def comparison_tables(result: Json) -> Iterator[Table]:
         ),
     )
     yield _beside(result, shown)
+    yield _each(result, shown, kind)
     yield _differences(result, shown, level)
     yield _ranks(result)
     yield _decisions(result)
@@ -73,6 +74,28 @@ def shown_figures(result: Json) -> list[str]:
     """The figures that any variant has."""
     found = result["figures"].values()
     return [name for name in COLUMNS if any(values[name]["value"] is not None for values in found)]
+
+
+def _each(result: Json, shown: Sequence[str], kind: str) -> Table:
+    """What every training came to, where there are several; of one variant alone it is the main matter."""
+    figures = result["figures"]
+    rows = [
+        (seed if len(figures) == 1 else f"{label}: {seed}", *(_one(found[name], seed) for name in shown))
+        for label, found in figures.items()
+        for seed in map(str, result["seeds"])
+    ]
+    return Table(
+        f"Each {kind}",
+        "What the means above are of. Each row is one training, on the test cases of its split.",
+        (kind.capitalize(), *(COLUMNS[name] for name in shown)),
+        tuple(rows) if len(result["seeds"]) > 1 else (),
+        folded=len(figures) > 1,
+    )
+
+
+def _one(value: Json, seed: str) -> str:
+    found = value["seeds"].get(seed)
+    return "undefined" if found is None else f"{found:.3f}"
 
 
 def pair_name(result: Json, pair: Json) -> str:

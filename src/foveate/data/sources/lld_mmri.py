@@ -9,6 +9,9 @@ Two layouts as published:
 
 Views are named ``t2, dwi, in_phase, out_phase, c_pre, c_arterial, c_venous, c_delay``, in the challenge's
 order.
+
+LCA-DB's code brings splits of its own: ``fold1.csv`` to ``fold5.csv`` (``lesion_classifier,dataset,label``
+with Train and Val, lines ending in CRLF) and ``test.csv`` (test), 394 and 104 cases.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,6 +33,7 @@ from foveate.settings import Settings
 from foveate.types import Track
 
 CLASSES = ("hemangioma", "ICC", "abscess", "metastasis", "cyst", "FNH", "HCC")
+MALIGNANT = ("ICC", "metastasis", "HCC")
 POOL = (63, 46, 42, 40, 42, 36, 125)  # training and validation cases of each class
 TEST = (16, 12, 12, 11, 11, 10, 32)
 PHASES = {
@@ -42,6 +47,7 @@ PHASES = {
     "C+Delay": "c_delay",
 }
 FOLDS, FOLD_SEED = 5, 66
+_TABLE = "name LCA-DB's folder of tables, or one of them: --option table=…"
 _LAYOUT = "ROOT holds images/ and labels/Annotation.json, or classification_dataset/ with images/ and labels/"
 
 
@@ -52,15 +58,20 @@ class LldMmriOptions(Settings):
         variant: of the cut: ``corrected``, or ``paper``, which tests x against the height of the slices and y
             against their width, as the challenge's script does.
         margin: pixels in the plane and slices across it that are kept around the lesion's box.
+        task: ``lesion``: seven classes; ``malignancy``: benign (hemangioma, abscess, cyst, FNH) or malignant
+            (ICC, metastasis, HCC).
         split: ``none``; ``lists``: the challenge's ``labels_train.txt``, ``labels_val.txt``,
-            ``labels_test.txt`` in ``labels/``; ``table``: LCA-DB's CSV (``lesion_classifier,dataset,label``)
-            named by ``table``; ``folds``: the challenge's fold generator on all but the test cases.
-        table: the CSV of ``split: table``, from ROOT.
+            ``labels_test.txt`` in ``labels/``; ``table``: LCA-DB's, named by ``table``; ``folds``: the
+            challenge's fold generator on all but the test cases.
+        table: of ``split: table``, from ROOT: the folder with LCA-DB's tables, which become the columns
+            ``fold1`` to ``fold5``; or one of them, which becomes ``split``. Either way, ``test.csv`` beside
+            them is read.
         fold: which of five folds validates, 0-based, for ``split: folds``.
     """
 
     variant: Literal["corrected", "paper"] = "corrected"
     margin: tuple[int, int] = (16, 2)
+    task: Literal["lesion", "malignancy"] = "lesion"
     split: Literal["none", "lists", "table", "folds"] = "none"
     table: Path | None = None
     fold: Annotated[int, Field(ge=0, lt=FOLDS)] = 0
@@ -74,17 +85,18 @@ def read_lld_mmri(root: Path, home: Path, options: LldMmriOptions, track: Track)
         rows = _from_annotation(root, home, options, track, problems, notes)
     else:
         rows = _from_regions(root, home, track, problems)
-    if options.split != "none":
-        rows = _with_parts(rows, root, options, problems)
-    counts = [pool + test for pool, test in zip(POOL, TEST, strict=True)]
-    expected = {"cases": sum(counts), **{f"label {n}": c for n, c in zip(CLASSES, counts, strict=True)}}
+    splits = _splits(rows, root, options, problems, notes)
+    counts = Counter({name: pool + test for name, pool, test in zip(CLASSES, POOL, TEST, strict=True)})
+    if options.task == "malignancy":
+        rows = [{**row, "label": _malignancy(row["label"])} for row in rows]
+        counts = sum((Counter({_malignancy(name): count}) for name, count in counts.items()), Counter())
     views = " ".join(f"--view {name}" for name in PHASES.values())
-    then = "" if options.split == "none" else " # then split: {column: split}"
+    column = next(iter(splits), "") if len(splits) < 2 else f"[{', '.join(splits)}]"
     return Listing(
-        rows,
-        expected,
+        [{**row, **{name: part.get(row["case_id"], "") for name, part in splits.items()}} for row in rows],
+        {"cases": counts.total(), **{f"label {name}": count for name, count in counts.items()}},
         count_labels(rows),
-        init=f"--label label {views}{then}",
+        init=f"--label label {views}" + (f" # then split: {{column: {column}}}" if splits else ""),
         problems=problems,
         notes=notes,
     )
@@ -187,22 +199,33 @@ def _labels(path: Path) -> list[tuple[str, str]]:
     return [(parts[0], parts[1]) for parts in lines if len(parts) >= 2]
 
 
-def _with_parts(rows: Sequence[Row], root: Path, options: LldMmriOptions, problems: list[str]) -> list[Row]:
-    """The rows with the column ``split``; cases that a split does not name are problems."""
+def _malignancy(label: str) -> str:
+    """Benign or malignant; a label that is none of the seven stays as it is."""
+    return ("malignant" if label in MALIGNANT else "benign") if label in CLASSES else label
+
+
+def _splits(
+    rows: Sequence[Row], root: Path, options: LldMmriOptions, problems: list[str], notes: list[str]
+) -> dict[str, dict[str, str]]:
+    """By column, the part of each case; cases that a column does not name are problems."""
+    if options.split == "none":
+        return {}
     if options.split == "table":
-        part = _table_parts(root / options.table) if options.table else {}
+        labels = {row["case_id"]: row["label"] for row in rows}
+        splits = _tables(root / (options.table or ""), labels, problems, notes)
     else:
-        part = _list_parts(root)
+        splits = {"split": _list_parts(root)}
     if options.split == "folds":
+        part = splits["split"]
         pool = [row for row in rows if part.get(row["case_id"]) != "test"]
         folds = generated_folds([row["case_id"] for row in pool], [row["label"] for row in pool])
         part |= {
             case: "val" if i == options.fold else "train" for i, fold in enumerate(folds) for case in fold
         }
-    problems += [
-        f"{row['case_id']}: the split does not name it" for row in rows if row["case_id"] not in part
-    ]
-    return [{**row, "split": part.get(row["case_id"], "")} for row in rows]
+    for name, part in splits.items():
+        lacking = [row["case_id"] for row in rows if row["case_id"] not in part]
+        problems += [f"{case}: the column {name} does not name it" for case in lacking]
+    return splits
 
 
 def _list_parts(root: Path) -> dict[str, str]:
@@ -214,15 +237,46 @@ def _list_parts(root: Path) -> dict[str, str]:
     return found
 
 
-def _table_parts(path: Path) -> dict[str, str]:
-    """LCA-DB's CSV: ``lesion_classifier,dataset,label`` with dataset Train, Val or test."""
+def _tables(
+    path: Path, labels: Mapping[str, str], problems: list[str], notes: list[str]
+) -> dict[str, dict[str, str]]:
+    """LCA-DB's tables: all folds of a folder, or one; each with the cases of ``test.csv`` beside it."""
+    folds = sorted(path.glob("fold*.csv")) if path.is_dir() else [path]
+    if not folds:
+        raise InputRefused("no fold*.csv in here", where=str(path), fix=_TABLE, code="no-table")
+    test = folds[0].parent / "test.csv"
+    held_out = _parts_of(test, labels, problems) if test.is_file() and test not in folds else {}
+    found = {}
+    for fold in folds:
+        part = _parts_of(fold, labels, problems)
+        problems += [
+            f"{case}: {part[case]} in {fold.name}, {held_out[case]} in {test.name}"
+            for case in part.keys() & held_out.keys()
+            if part[case] != held_out[case]
+        ]
+        part |= held_out
+        if strangers := part.keys() - labels.keys():
+            notes.append(f"{fold.name}: {len(strangers)} of its cases are not in this folder")
+        found[fold.stem if path.is_dir() else "split"] = part
+    return found
+
+
+def _parts_of(path: Path, labels: Mapping[str, str], problems: list[str]) -> dict[str, str]:
+    """One table: ``lesion_classifier,dataset,label`` with dataset Train, Val or test, and 0 to 6."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            return {row["lesion_classifier"]: row["dataset"].lower() for row in csv.DictReader(stream)}
-    except (OSError, KeyError) as error:
-        raise InputRefused(
-            f"not a split table of LCA-DB: {error!r}", where=str(path), fix="name its CSV with table=…"
-        ) from error
+            rows = [
+                (row["lesion_classifier"], row["dataset"].lower(), row["label"])
+                for row in csv.DictReader(stream)
+            ]
+    except (OSError, KeyError, AttributeError) as error:
+        raise InputRefused(f"not a split table of LCA-DB: {error!r}", where=str(path), fix=_TABLE) from error
+    problems += [
+        f"{case}: {_label(label)} in {path.name}, {labels[case]} in the annotation"
+        for case, _, label in rows
+        if labels.get(case, _label(label)) != _label(label)
+    ]
+    return {case: part for case, part, _ in rows}
 
 
 LLD_MMRI = Source(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from foveate.data.columns import names_parts
 from foveate.evaluate.hypothesis import holm
 from foveate.evaluate.intervals import Bootstrap, Floats
 from foveate.evaluate.metadata_model import (
@@ -121,7 +122,8 @@ def _rows(material: Material) -> list[dict[str, str]]:
 
 def _columns(rows: Sequence[dict[str, str]]) -> Columns:
     names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name, "") for row in rows] for name in names}
+    columns = {name: [row.get(name, "") for row in rows] for name in names}
+    return {name: texts for name, texts in columns.items() if not names_parts(texts)}
 
 
 def _background(places: Places, tiles: Tiles) -> Tensor:

@@ -144,8 +144,9 @@ def _shares(counts: Sequence[int | None]) -> list[float]:
 
 def _split_in_words(config: Json, fold: int, folds: int) -> str:
     """How the parts were made."""
-    if config.get("column"):
-        return f"Taken from the manifest’s column “{config['column']}”."
+    if column := config.get("column"):
+        chosen = column if isinstance(column, str) else column[fold]
+        return f"Taken from the manifest’s column “{chosen}”."
     together = " Copies of one image stay in one part." if config.get("keep_twins_together") else ""
     test = (
         f"fold {fold + 1} of {folds} is the test part"
