@@ -193,6 +193,68 @@ def resmil(s: State, x: Tensor) -> Tensor:
     return linear(s, "bag_classifier", (a * patch).sum(dim=1))
 
 
+def deepganet(s: State, x: Tensor) -> Tensor:
+    patch = patch_instances(s, x)
+    v = weighted(s, "bag_classifier", patch, patch.shape[1])
+    return linear(s, "bag_classifier", linear(s, "fc.2", v.relu()))
+
+
+DAMIDL_PHASES = ("in", "adc", "b500", "ap", "pvp", "dp", "t1", "t2")
+
+
+def conv(s: State, name: str, x: Tensor, **options: int) -> Tensor:
+    return f.conv3d(x, s[f"{name}.weight"], s[f"{name}.bias"], **options)
+
+
+def damidl(s: State, x: Tensor) -> Tensor:
+    """Tiles of a quarter of the plane's edge; a softmax at the end."""
+    assert x.shape[2] == x.shape[3] == 4 * TILE
+    vectors = []
+    for index, phase in enumerate(DAMIDL_PHASES):
+        h = tiles_of(x[:, [index]])
+        for number in (1, 2, 3, 4):
+            layer = f"patch_net_{phase}.features"
+            h = norm(s, f"{layer}.norm{number}", conv(s, f"{layer}.conv{number}", h)).relu()
+            h = f.max_pool3d(h, 2) if number == 2 else h
+        score = linear(s, f"patch_net_{phase}.classify.0", h.mean(dim=(2, 3, 4))).sigmoid()
+        both = torch.cat([h.mean(dim=1, keepdim=True), h.max(dim=1, keepdim=True).values], dim=1)
+        h = h * conv(s, f"patch_net_{phase}.spatial_attention.cs.0", both, padding=1).sigmoid()
+        maps = h.unflatten(0, (len(x), -1)).mean(dim=2)  # (B, 16, 1, 9, 9)
+        gate = score.view(len(x), -1, 1, 1, 1)
+        for pooled in (maps.mean(dim=(2, 3, 4), keepdim=True), maps.amax(dim=(2, 3, 4), keepdim=True)):
+            gate = gate + conv(s, "attention_net.Attn.2", conv(s, "attention_net.Attn.0", pooled).relu())
+        h = norm(s, "reduce_channels.1", conv(s, "reduce_channels.0", maps * gate.sigmoid())).relu()
+        h = norm(s, "reduce_channels.4", conv(s, "reduce_channels.3", h)).relu()
+        vectors.append(h.mean(dim=(2, 3, 4)))
+    each = torch.stack(vectors, dim=1)
+    a = linear(s, "attention_all.2", linear(s, "attention_all.0", each).relu()).tanh()
+    v = (linear(s, "attention_all.4", a).softmax(dim=1) * each).sum(dim=1)
+    return linear(s, "fc.2", linear(s, "fc.0", v).relu()).softmax(dim=1)
+
+
+def conv_shapes(name: str, *shape: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+
+
+def damidl_shapes(widths: tuple[int, ...], classes: int) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for phase in DAMIDL_PHASES:
+        net = f"patch_net_{phase}"
+        shapes |= conv_shapes(f"{net}.spatial_attention.cs.0", 1, 2, 3, 3, 3)
+        for number, (inputs, outputs) in enumerate(zip((1, *widths), widths, strict=False), start=1):
+            kernel = (4, 4, 4) if number == 1 else (3, 3, 3)
+            shapes |= conv_shapes(f"{net}.features.conv{number}", outputs, inputs, *kernel)
+            shapes |= norm_shapes(f"{net}.features.norm{number}", outputs)
+        shapes |= linear_shapes(f"{net}.classify.0", widths[-1], 1)
+    shapes |= conv_shapes("attention_net.Attn.0", 8, 16, 1, 1, 1)
+    shapes |= conv_shapes("attention_net.Attn.2", 16, 8, 1, 1, 1)
+    shapes |= linear_shapes("attention_net.pearson_attn", 15, 1)
+    shapes |= conv_shapes("reduce_channels.0", 128, 16, 1, 2, 2) | norm_shapes("reduce_channels.1", 128)
+    shapes |= conv_shapes("reduce_channels.3", 64, 128, 1, 2, 2) | norm_shapes("reduce_channels.4", 64)
+    shapes |= mlp_shapes("fc", 64, 32, classes, indices=(0, 2))
+    return shapes | mlp_shapes("attention_all", 64, 64, 32, 1)
+
+
 def save_checkpoint(path: Path, state: State, *, parallel: bool = False) -> None:
     """A file as the public code writes it: epoch, weights, scores (one of them NumPy's) and optimizer.
 

@@ -52,6 +52,11 @@ class Kind:
     forward: Callable[[authors.State, Tensor], Tensor]
     shapes: Callable[[tuple[int, ...]], Shapes]
     parameters: int  # at full width, of the published count
+    size: tuple[int, int, int] = SIZE
+
+    @property
+    def spec(self) -> InputSpec:
+        return InputSpec(PHASES, "3", self.size, 1)
 
 
 def _head(channels: int, *names: str) -> Shapes:
@@ -102,6 +107,17 @@ def _resmil(widths: tuple[int, ...]) -> Shapes:
     return authors.trunk_shapes("patch_com", widths, bare=True) | scores | _head(widths[-1])
 
 
+def _deepganet(widths: tuple[int, ...]) -> Shapes:
+    last = widths[-1]
+    trunk = authors.trunk_shapes("patch_com", widths, blocks=(1, 2, 2, 2))
+    unused = _scores(last, "attention", "attention_patch_com")
+    return trunk | unused | authors.linear_shapes("fc.2", last, last) | _head(last)
+
+
+def _damidl(widths: tuple[int, ...]) -> Shapes:
+    return authors.damidl_shapes(widths, CLASSES)
+
+
 PAPER = {"variant": "paper", "width": 0.125}
 KINDS = {
     "crossatten": Kind("lca_db10", PAPER, authors.crossatten, _crossatten, 34_068_757),
@@ -110,6 +126,8 @@ KINDS = {
     "Rnet": Kind("resnet3d10", PAPER | {"width": 0.0625}, authors.rnet, _rnet, 4_831_753),
     "MA": Kind("can3d10", PAPER, authors.ma, _ma, 34_324_231),
     "Resmil": Kind("gated_mil10", {"pooling": "mlp", "width": 0.125}, authors.resmil, _resmil, 14_646_923),
+    "deepganet": Kind("deepganet", {"width": 0.125}, authors.deepganet, _deepganet, 33_344_649),
+    "DAMIDL": Kind("damidl", PAPER, authors.damidl, _damidl, 37_269_680, (16, 128, 128)),
 }
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -127,17 +145,17 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [folder / f"{phase}.nii.gz" for phase in PHASES]
 
 
-def _as_authors_read(paths: list[Path]) -> Tensor:
+def _as_authors_read(paths: list[Path], size: tuple[int, int, int]) -> Tensor:
     """``(1, 8, X, Y, Z)``: nibabel's order of axes, then the public code's transforms, of its library."""
-    depth, height, width = SIZE
+    depth, height, width = size
     steps = Compose([Resize((width, height, depth)), NormalizeIntensity()])  # resized by its default, area
     voxels = (nibabel.load(path).get_fdata(dtype=np.float32) for path in paths)
     return torch.stack([steps(each[None]).as_tensor() for each in voxels], dim=1)
 
 
-def _as_we_read(paths: list[Path]) -> dict[str, Tensor]:
+def _as_we_read(paths: list[Path], size: tuple[int, int, int]) -> dict[str, Tensor]:
     config = PreprocessConfig(
-        size=SIZE, percentiles=(0, 100), keep_aspect=False, resize="area", intensity="zscore"
+        size=size, percentiles=(0, 100), keep_aspect=False, resize="area", intensity="zscore"
     )
     prepare = Preprocess(config)
     prepared = {
@@ -166,18 +184,21 @@ def test_a_checkpoint_gives_the_authors_logits_of_the_same_files(
     state = authors.draw_state(published.shapes(WIDTHS))
     path = tmp_path / "2024-01-31_12_00_00.pth"
     authors.save_checkpoint(path, state, parallel=kind == "crossatten")
-    model = build_model(published.model, CLASSES, SPEC, pretrained=str(path), options=published.options)
+    model = build_model(
+        published.model, CLASSES, published.spec, pretrained=str(path), options=published.options
+    )
+    theirs = _as_authors_read(volumes, published.size)
     with torch.inference_mode():
-        expected = published.forward(state, _as_authors_read(volumes))
-    found = _logits(model, _as_we_read(volumes))
+        expected = published.forward(state, theirs)
+    found = _logits(model, _as_we_read(volumes, published.size))
     scale = expected.abs().max()
     assert (found - expected).abs().max() <= MOST * scale
-    same = _as_authors_read(volumes).permute(0, 1, 4, 3, 2)  # without the cache's rounding
+    same = theirs.permute(0, 1, 4, 3, 2)  # without the cache's rounding
     exact = _logits(model, {name: same[:, [index]] for index, name in enumerate(PHASES)})
     assert (exact - expected).abs().max() <= 1e-5 * scale
     wrong = {key: value.mT if value.ndim == 5 else value for key, value in state.items()}
     with torch.inference_mode():
-        other = published.forward(wrong, _as_authors_read(volumes))
+        other = published.forward(wrong, theirs)
     assert (other - expected).abs().max() > 10 * MOST * scale, "exchanged axes would not be seen here"
 
 
@@ -185,10 +206,10 @@ def test_a_checkpoint_gives_the_authors_logits_of_the_same_files(
 def test_weights_of_our_own_stay_as_they_are(kind: str, tmp_path: Path) -> None:
     published = KINDS[kind]
     torch.manual_seed(3)
-    model = build_model(published.model, CLASSES, SPEC, options=published.options)
+    model = build_model(published.model, CLASSES, published.spec, options=published.options)
     torch.save(model.state_dict(), tmp_path / "ours")  # without an ending, too
     again = build_model(
-        published.model, CLASSES, SPEC, pretrained=str(tmp_path / "ours"), options=published.options
+        published.model, CLASSES, published.spec, pretrained=str(tmp_path / "ours"), options=published.options
     )
     assert all(torch.equal(value, again.state_dict()[key]) for key, value in model.state_dict().items())
 
@@ -202,7 +223,7 @@ def test_another_number_of_classes_keeps_all_but_the_classifiers(
     authors.save_checkpoint(path, state)
     whole, part = (
         build_model(
-            published.model, classes, SPEC, pretrained=str(path), options=published.options
+            published.model, classes, published.spec, pretrained=str(path), options=published.options
         ).state_dict()
         for classes in (CLASSES, 2)
     )

@@ -74,8 +74,10 @@ ZOO: dict[str, Tiny] = {
         for name in (
             *("lca_db10", "lca_db18", "lca_db34", "lca_db10_image", "lca_db10_patch", "lca_db10_no_cross"),
             *("lca_db10_no_similarity", "resnet3d10", "resnet3d18", "gated_mil10", "can3d10"),
+            *("deepganet", "damidl"),
         )
     },
+    "damidl-paper": Tiny("damidl", _THIN | {"variant": "paper"}, PHASES),
     "lca_db10-paper": Tiny("lca_db10", {"width": 0.0625, "variant": "paper"}, PUBLISHED),
     "lca_db10-feature": Tiny("lca_db10", _THIN | {"cross": "feature", "cam": "regions"}, PHASES),
     "lca_db10-exp_sum": Tiny("lca_db10", _THIN | {"weighting": "exp_sum", "missing": "zero"}, PHASES),

@@ -25,7 +25,7 @@ class TrunkPlan:
 
     Attributes:
         phases: V.
-        depth: 10, 18 or 34.
+        depth: 10, 16, 18 or 34.
         width: factor on the widths of all stages.
         missing: see ``PhaseStem``.
     """

@@ -29,6 +29,7 @@ from foveate.models.lca_db import (
 from foveate.models.options import call_with_options
 from foveate.models.residual_attention import residual_attention56, residual_attention92
 from foveate.models.volume_baselines import can3d10, gated_mil10, resnet3d10, resnet3d18
+from foveate.models.volume_rivals import damidl, deepganet
 
 MODELS: dict[str, Callable[..., Classifier]] = {
     "drn50": drn50,
@@ -57,6 +58,8 @@ MODELS: dict[str, Callable[..., Classifier]] = {
     "resnet3d18": resnet3d18,
     "gated_mil10": gated_mil10,
     "can3d10": can3d10,
+    "deepganet": deepganet,
+    "damidl": damidl,
 }
 TIMM = "timm:"
 

@@ -1,4 +1,4 @@
-"""A residual trunk for volumes of several phases: 3-D plain blocks at depth 10, 18 or 34.
+"""A residual trunk for volumes of several phases: 3-D plain blocks at depth 10, 16, 18 or 34.
 
 Phases (sequences, contrast phases) are the input channels of the first convolution, so a case may lack
 some of them: see ``PhaseStem``. Widths 64/128/256/512 and strides 1/2/2/2 are those of the trunks in the
@@ -14,10 +14,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-Depth = Literal[10, 18, 34]
+Depth = Literal[10, 16, 18, 34]
 Missing = Literal["renormalise", "token", "zero"]
 
-BLOCKS: dict[Depth, tuple[int, int, int, int]] = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+BLOCKS: dict[Depth, tuple[int, int, int, int]] = {
+    10: (1, 1, 1, 1),
+    16: (1, 2, 2, 2),
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+}
 WIDTHS = (64, 128, 256, 512)
 STRIDE = 8  # of the last map, in pixels and slices of the input, without max-pool
 _STRIDES = (1, 2, 2, 2)
@@ -115,7 +120,7 @@ class ResidualTrunk3d(nn.Module):
 
     Args:
         phases: V, channels of the input.
-        depth: 10, 18 or 34.
+        depth: 10, 16, 18 or 34.
         width: factor on the stage widths 64/128/256/512.
         stem: channels of the stem; None means those of the first stage.
         max_pool: see ``PhaseStem``.

@@ -123,4 +123,25 @@ LCA_DB_CARDS: Mapping[str, ModelCard] = {
         "two trunks, sum, pooling, two linear layers: from the public code of LCA-DB, which calls it CAN",
         "It is not CAN: maps are added, not multiplied (fusion=product does), and CAN's losses are missing.",
     ),
+    "deepganet": _baseline(
+        "tiles of a volume, weighed by loss-based attention, ahead of a hidden layer",
+        33_196_679,
+        "network: from the public code of LCA-DB, which calls it deepganet at depth 18 (its stages have 1, "
+        "2, 2 and 2 blocks, which is 16) and does not say which work it stands for; its published count of "
+        "33,344,649 holds 147,970 of layers that are never called",
+        "How it was trained is not in the public code: the loss is that of LCA-DB's patch branch alone, our "
+        "choice (loss=study, instance_weight=0 leave the study's).",
+    ),
+    "damidl": _baseline(
+        "a network for the tiles of each phase, gates of tiles, attention over phases",
+        37_269_664,
+        "network: from the public code of LCA-DB, which adapts the dual-attention multi-instance network for "
+        "Alzheimer's disease (Zhu et al., IEEE TMI 2021) to phases; its published count of 37,269,680 holds "
+        "16 of a layer that is never called",
+        "variant=paper hands out probabilities in place of logits, so that its loss takes a softmax of a "
+        "softmax, in which no class of seven gets beyond 0.31; variant=corrected takes one.",
+        "How it was trained is not in the public code: the study's criterion is our choice.",
+        "About 310 thousand million multiplications a case of eight 16×128×128 phases. Each phase has a "
+        "network and heat maps of its own, which are zero in a margin of 6 to 8 pixels around each tile.",
+    ),
 }
