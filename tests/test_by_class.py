@@ -150,6 +150,14 @@ def test_classes_worked_by_hand() -> None:
     )
 
 
+def test_classes_of_volumes_are_also_told_by_cell_and_in_the_plane() -> None:
+    flat = compare({"ours": HAND}, "ours", Bootstrap(100))["classes"]["ours"]["cyst"]
+    assert flat["cell_hit"]["value"] is None and "of volumes" in flat["cell_hit"]["reason"]
+    rows = [replace(row, cell_hit=1.0, plane_pointing=float(row.case_id == "0")) for row in HAND[0].scores]
+    found = located(replace(HAND[0], scores=rows), Bootstrap(100))["cyst"]
+    assert found["cell_hit"]["value"] == 1.0 and found["plane_pointing"]["value"] == pytest.approx(1 / 3)
+
+
 def test_seeds_are_averaged_and_a_seed_without_maps_is_left_out() -> None:
     other = entry([0, 0, 0, 0, 1, 1, 2], [0, 0, 0, 0, 0, 0, 0], [score("0", "cyst", 0, 0.1)])
     bare = replace(HAND[0], scores=())

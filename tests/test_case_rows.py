@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from foveate.evaluate.localization import CaseScore
-from foveate.evaluate.scores import write_scores
+from foveate.evaluate.scores import read_scores, write_scores
 from foveate.evaluate.table import write_predictions
 from foveate.heatmaps import Entry, file_name, write_case, write_index
 from foveate.report.case_choice import ChoiceRules, Pick, RunAnswers
@@ -373,6 +373,17 @@ def test_all_runs_show_the_same_slices_of_a_volume(tmp_path: Path) -> None:
     ]
     ranges = [panel.legend.raw_high for panel in case.rows[0].panels if panel.legend]
     assert ranges == pytest.approx([40, 0.5])  # the range of the whole map, not of the slice
+
+
+def test_hits_of_volumes_are_told_in_the_plane_and_in_depth(tmp_path: Path) -> None:
+    values = np.stack([bump((12, 24))] * 3)
+    run = write_tiny(tmp_path / "run", {"one": (0.3, 0.7)}, {"one": values}, hits={"one": (0.0, 0.1)})
+    (score,) = read_scores(run / "localization.csv")
+    solid = replace(score, plane_pointing=1.0, plane_iou=0.44, depth_error=2.0)
+    for depth, said in ((2.0, ", 2 slices off"), (1.0, ", 1 slice off"), (float("nan"), "")):
+        write_scores(run / "localization.csv", [replace(solid, depth_error=depth)])
+        (case,) = case_sheets({"a": run, "b": run}, "a").sheets[1][1]
+        assert case.said[0].places == f"in the plane: pointing hit, box IoU 0.44{said}"
 
 
 def test_views_stand_below_each_other(tmp_path: Path) -> None:

@@ -36,8 +36,14 @@ OF_CALIBRATION = ("ece", "brier", "log_loss")
 CALIBRATED = tuple(f"{name}_calibrated" for name in OF_CALIBRATION)
 FIGURES = (*OVERALL, *OF_CALIBRATION, *CALIBRATED, *LOCALIZED)
 PER_CLASS = ("auroc", "ap", "recall", "specificity", "f1")
-#: Localization of single classes: the pointing game, and boxes that overlap a true one by at least so much.
-LOCATED: dict[str, float | None] = {"pointing_game": None, "localized_0.5": 0.5, "localized_0.3": 0.3}
+#: Localization of single classes: boxes that overlap a true one by at least so much, or as in ``CaseScore``.
+LOCATED: dict[str, float | None] = {
+    "localized_0.5": 0.5,
+    "localized_0.3": 0.3,
+    "pointing_game": None,
+    "cell_hit": None,
+    "plane_pointing": None,
+}
 #: Share of a map's maximum from which its pixels make up those boxes; the same for every run.
 TAU = 0.5
 LOWER_IS_BETTER = frozenset((*OF_CALIBRATION, *CALIBRATED, "depth_error"))
@@ -174,7 +180,7 @@ class Drawing:
         shares = np.array([1 / times[row.case_id, row.label] for row in rows])  # views count once together
         classes = np.array([entry.table.classes.index(row.label) for row in rows], dtype=np.intp)
         own = np.eye(len(entry.table.classes))[classes]  # (M, K)
-        values = {name: _reached(entry, rows, least) for name, least in LOCATED.items()}
+        values = {name: _reached(entry, rows, name) for name in LOCATED}
 
         def statistic(weights: Floats) -> dict[str, Floats]:
             counted = weights[:, where] * shares
@@ -194,10 +200,10 @@ class Drawing:
         }
 
 
-def _reached(entry: Entry, rows: Sequence[CaseScore], least: float | None) -> Floats:
-    """``(M,)`` points in the pointing game, or 1 where the box overlaps by at least so much; NaN unknown."""
-    if least is None:
-        return np.array([row.pointing_game for row in rows], dtype=np.float64)
+def _reached(entry: Entry, rows: Sequence[CaseScore], name: str) -> Floats:
+    """``(M,)`` a score as it stands, or 1 where the box overlaps by at least so much; NaN where unknown."""
+    if (least := LOCATED[name]) is None:
+        return np.array([getattr(row, name) for row in rows], dtype=np.float64)
     ious = np.array([entry.overlap(row) for row in rows], dtype=np.float64)
     return np.where(np.isnan(ious), np.nan, ious >= least)
 

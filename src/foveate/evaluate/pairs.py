@@ -26,6 +26,7 @@ from foveate.evaluate.paired import (
 from foveate.evaluate.table import PredictionTable
 
 _UNMARKED = "nothing was explained that has a true mask or box"
+_NOT_RECORDED = "not recorded for these maps; cells and planes are of volumes"
 _NOT_SWEPT = f"boxes were not tried at {TAU:g} of a map's maximum (localize.thresholds)"
 
 
@@ -88,7 +89,8 @@ class Told:
     def _of_place(self, mean: Samples, measure: str, name: str, k: int) -> dict[str, Any]:
         """One measure of localization of one class."""
         sample, named = mean[f"located:{measure}"][:, k], self._located(name)
-        lacking = (_NOT_SWEPT if named else _UNMARKED) if math.isnan(sample[0]) else ""
+        unknown = _NOT_RECORDED if LOCATED[measure] is None else _NOT_SWEPT
+        lacking = (unknown if named else _UNMARKED) if math.isnan(sample[0]) else ""
         own = {seed: part[f"located:{measure}"][0, k] for seed, part in self.samples.items()}
         return self._value(sample, named, lacking) | _spread(own)
 

@@ -27,6 +27,7 @@ from foveate.report.overlays import Legend, overlay_uri
 from foveate.report.panels import NO_MAP, Panel, Slices
 from foveate.report.sections.section import within
 
+_SCORES = ("pointing_game", "iou", "energy_inside", "plane_pointing", "plane_iou", "depth_error")
 _CELLS = 32  # along each side, to which maps are averaged before they are compared
 Maps = NDArray[np.float32]
 
@@ -132,9 +133,13 @@ class Member:
         found = self._scores.get((case_id, name))
         if found is None:
             return ""
-        hit = {1.0: "hit", 0.0: "miss"}.get(found["pointing_game"], f"{found['pointing_game']:.2f}")
         views = f", mean of {found['views']:.0f} views" if found["views"] > 1 else ""
-        return f"pointing {hit}, box IoU {found['iou']:.2f}{views}"
+        if np.isnan(found["plane_pointing"]):
+            return f"pointing {_hit(found['pointing_game'])}, box IoU {found['iou']:.2f}{views}"
+        off = found["depth_error"]
+        depth = "" if np.isnan(off) else f", {off:.3g} slice{'' if off == 1 else 's'} off"
+        pointing = _hit(found["plane_pointing"])
+        return f"in the plane: pointing {pointing}, box IoU {found['plane_iou']:.2f}{depth}{views}"
 
     def maps(self, case_id: str, view: str) -> CaseMaps | str:
         """Heat maps of one view of a case, or why there are none."""
@@ -305,6 +310,10 @@ def _strongest(found: Sequence[CaseMaps], name: str) -> int | None:
     return int(total.argmax()) if total.any() else None
 
 
+def _hit(value: float) -> str:
+    return {1.0: "hit", 0.0: "miss"}.get(value, f"{value:.2f}")
+
+
 def _in_order(table: PredictionTable, case_ids: Sequence[str]) -> PredictionTable:
     """The named cases of a table, in that order."""
     place = {case_id: number for number, case_id in enumerate(table.case_ids)}
@@ -316,7 +325,7 @@ def _scores_of(path: Path) -> dict[tuple[str, str], Json]:
     grouped: dict[tuple[str, str], list[dict[str, float]]] = {}
     for row in read_scores(path) if path.is_file() else ():
         if row.method == "heatmap":
-            values = {name: getattr(row, name) for name in ("pointing_game", "iou", "energy_inside")}
+            values = {name: getattr(row, name) for name in _SCORES}
             grouped.setdefault((row.case_id, row.label), []).append(values)
     return {
         key: {

@@ -29,9 +29,20 @@ _FIGURES = {
         "Share of a class's test cases in whose heat map the strongest evidence lies inside the marks. All "
         "cases of the class that are marked count, wrong answers included.",
     ),
+    "cell_hit": (
+        "Cell hit by class",
+        "Of volumes: share of a class's test cases in which the hottest cell of the map's own grid holds "
+        "what is marked. All cases of the class that are marked count.",
+    ),
+    "plane_pointing": (
+        "Pointing in the plane by class",
+        "Of volumes: the pointing game as seen along the depth, whichever slice. All cases of the class that "
+        "are marked count.",
+    ),
 }
-_MULTICLASS = ("recall", "auroc", "localized_0.5", "localized_0.3", "pointing_game")
-_MULTILABEL = ("auroc", "recall", *_MULTICLASS[2:])
+_OF_MAPS = ("localized_0.5", "localized_0.3", "pointing_game", "cell_hit", "plane_pointing")
+_MULTICLASS = ("recall", "auroc", *_OF_MAPS)
+_MULTILABEL = ("auroc", "recall", *_OF_MAPS)
 _AT_THRESHOLDS = "Findings are decided at the thresholds chosen on validation cases."
 _ONLY_BESIDE = ("localized_0.3",)  # shown only where something published stands beside it
 _MOST_COLUMNS = 7  # more classes become rows
@@ -97,8 +108,8 @@ def _counts(counts: Sequence[int]) -> str:
 def _cell(own: Json, name: str) -> str:
     """A figure of a class, and how many of its cases it rests on where these are not all."""
     value, cases = own[name], own["cases"]
-    located = name not in ("recall", "auroc")
-    return figure(value) + (f" {value['n']} of {cases} cases" if located and value["n"] < cases else "")
+    some = name in _OF_MAPS and value["n"] < cases
+    return figure(value) + (f" {value['n']} of {cases} cases" if some else "")
 
 
 def _published(rows: Sequence[Json], classes: Sequence[str]) -> Iterator[tuple[str, ...]]:
