@@ -12,6 +12,7 @@ a training takes float32. Networks whose step takes longer than ``--patience`` s
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections import Counter
 
@@ -95,7 +96,10 @@ def main() -> None:
         rows.append(row(name, given))
         print(rows[-1], flush=True)
     sheet = Sheet("gradients")
-    sheet.say(f"{machine()}; batches of {given.batch} pictures and of {given.volumes} cases of volumes.")
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    kernels = f"; kernels up to {limit} alone (ONEDNN_MAX_CPU_ISA)" if limit else ""
+    sizes = f"batches of {given.batch} pictures and of {given.volumes} cases of volumes"
+    sheet.say(f"{machine()}{kernels}; {sizes}.")
     sheet.table(["network", "convolutions", "distinct", "computed another way", "s to check", "cosine"], rows)
     sheet.write(given.page)
 
