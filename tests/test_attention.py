@@ -30,7 +30,7 @@ HAND = torch.tensor([[[[1.0, 0.0]], [[0.0, 2.0]]]])
 
 def _identity_spatial(normalization: Normalization) -> SpatialAttention:
     """B1 = B2 = D = identity and β = 1."""
-    block = SpatialAttention(2, normalization=normalization, key_channels=2)
+    block = SpatialAttention(2, normalization=normalization, key_channels=2, mean=False)
     for conv in (block.key, block.query, block.value):
         nn.init.eye_(conv.weight.data[:, :, 0, 0])
         nn.init.zeros_(conv.bias)
@@ -75,7 +75,7 @@ def test_spatial_attention_of_the_case_worked_by_hand(
 def test_channel_attention_of_the_case_worked_by_hand(
     normalization: Normalization, output: list[list[float]]
 ) -> None:
-    block = ChannelAttention(normalization=normalization, mean_gram=False)
+    block = ChannelAttention(normalization=normalization, mean_gram=False, mean=False)
     nn.init.ones_(block.beta)
     torch.testing.assert_close(block(HAND)[0].view(2, 2), torch.tensor(output), atol=5e-5, rtol=0)
 
@@ -87,8 +87,8 @@ def _weights_by_loops(scores: list[list[float]], normalization: Normalization) -
     return [[math.exp(s) / sum(map(math.exp, row)) for s in row] for row in scores]
 
 
-def _spatial_by_loops(block: SpatialAttention, x: Tensor) -> tuple[list[list[float]], Tensor]:
-    """Steps 1–4 for one image, position by position."""
+def _spatial_by_loops(block: SpatialAttention, x: Tensor, divisor: int) -> tuple[list[list[float]], Tensor]:
+    """Steps 1–4 for one image, position by position, with the sum of step 3 divided."""
     conv = {
         name: (layer.weight[:, :, 0, 0] @ x.flatten(1) + layer.bias[:, None]).detach()
         for name, layer in (("b1", block.key), ("b2", block.query), ("d", block.value))
@@ -96,9 +96,8 @@ def _spatial_by_loops(block: SpatialAttention, x: Tensor) -> tuple[list[list[flo
     places = range(x[0].numel())
     scores = [[float(conv["b1"][:, i] @ conv["b2"][:, j]) for i in places] for j in places]
     alpha = _weights_by_loops(scores, block.normalization)
-    share = len(places) if block.mean else 1
     columns = [
-        block.beta.item() / share * sum(alpha[j][i] * conv["d"][:, i] for i in places) + x.flatten(1)[:, j]
+        block.beta.item() / divisor * sum(alpha[j][i] * conv["d"][:, i] for i in places) + x.flatten(1)[:, j]
         for j in places
     ]
     return alpha, torch.stack(columns, dim=1).view_as(x)
@@ -113,18 +112,21 @@ def test_spatial_attention_equals_its_formula_position_by_position(
     x = _map(2, 3, 2, 3)
     y, attention = block(x)
     assert attention.weights.shape == (2, 2, 3, 2, 3)
+    divisor = 6 if mean and normalization == "sigmoid" else 1
     for image in range(2):
-        alpha, expected = _spatial_by_loops(block, x[image])
+        alpha, expected = _spatial_by_loops(block, x[image], divisor)
         torch.testing.assert_close(attention.weights[image].reshape(6, 6), torch.tensor(alpha))
         torch.testing.assert_close(y[image], expected)
 
 
 @each_normalization
 @pytest.mark.parametrize("mean_gram", [False, True])
+@pytest.mark.parametrize("mean", [False, True])
 def test_channel_attention_equals_its_formula_channel_by_channel(
-    normalization: Normalization, mean_gram: bool
+    normalization: Normalization, mean_gram: bool, mean: bool
 ) -> None:
-    block = _drawn(ChannelAttention(normalization=normalization, mean_gram=mean_gram))
+    block = _drawn(ChannelAttention(normalization=normalization, mean_gram=mean_gram, mean=mean))
+    divisor = 4 if mean and normalization == "sigmoid" else 1
     x = _map(2, 4, 3, 2)
     y, attention = block(x)
     for image in range(2):
@@ -132,7 +134,8 @@ def test_channel_attention_equals_its_formula_channel_by_channel(
         scale = 1 / 6 if mean_gram else 1.0
         scores = [[scale * float(a[c] @ a[k]) for k in range(4)] for c in range(4)]
         alpha = torch.tensor(_weights_by_loops(scores, normalization))
-        rows = [block.beta.item() * sum(alpha[c, k] * a[k] for k in range(4)) + a[c] for c in range(4)]
+        beta = block.beta.item() / divisor
+        rows = [beta * sum(alpha[c, k] * a[k] for k in range(4)) + a[c] for c in range(4)]
         torch.testing.assert_close(attention.weights[image], alpha)
         torch.testing.assert_close(y[image].flatten(1), torch.stack(rows))
 
@@ -238,6 +241,17 @@ def test_the_paper_s_channel_weights_saturate_and_the_corrected_ones_do_not() ->
     corrected = ChannelAttention()(x)[1].weights
     assert paper.min() == 1.0
     assert corrected.max() < 0.7
+
+
+def test_what_sigmoid_weights_add_is_as_large_as_the_map_where_it_is_a_mean() -> None:
+    """Of 2048 channels after a ReLU the sum is hundreds of times the map: no rate of β survives that."""
+    x = _map(1, 2048, 8, 8).relu()
+    summed, averaged = ChannelAttention(mean=False), ChannelAttention()
+    for block, low, high in ((summed, 500, 700), (averaged, 0.2, 0.5)):
+        nn.init.ones_(block.beta)
+        with torch.no_grad():
+            ratio = float((block(x)[0] - x).norm() / x.norm())
+        assert low < ratio < high
 
 
 def test_squeeze_excitation_equals_its_formula() -> None:

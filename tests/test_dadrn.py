@@ -227,6 +227,17 @@ def test_attention_is_not_kept_during_training() -> None:
     assert model({"image": _noise(2, 3, 64, 64)}).attention == ()
 
 
+@pytest.mark.parametrize(("variant", "mean"), [("paper", False), ("corrected", True)])
+def test_variant_decides_whether_sigmoid_weights_sum_or_average(variant: str, mean: bool) -> None:
+    for name, paths in (
+        ("sadrn50", {"spatial"}),
+        ("cadrn50", {"channel"}),
+        ("dadrn50", {"spatial", "channel"}),
+    ):
+        model = build_model(name, 5, SPEC, options=_options(variant=variant))
+        assert {key: block.mean for key, block in model.attention.paths.items()} == dict.fromkeys(paths, mean)
+
+
 def test_new_layers_learn_faster_and_every_parameter_learns_once() -> None:
     model = build_model("dadrn50", 5, SPEC, options=_options(new_layers_lr_factor=10))
     trunk, new = model.parameter_groups(1e-3, 1e-4)

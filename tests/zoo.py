@@ -43,7 +43,8 @@ _THIN = {"width": 0.125}
 _PAIR = {"first": "test_resnet", "second": "test_resnet"}
 ZOO: dict[str, Tiny] = {
     **{name: Tiny(name, _SMALL) for name in ("drn50", "sadrn50", "cadrn50", "dadrn50", "seresnet50")},
-    "sadrn50-B": Tiny("sadrn50", _SMALL | {"normalization": "softmax", "spatial_mean": True}),
+    "sadrn50-B": Tiny("sadrn50", _SMALL | {"normalization": "softmax"}),
+    "sadrn50-paper": Tiny("sadrn50", _SMALL | {"variant": "paper"}),
     "cadrn50-B": Tiny("cadrn50", _SMALL | {"normalization": "softmax", "variant": "paper"}),
     "dadrn50-A": Tiny("dadrn50", _SMALL | {"fusion": "sum", "normalization": "softmax", "variant": "paper"}),
     "dadrn50-narrow": Tiny("dadrn50", _SMALL | {"reduce": "before", "fusion": "sum", "first_block": "fyu"}),

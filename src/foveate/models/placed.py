@@ -103,7 +103,7 @@ def spatial(
     *,
     normalization: Normalization = "sigmoid",
     key_channels: PositiveInt | None = None,
-    mean: bool = False,
+    mean: bool = True,
 ) -> Placed:
     """Positions gather from positions; options as of ``SpatialAttention``."""
     return _Changing(
@@ -111,9 +111,15 @@ def spatial(
     )
 
 
-def channel(place: Place, *, normalization: Normalization = "sigmoid", mean_gram: bool = True) -> Placed:
+def channel(
+    place: Place,
+    *,
+    normalization: Normalization = "sigmoid",
+    mean_gram: bool = True,
+    mean: bool = True,
+) -> Placed:
     """Channels gather from channels; options as of ``ChannelAttention``."""
-    return _Changing(ChannelAttention(normalization=normalization, mean_gram=mean_gram))
+    return _Changing(ChannelAttention(normalization=normalization, mean_gram=mean_gram, mean=mean))
 
 
 def dual(
@@ -122,7 +128,7 @@ def dual(
     normalization: Normalization = "sigmoid",
     fusion: Fusion = "sum",
     mean_gram: bool = True,
-    spatial_mean: bool = False,
+    mean: bool = True,
 ) -> Placed:
     """Both in parallel; options as of ``DualAttention``, ``normalization`` that of both paths.
 
@@ -135,7 +141,7 @@ def dual(
         fusion=fusion,
         reduce="after" if fusion == "concat" else "none",
         mean_gram=mean_gram,
-        spatial_mean=spatial_mean,
+        mean=mean,
     )
     return _Dual(block)
 

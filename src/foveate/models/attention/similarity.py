@@ -66,13 +66,14 @@ class SpatialAttention(nn.Module):
         o_j  = Σ_i α_ji D_i               D = value(A), C channels
         y_j  = β o_j + A_j
 
-    Sigmoid weights are not normalised: their sum grows with N, so β has to start at 0.
-
     Args:
         channels: C.
         normalization: how similarities become weights.
         key_channels: C'; None means C / 8, as in the cited non-local network (the slides do not say).
-        mean: divide ``o`` by N, which keeps sigmoid weights of any map size in one range (not in the paper).
+        mean: divide the ``o`` of sigmoid weights by N; those of a softmax make a mean as they are.
+            NOTE[DIFF]: not in the paper. The sum of sigmoid weights grows with N, and so do ``o`` and the
+            gradient of β: hundreds of times the map, on which training with ten times the trunk's learning
+            rate diverges within steps.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class SpatialAttention(nn.Module):
         *,
         normalization: Normalization = "sigmoid",
         key_channels: int | None = None,
-        mean: bool = False,
+        mean: bool = True,
     ) -> None:
         super().__init__()
         inner = key_channels or max(1, channels // 8)
@@ -90,7 +91,7 @@ class SpatialAttention(nn.Module):
         self.value = nn.Conv2d(channels, channels, kernel_size=1)
         self.beta = nn.Parameter(torch.zeros(()))
         self.normalization = normalization
-        self.mean = mean
+        self.mean = mean and normalization == "sigmoid"
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B C H W"], AttentionMap]:
         """Return ``y``, and α as ``(B, H, W, H, W)``: ``[b, y, x]`` is the map that position (y, x) reads.
@@ -123,13 +124,18 @@ class ChannelAttention(nn.Module):
         mean_gram: divide S by N before the sigmoid or softmax. NOTE[DIFF]: not in the paper. Its input
             comes out of a ReLU, so every entry of S is a sum of N non-negative products, and sigmoid(S)
             is 1 for every pair of channels that are ever active together.
+        mean: divide ``α A`` by C if the weights are those of a sigmoid. NOTE[DIFF]: not in the paper; see
+            ``SpatialAttention``. Of 2048 channels after a ReLU, ``α A`` is some 600 times A.
     """
 
-    def __init__(self, *, normalization: Normalization = "sigmoid", mean_gram: bool = True) -> None:
+    def __init__(
+        self, *, normalization: Normalization = "sigmoid", mean_gram: bool = True, mean: bool = True
+    ) -> None:
         super().__init__()
         self.beta = nn.Parameter(torch.zeros(()))
         self.normalization = normalization
         self.mean_gram = mean_gram
+        self.mean = mean and normalization == "sigmoid"
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B C H W"], AttentionMap]:
         """Return ``y``, and α as ``(B, C, C)``: ``[b, c]`` are the weights that channel c reads.
@@ -139,6 +145,8 @@ class ChannelAttention(nn.Module):
         flat = x.flatten(2)
         scale = 1 / flat.shape[2] if self.mean_gram else 1.0
         gathered = gather(flat, flat.mT, flat, self.normalization, scale).view_as(x)
+        if self.mean:
+            gathered = gathered / flat.shape[1]
         return x + self.beta * gathered, WeightsWhenRead(
             "channel_attention",
             lambda: similarity_weights(flat, flat.mT, self.normalization, scale),
@@ -158,7 +166,7 @@ class DualAttention(nn.Module):
             3×3 convolution, batch norm and ReLU bring the map to 512 channels ahead of each block, as
             DANet does. The slides mention neither.
         mean_gram: see ``ChannelAttention``.
-        spatial_mean: see ``SpatialAttention``.
+        mean: of both blocks, see there.
     """
 
     def __init__(
@@ -170,16 +178,16 @@ class DualAttention(nn.Module):
         fusion: Fusion = "sum",
         reduce: Reduce = "none",
         mean_gram: bool = True,
-        spatial_mean: bool = False,
+        mean: bool = True,
     ) -> None:
         super().__init__()
         inner = min(_DANET_CHANNELS, channels) if reduce == "before" else channels
         self.paths = nn.ModuleDict()
         self.entries = nn.ModuleDict()
         if spatial:
-            self.paths["spatial"] = SpatialAttention(inner, normalization=spatial, mean=spatial_mean)
+            self.paths["spatial"] = SpatialAttention(inner, normalization=spatial, mean=mean)
         if channel:
-            self.paths["channel"] = ChannelAttention(normalization=channel, mean_gram=mean_gram)
+            self.paths["channel"] = ChannelAttention(normalization=channel, mean_gram=mean_gram, mean=mean)
         for name in self.paths:
             self.entries[name] = _entry(channels, inner) if reduce == "before" else nn.Identity()
         self.fusion = fusion

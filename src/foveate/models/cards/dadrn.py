@@ -88,8 +88,8 @@ DADRN_CARDS: dict[str, ModelCard] = {
         paper=DADRN_PAPER,
         provenance=(_STATED, "key width C/8, β starting at 0: as in the networks it cites", _INFERRED),
         caveats=(
-            "Sigmoid weights are not normalised: their sum grows with the map's size, which only the learned "
-            "β, starting at 0, holds in check.",
+            "variant=paper: sigmoid weights are not normalised, and their sum grows with the map's size "
+            "until training diverges; variant=corrected (default) divides it by the number of positions.",
             _MEAN_OF_CLASSES,
             _FEWER_CASES,
         ),
@@ -114,8 +114,9 @@ DADRN_CARDS: dict[str, ModelCard] = {
         ),
         caveats=(
             "variant=paper: on features after a ReLU every sigmoid weight is 1, so that the block adds one "
-            "and the same map to every channel; variant=corrected (default) divides the Gram matrix by the "
-            "number of positions first.",
+            "and the same map to every channel, and one so large that training diverges; variant=corrected "
+            "(default) divides the Gram matrix by the number of positions first, and the sum by that of "
+            "channels.",
             _MEAN_OF_CLASSES,
             _FEWER_CASES,
         ),
@@ -142,6 +143,8 @@ DADRN_CARDS: dict[str, ModelCard] = {
         caveats=(
             "Each image needs (positions)² and (channels)² attention weights: 2.5 MB and 17 MB at full width "
             "and 224 pixels, kept for the backward pass.",
+            "variant=paper diverges within steps at the learning rates that suit the rest; "
+            "variant=corrected (default) averages where sigmoid weights sum.",
             "An upper reference of the paper, ResGLNet, sees the lesion's region and is not rebuilt here; "
             f"accuracies: {_listed(DADRN_RECALL.of(UPPER))}.",
             _SUCCESSOR,
