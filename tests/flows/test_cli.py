@@ -114,7 +114,9 @@ def test_another_cohort_is_tested_unless_it_was_learned_from(workplace: Path) ->
     assert done.returncode == 0, done.stderr
     assert foveate("evaluate", "other.csv", folder=workplace).returncode == 0
     metrics = json.loads((workplace / "other.metrics.json").read_text())
-    assert metrics["n"] == len(manifest) and metrics["patients"] == manifest.patient_id.nunique()
+    unseen = pd.read_csv(workplace / "run" / "predictions.csv").query("split == 'test'")  # by their images
+    assert metrics["n"] == len(unseen) and metrics["patients"] == unseen.patient_id.nunique()
+    assert metrics["seen"] == len(manifest) - len(unseen) > 0
 
 
 def test_a_refused_case_leaves_the_rest_whole(workplace: Path) -> None:
