@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from foveate import __version__
+from foveate.data.external import ExternalTest
 from foveate.data.manifest import load_manifest
 from foveate.errors import UsageError
 from foveate.files import sha256_of, write_atomic, write_json
@@ -120,9 +121,27 @@ class Run:
             )
         return path
 
+    @property
+    def external(self) -> ExternalTest | None:
+        """What makes this an external test of another run's model; None for a run of its own."""
+        return ExternalTest.read(self.folder)
+
+    def refuse_external(self, command: str) -> None:
+        """Refuse what cannot be done with an external test, as nothing is trained in it.
+
+        Raises:
+            UsageError: this is one.
+        """
+        if test := self.external:
+            raise UsageError(
+                f"this is an external test of {test.of}: nothing is trained in it",
+                where=f"foveate {command}",
+                fix=f"name the run itself, {test.source}, or its study",
+            )
+
     def cohort(self) -> Cohort:
-        """Read the manifest as the study says."""
-        data = self.study.data
+        """Read the manifest as the study says; of an external test, the cases whose files can be used."""
+        data, test = self.study.data, self.external
         return load_manifest(
             data.manifest,
             label=data.label,
@@ -132,6 +151,8 @@ class Run:
             boxes=data.boxes,
             patient=data.patient,
             case=data.case,
+            expected=test.expected if test else None,
+            refused=[] if test else None,
         )
 
     @contextmanager

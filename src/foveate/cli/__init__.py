@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -20,12 +18,11 @@ from foveate.cli import predicting as cli_predicting
 from foveate.cli import probe as cli_probe
 from foveate.cli import search as cli_search
 from foveate.cli import sources as cli_sources
+from foveate.cli import test as cli_test
 from foveate.cli import trust as cli_trust
 from foveate.cli.target import Allow, Part, RunOption, Target, open_run, refuse_unused
-from foveate.errors import FoveateError, Partial, UsageError
-
-if TYPE_CHECKING:
-    from foveate.run import Run
+from foveate.cli.whole import whole_way
+from foveate.errors import FoveateError, UsageError
 
 _DEMO_STUDY = Path(__file__).parents[1] / "studies" / "ct_phantom_dadrn.yaml"
 
@@ -59,7 +56,7 @@ def demo(
     terminal.heading("Phantom", "CT liver slices with known lesions")
     manifest = make_phantom(out / "phantom", patients=patients, slices=4, seed=seed, track=terminal.track)
     study = Study.load(_DEMO_STUDY).with_manifest(manifest, seed=seed)
-    _whole_way(Run.create(study, out / "run"))
+    whole_way(Run.create(study, out / "run"))
 
 
 app.command()(cli_phantom.phantom)
@@ -211,7 +208,10 @@ def run_all(target: Target, run: RunOption = None, allow: Allow = None) -> None:
 
     Example: foveate run study.yaml
     """
-    _whole_way(open_run(target, run, allow))
+    whole_way(open_run(target, run, allow))
+
+
+app.command()(cli_test.test)
 
 
 app.command()(cli_probe.probe)
@@ -256,53 +256,3 @@ def main() -> None:
     except Exception:
         terminal.complain_of_a_fault()
         raise SystemExit(FoveateError.exit_code) from None
-
-
-@contextmanager
-def _going_on(refused: list[Partial]) -> Iterator[None]:
-    """Go on without the cases that a station refused; they are told at the end."""
-    try:
-        yield
-    except Partial as error:
-        refused.append(error)
-
-
-def _whole_way(run: Run) -> None:
-    """Every station in turn, each with a heading and its main figures."""
-    from foveate import evidence, stations, terminal
-    from foveate.evidence.probes import probe
-    from foveate.evidence.trust import trust
-    from foveate.terminal.localization import show_localization
-    from foveate.terminal.probes import show_probes
-    from foveate.terminal.trust import show_trust
-
-    terminal.heading("Audit", "duplicates, leakage, contradictory labels")
-    found = stations.audit(run, track=terminal.track)
-    terminal.show_audit(found)
-    found.raise_if_stopped()
-    terminal.heading("Split", "by patient")
-    terminal.show_splits(stations.split(run), run.study.split.fold)
-    terminal.heading("Train", run.study.model.name)
-    terminal.show_training(stations.train(run, terminal.console))
-    terminal.heading("Predict and evaluate", "on patients the model has never seen")
-    refused: list[Partial] = []
-    with _going_on(refused):
-        stations.predict(run, track=terminal.track)
-    metrics = stations.evaluate(run, track=terminal.track)
-    terminal.heading("Explain and localize", run.study.explain.method)
-    with _going_on(refused):
-        evidence.explain(run, track=terminal.track)
-    terminal.show_caveats([run.study.explain.method])
-    localization = evidence.localize(run, track=terminal.track)
-    terminal.heading("Probe", "does it read its answer where nothing of the disease is?")
-    with _going_on(refused):
-        show_probes(probe(run, track=terminal.track))
-    terminal.heading("Trust", "can the heat maps be trusted?")
-    with _going_on(refused):
-        show_trust(trust(run, track=terminal.track))
-    terminal.heading("Result", run.study.name)
-    terminal.show_metrics(metrics)
-    show_localization(localization)
-    terminal.say(f"report: {stations.report(run)}")
-    if refused:
-        raise refused[0]

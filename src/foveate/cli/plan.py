@@ -17,6 +17,7 @@ def plan(target: Target, run: RunOption = None) -> None:
     from foveate.train.preview import preview
 
     opened = open_run(target, run)
+    opened.refuse_external("plan")
     cohort, config = opened.cohort(), opened.study.split
     stored = opened.folder / "splits.json"  # without it, parts of the same size do
     splits = read_splits(stored) if stored.is_file() else split_cohort(cohort, config)

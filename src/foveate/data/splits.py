@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,11 +22,13 @@ from foveate.data.columns import parse_part
 from foveate.data.rows import closest
 from foveate.data.stratify import stratify
 from foveate.errors import InputRefused, UsageError
+from foveate.evaluate.table import SEEN
 from foveate.files import write_json
 from foveate.settings import SplitConfig
 from foveate.types import Cohort
 
 PARTS = ("train", "val", "test")
+_KNOWN = (*PARTS, SEEN)
 _FAR_OFF = 0.05  # a share that misses its target by more than this is worth a warning
 Fold = dict[str, str]
 
@@ -59,7 +61,7 @@ class Splits:
             )
         found: dict[str, list[str]] = {part: [] for part in PARTS}
         for case_id, part in self.folds[fold].items():
-            found[part].append(case_id)
+            found.setdefault(part, []).append(case_id)
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -111,6 +113,51 @@ def split_cohort(
     ordered = tuple({case.case_id: fold[case.case_id] for case in cohort.cases} for fold in folds)
     notes += _thin_classes(material, ordered)
     return Splits(ordered, config, cohort.manifest_sha256, tuple(notes))
+
+
+def split_test(
+    cohort: Cohort,
+    config: SplitConfig,
+    seen: Collection[str],
+    share: float | None,
+    *,
+    twins: Sequence[Sequence[str]] = (),
+) -> Splits:
+    """Divide a cohort that tests a model from elsewhere: nothing is trained on.
+
+    Args:
+        cohort: from ``load_manifest``.
+        config: whose seed counts.
+        seen: ids of cases that the model learned from; they become the part ``seen``, with all cases of their
+            patients.
+        share: of the other cases that becomes the part ``val``, by patient; None takes none.
+        twins: groups of case ids that show copies of one image.
+
+    Raises:
+        InputRefused: nothing is left to test, or too few patients for two parts.
+    """
+    patients = {case.patient_id for case in cohort.cases if case.case_id in seen}
+    left = tuple(case for case in cohort.cases if case.patient_id not in patients)
+    if not left:
+        raise InputRefused(
+            "the model learned from every case of this cohort: nothing is left to test",
+            where=str(cohort.manifest),
+            fix="test on other patients",
+            code="nothing-to-test",
+        )
+    ids = {case.case_id for case in left}
+    groups = [kept for group in twins if len(kept := [name for name in group if name in ids]) > 1]
+    fold = {case.case_id: SEEN for case in cohort.cases}
+    notes: list[str] = []
+    if share is None:
+        fold |= dict.fromkeys(ids, "test")
+    else:
+        material = _Material.of(replace(cohort, cases=left), groups)
+        shares = {"val": share, "test": 1 - share}
+        divided = _divide(material, np.arange(len(left)), shares, [config.seed])
+        fold |= divided
+        notes += _far_off(divided, shares)
+    return Splits((fold,), config, cohort.manifest_sha256, tuple(notes))
 
 
 def read_splits(path: str | Path, *, cohort: Cohort | None = None) -> Splits:
@@ -329,7 +376,7 @@ def _place(part: str, numbers: Sequence[int], folds: int) -> str:
 
 
 def _known_part(part: object) -> str:
-    if part not in PARTS:
+    if part not in _KNOWN:
         raise ValueError(f"unknown part {part!r}")
     return str(part)
 
@@ -346,8 +393,7 @@ def _check_cohort(path: Path, splits: Splits, cohort: Cohort) -> None:
         (split - known, "cases that the manifest has not"),
         (known - split, "no part for cases of the manifest"),
     ):
-        if cases:
-            examples = ", ".join(f"'{name}'" for name in sorted(cases)[:3])
+        if examples := ", ".join(f"'{name}'" for name in sorted(cases)[:3]):
             raise _unreadable(path, f"the splits hold {text}: {len(cases)}, such as {examples}")
     if splits.manifest_sha256 != cohort.manifest_sha256:
         raise _unreadable(path, "the manifest has changed since it was split")

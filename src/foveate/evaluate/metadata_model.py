@@ -77,7 +77,7 @@ def fit_and_score(train: Floats, truth: Floats, test: Floats, *, seed: int = 0) 
     """
     answers = np.where(np.isnan(truth), _UNKNOWN, truth).astype(np.int64)
     trees = ExtraTreesClassifier(_TREES, min_samples_leaf=_LEAF, random_state=seed)
-    trees.fit(train, answers if answers.shape[1] > 1 else answers[:, 0])
+    trees.fit(train, _columns(answers))
     shares = trees.predict_proba(test)
     kinds = trees.classes_
     if answers.shape[1] == 1:
@@ -202,12 +202,17 @@ def best_columns(features: Features, truth: Floats, *, seed: int = 0, most: int 
     """The columns that the trees use most (mean decrease of impurity), the first of them first."""
     answers = np.where(np.isnan(truth), _UNKNOWN, truth).astype(np.int64)
     trees = ExtraTreesClassifier(_TREES, min_samples_leaf=_LEAF, random_state=seed)
-    weight = trees.fit(features.values, answers).feature_importances_
+    weight = trees.fit(features.values, _columns(answers)).feature_importances_
     sums = {
         name: sum(w for w, owner in zip(weight, features.owners, strict=True) if owner == name)
         for name in features.columns
     }
     return tuple(sorted(sums, key=lambda name: -sums[name])[:most])
+
+
+def _columns(answers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``(N, K)`` answers as scikit-learn wants them: ``(N,)`` where there is one."""
+    return answers if answers.shape[1] > 1 else answers[:, 0]
 
 
 def _numbers(texts: Sequence[str]) -> list[Floats]:

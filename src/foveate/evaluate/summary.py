@@ -49,6 +49,7 @@ def evaluate_predictions(
     level: float = 0.95,
     seed: int = 0,
     options: EvaluateOptions | None = None,
+    validation: PredictionTable | None = None,
     track: Track = quiet,
 ) -> dict[str, Any]:
     """Evaluate the predictions of one part.
@@ -61,6 +62,8 @@ def evaluate_predictions(
         level: of the intervals.
         seed: of the bootstrap.
         options: what else is told; None takes the defaults.
+        validation: cases of the part ``val`` that limits are fitted on; None takes those of the table, where
+            they are not the ones to evaluate.
         track: shows progress.
 
     Returns:
@@ -81,7 +84,9 @@ def evaluate_predictions(
     check_prevalence(chosen.prevalence, table.classes)
     bootstrap = Bootstrap(n_boot, level, seed, chosen.interval)
     counted = _Counted.of(known, thresholds, bootstrap, track)
-    validation = table.part("val" if split != "val" else "none")  # what is fitted must not be told on it
+    validation = (table if validation is None else validation).part("val")
+    if split == "val":  # what is fitted must not be told on it
+        validation = validation.part("none")
     return {
         "task": known.task,
         "classes": list(known.classes),

@@ -28,6 +28,7 @@ from foveate.heatmaps import (
 from foveate.io import write_nifti
 from foveate.run import Run
 from foveate.stations import cases_of, prepared_batches, raise_if_partial
+from foveate.stations.evaluating import validation_of
 from foveate.types import Case, Heatmap, Image, Track, quiet
 
 __all__ = ["Answer", "explain", "localize", "read_answers", "usual_logits"]
@@ -86,7 +87,9 @@ def explain(
         folder, settings = run.folder / "heatmaps", run.study.explain
         bundle = load_bundle(run.path("bundle", made_by="train"))
         table = read_predictions(run.path("predictions.csv", made_by="predict"))
-        answers, usual = read_answers(table, bundle.thresholds), usual_logits(table)
+        validation = validation_of(run, table)
+        answers = read_answers(table, bundle.thresholds)
+        usual = usual_logits(validation if validation.case_ids else table)
         refused: list[InputRefused] = []
         entries: list[Entry] = []
         shares: list[Share] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from foveate.data.external import HOME
 from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.localization import (
     BoxThresholds,
@@ -24,7 +26,7 @@ from foveate.evidence.averages import Averages, training_averages
 from foveate.evidence.truths import Marked, Truths, fitted
 from foveate.files import write_atomic, write_json
 from foveate.heatmaps import Entry, read_index
-from foveate.localize import BoxRule, choose_threshold, localize_heatmap, sweep
+from foveate.localize import BoxRule, RuleKind, choose_threshold, localize_heatmap, sweep
 from foveate.run import Run
 from foveate.types import Box, Track, quiet
 
@@ -107,8 +109,7 @@ def _choose(run: Run, truths: Truths, averages: Averages, entries: Iterable[Entr
                 found = sweep(values, candidates, organ=item.organ)
                 ious.setdefault(method, []).append(sweep_ious(found, item.truth))
     if not ious:
-        reason = "nothing: no validation case is marked, default rule"
-        return Chosen({"heatmap": BoxRule(kind=kind)}, {}, reason)
+        return _chosen_at_home(run, kind)
     tables = {method: np.array(own) for method, own in ious.items()}  # (N, 2, T)
     tables["predicted"] = tables["ceiling"] = tables["heatmap"]
     boxes = {method: choose_box_thresholds(own[:, 0], own[:, 1]) for method, own in tables.items()}
@@ -117,6 +118,18 @@ def _choose(run: Run, truths: Truths, averages: Averages, entries: Iterable[Entr
         return Chosen(rules, boxes, "nothing: this rule has no threshold to choose")
     rules = {method: BoxRule(choose_threshold(own[:, 0], candidates)) for method, own in tables.items()}
     return Chosen(rules, boxes, "val")
+
+
+def _chosen_at_home(run: Run, kind: RuleKind) -> Chosen:
+    """The rules of the run that made the model, for an external test; else the default rule."""
+    path = run.folder / HOME / "localization.json"
+    home = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    told = home.get("rule", {}).get("threshold")
+    if home.get("threshold_chosen_on") != "val" or not isinstance(told, dict):
+        reason = "nothing: no validation case is marked, default rule"
+        return Chosen({"heatmap": BoxRule(kind=kind)}, {}, reason)
+    rules = {name: BoxRule(float(threshold)) for name, threshold in told.items()}
+    return Chosen(rules, {}, "validation cases of the run that made the model")
 
 
 def _rows(run: Run, item: Marked, averages: Averages, rules: Mapping[str, BoxRule]) -> list[CaseScore]:

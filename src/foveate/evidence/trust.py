@@ -70,6 +70,8 @@ def trust(
         UsageError: no such method, a rival does not fit, or the part has no cases.
         Partial: some cases were refused; the others are in the file.
     """
+    if retrain:
+        run.refuse_external("trust --retrain")
     with run.station("trust"):
         refused: list[InputRefused] = []
         questions, patients = _ask(

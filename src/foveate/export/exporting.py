@@ -77,6 +77,7 @@ def export_run(
         RunFailed: the model cannot be traced, or the file is not the run (``parity-failed``); nothing is
             written.
     """
+    run.refuse_external("export")
     check_installed(to)
     out = out or run.folder / f"model{SUFFIXES[to]}"
     if out.suffix != SUFFIXES[to]:

@@ -24,6 +24,7 @@ from foveate.report.sections.localization import localization
 from foveate.report.sections.provenance import provenance
 from foveate.report.sections.results import confusion, curves, performance
 from foveate.report.sections.section import Section
+from foveate.report.sections.shift import shift
 from foveate.report.sections.shortcuts import shortcuts
 from foveate.report.sections.subgroups import subgroups
 from foveate.report.sections.summary import summary
@@ -33,6 +34,7 @@ from foveate.report.sections.views import views
 # The order of the page; a section's template is ``templates/sections/<anchor>.html.j2``.
 # A section may leave itself out where it has no subject, as that about several views.
 SECTIONS: tuple[Callable[[RunFiles], Section | None], ...] = (
+    shift,
     data,
     splits,
     training,

@@ -37,6 +37,8 @@ MADE_BY = {
     "localization.json": "localize",
     "trust.json": "trust",
     "probes.json": "probe",
+    "test.json": "test",
+    "shift.json": "test",
 }
 
 
@@ -53,6 +55,7 @@ class RunFiles:
         heatmaps: rows of ``heatmaps/index.csv``, or None if absent.
         boxes: found boxes by ``(case_id, view, target)``, or None if ``boxes.csv`` is absent.
         shares: rows of ``heatmaps/shares.csv``; none where the model has one view.
+        test, shift: of an external test, what it is and how its cohort differs; None for a run of its own.
         answers: what people wrote in ``answers.yaml``, by name of the item; none where the file is absent.
     """
 
@@ -72,6 +75,8 @@ class RunFiles:
     probes: Json | None = None
     answers: Mapping[str, str] = field(default_factory=dict)
     bundle: Json | None = None
+    test: Json | None = None
+    shift: Json | None = None
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -117,6 +122,8 @@ class RunFiles:
             probes=_read_json(folder / "probes.json"),
             answers=_read_answers(folder / "answers.yaml"),
             bundle=_read_json(folder / "bundle" / "bundle.json"),
+            test=_read_json(folder / "test.json"),
+            shift=_read_json(folder / "shift.json"),
         )
 
 

@@ -29,6 +29,8 @@ from foveate.stations.predicting import (
     refuse_known_patients,
     withhold,
 )
+from foveate.stations.shifting import shift
+from foveate.stations.testing import begin_test, divide_test, recognising
 from foveate.types import Track, quiet
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ __all__ = [
     "BATCH",
     "VOLUMES",
     "audit",
+    "begin_test",
     "cases_of",
     "evaluate",
     "evaluate_file",
@@ -53,6 +56,7 @@ __all__ = [
     "raise_if_partial",
     "refuse_known_patients",
     "report",
+    "shift",
     "split",
     "train",
     "withhold",
@@ -68,7 +72,8 @@ def audit(run: Run, track: Track = quiet) -> Audit:
         cohort, config = run.cohort(), run.study.split
         may_leak = config.column is not None or not config.keep_twins_together
         splits = split_cohort(cohort, config) if may_leak else None
-        result = audit_cohort(cohort, splits=splits, allow=run.study.audit.allow, track=track)
+        more = recognising(run, track)
+        result = audit_cohort(cohort, splits=splits, allow=run.study.audit.allow, more=more, track=track)
         write_json(run.folder / "audit.json", result.to_json())
         write_images(run.folder, result.images)
         write_looks(run.folder, result.looks)
@@ -76,7 +81,12 @@ def audit(run: Run, track: Track = quiet) -> Audit:
 
 
 def split(run: Run) -> Splits:
-    """Divide the cohort by patient; writes ``splits.json``. Near-duplicates stay with their twins."""
+    """Divide the cohort by patient; writes ``splits.json``. Near-duplicates stay with their twins.
+
+    An external test is divided into what is tested and what is not (``testing.divide_test``).
+    """
+    if test := run.external:
+        return divide_test(run, test)
     with run.station("split"):
         found = read_audit(run.path("audit.json", made_by="audit"))
         found.raise_if_stopped()
@@ -93,6 +103,7 @@ def train(run: Run, console: Console | None = None) -> FitResult:
     from foveate.bundle import save_images
     from foveate.train.fit import fit
 
+    run.refuse_external("train")
     with run.station("train") as facts:
         splits = read_splits(run.path("splits.json", made_by="split"))
         fold = run.study.split.fold

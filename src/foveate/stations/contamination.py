@@ -21,7 +21,7 @@ from foveate.types import Case, Track, quiet
 if TYPE_CHECKING:
     from foveate.bundle import Bundle
 
-SEEN = ("training-patients", "training-images")  # findings whose cases the model learned from
+SEEN_CODES = ("training-patients", "training-images")  # findings whose cases the model learned from
 _SHOWN = 5
 
 
@@ -51,18 +51,32 @@ def audit_against(folder: Path, manifest: Path, *, allow: Sequence[str] = (), tr
     return audit_cohort(cohort, allow=allow, more=(recognise(bundle, run, track),), track=track)
 
 
-def recognise(bundle: Bundle, run: Run | None, track: Track = quiet) -> Check:
+def recognise(
+    bundle: Bundle, run: Run | None, track: Track = quiet, *, set_apart: bool | None = None
+) -> Check:
     """The check of an audit that finds what a model learned from.
 
     Args:
         bundle: of the model.
         run: that made it, if it is here: it names the images that were learned from.
         track: shows progress.
+        set_apart: of a test, whether the cases that are found will be no part of it, and stop nothing; None
+            where nothing is tested yet.
     """
 
     def check(evidence: Evidence) -> Iterator[Finding]:
-        yield from _known_patients(bundle, evidence)
-        yield from _known_images(_known(bundle, run, evidence, track), evidence)
+        found = [
+            *_known_patients(bundle, evidence),
+            *_known_images(_known(bundle, run, evidence, track), evidence),
+        ]
+        for each in found:
+            if each.code not in SEEN_CODES or set_apart is None:
+                yield each
+            elif set_apart:
+                message = f"{each.message}; set apart, so that no figure rests on them"
+                yield replace(each, severity="note", message=message)
+            else:
+                yield replace(each, message=f"{each.message}; --set-apart tests without them")
 
     return check
 

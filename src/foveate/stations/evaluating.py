@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.table import PredictionTable, read_predictions
 from foveate.files import write_json
 from foveate.run import Run
+from foveate.stations.testing import home_predictions
 from foveate.types import Track, quiet
 
 
@@ -24,7 +26,11 @@ def evaluate(run: Run, part: str = "test", track: Track = quiet) -> dict[str, ob
     with run.station("evaluate"):
         table = read_predictions(run.path("predictions.csv", made_by="predict"))
         settings, rule = run.study.evaluate, run.study.calibrate
-        thresholds = choose_operating_thresholds(table, rule=rule.threshold, target=rule.target)
+        validation = validation_of(run, table)
+        if validation.case_ids:
+            thresholds = choose_operating_thresholds(validation, rule=rule.threshold, target=rule.target)
+        else:
+            thresholds = read_thresholds(run)
         metrics = evaluate_predictions(
             _with_truth(table, part),
             split=part,
@@ -33,10 +39,32 @@ def evaluate(run: Run, part: str = "test", track: Track = quiet) -> dict[str, ob
             level=settings.level,
             seed=run.study.seed,
             options=_options(run),
+            validation=validation,
             track=track,
         )
         write_json(run.folder / "metrics.json", metrics)
     return metrics
+
+
+def validation_of(run: Run, table: PredictionTable) -> PredictionTable:
+    """The cases that limits are fitted on, of the part ``val``: the run's own, or its source's.
+
+    Args:
+        run: a run, or an external test: unless it recalibrates, the validation cases of the run that made the
+            model count, and none where only its bundle was there.
+        table: the run's predictions.
+    """
+    own = table.part("val")
+    if own.case_ids or run.external is None:
+        return own
+    home = home_predictions(run.folder)
+    return own if home is None else home.part("val")
+
+
+def read_thresholds(run: Run) -> dict[str, float]:
+    """The thresholds of findings that the bundle holds; none for classes."""
+    facts = json.loads(run.path("bundle/bundle.json", made_by="train").read_text(encoding="utf-8"))
+    return {str(name): float(value) for name, value in facts["thresholds"].items()}
 
 
 def evaluate_file(predictions: Path, part: str = "test", track: Track = quiet) -> dict[str, object]:

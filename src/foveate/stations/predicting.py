@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 def predict(run: Run, parts: Sequence[str] = ("val", "test"), track: Track = quiet) -> PredictionTable:
     """Classify the cases of the named parts; writes ``predictions.csv``.
 
-    Where the validation part is among them, what is fitted on it joins the bundle (``fitting``).
+    Where the validation part is among them, what is fitted on it joins the bundle (``fitting``). Of an
+    external test, cases that the model learned from are classified as well, as the part ``seen``; validation
+    cases are those it is recalibrated on, and what images look familiar stays as it was: a new hospital's own
+    images would all be.
 
     Raises:
         AuditStopped: the model learned from patients of the test part.
@@ -32,16 +35,18 @@ def predict(run: Run, parts: Sequence[str] = ("val", "test"), track: Track = qui
     from foveate.bundle import load_bundle, save_fitted
     from foveate.predict import complete
 
+    own = run.external is None
     with run.station("predict"):
         cohort, bundle = run.cohort(), load_bundle(run.path("bundle", made_by="train"))
-        cases = cases_of(run, cohort, parts)
-        if "patient-in-two-splits" not in run.study.audit.allow:
+        cases = cases_of(run, cohort, parts if own else (*parts, SEEN))
+        if own and "patient-in-two-splits" not in run.study.audit.allow:
             refuse_known_patients(bundle, [case for case in cases if case.split == "test"])
-        if "val" in parts:
+        if "val" in parts and own:
             bundle = learn_familiar(run, bundle, cohort, track)
         predictions, refused = predict_cases(bundle, cases, track)
-        if "val" in parts:
-            bundle = fit_on_validation(bundle, predictions, run.study.calibrate, run.study.abstain)
+        if any(item.split == "val" for item in predictions):
+            fitted = fit_on_validation(bundle, predictions, run.study.calibrate, run.study.abstain)
+            bundle = fitted if own else replace(fitted, novelty=bundle.novelty)
             save_fitted(run.folder / "bundle", bundle)
             predictions = complete(bundle, predictions)
         path = run.folder / "predictions.csv"

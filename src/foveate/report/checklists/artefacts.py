@@ -33,6 +33,22 @@ def inputs(files: RunFiles) -> Answer:
     return Answer(text, "data", "study.yaml")
 
 
+def learned(files: RunFiles) -> Answer:
+    """Of an external test, what its model learned from."""
+    counts = within(files.test, "learned") or {}
+    cohort = "what its run tells"
+    if counts:
+        cohort = f"a manifest of {counts['cases']} cases of {counts['patients']} patients"
+    text = f"Made by {within(files.test, 'of')} from {cohort}." if files.test else ""
+    return Answer(text, "shift", "test.json")
+
+
+def external(files: RunFiles) -> Answer:
+    """Whether this is a test on external data."""
+    text = f"This is one: the model of {files.test['of']} on another cohort." if files.test else ""
+    return Answer(text, "shift", "test.json")
+
+
 def manifest(files: RunFiles) -> Answer:
     """Which table listed the cases."""
     if files.audit is None:
@@ -109,8 +125,11 @@ def partition(files: RunFiles) -> Answer:
         return Answer("", "splits", "splits.json")
     number = int(within(files.splits, "config", "fold") or 0)
     parts = count_parts(files, files.splits["folds"][number])
+    if files.test:
+        parts = {name: part for name, part in parts.items() if part.cases}
     told = ", ".join(f"{name} {part.cases} cases of {part.patients} patients" for name, part in parts.items())
-    return Answer(f"{told}; drawn by patient, classes spread evenly.", "splits", "splits.json")
+    how = "nothing was trained on" if files.test else "drawn by patient, classes spread evenly"
+    return Answer(f"{told}; {how}.", "splits", "splits.json")
 
 
 def disjoint(files: RunFiles) -> Answer:
@@ -118,6 +137,12 @@ def disjoint(files: RunFiles) -> Answer:
     if files.splits is None:
         return Answer("", "splits", "splits.json")
     allowed = within(files.audit, "allowed") or ()
+    if files.test:
+        kept = [code for code in ("training-patients", "training-images") if code in allowed]
+        if kept:
+            return Answer(f"Not disjoint: {', '.join(kept)} was accepted.", "data", "audit.json")
+        text = "No tested patient or image, nor a near copy, was found that the model learned from."
+        return Answer(text, "data", "audit.json")
     if "patient-in-two-splits" in allowed:
         return Answer("Not disjoint by patient: accepted by whoever ran the study.", "data", "audit.json")
     twins = within(files.splits, "config", "keep_twins_together")

@@ -46,7 +46,13 @@ CLAIM = Checklist(
         Item("30", _EVALUATION, "robustness, sensitivity analysis", (run.subgroups, run.shortcuts)),
         Item("31", _EVALUATION, "explainability, and whether it was validated", (run.maps, run.trust)),
         Item("32", _EVALUATION, "evaluation on internal data", (run.test_size,)),
-        Item("33", _EVALUATION, "testing on external data", people="tests elsewhere (`predict --manifest`)"),
+        Item(
+            "33",
+            _EVALUATION,
+            "testing on external data",
+            (run.external,),
+            people="tests elsewhere (`foveate test`)",
+        ),
         Item("34", _EVALUATION, "registration of a trial", people="registration, if it is a trial"),
         Item(
             "35", _RESULTS, "numbers included and excluded", (run.refused,), "exclusions before the manifest"

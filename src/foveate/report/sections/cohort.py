@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.evaluate.table import SEEN
 from foveate.report import figures
 from foveate.report.files import Json, RunFiles
 from foveate.report.sections.section import Chart, Section, within
@@ -31,6 +32,7 @@ def data(files: RunFiles) -> Section:
         "images": tables["images"],
         "findings": [_finding(found) for found in audit["findings"]],
         "allowed": audit["allowed"],
+        "test": files.test,
     }
     return Section("data", "Data and audit", "audit", content)
 
@@ -59,6 +61,8 @@ def splits(files: RunFiles) -> Section:
     config, folds = files.splits["config"], files.splits["folds"]
     number = int(config.get("fold") or 0)
     parts = count_parts(files, folds[number])
+    if files.test:
+        parts = {name: part for name, part in parts.items() if part.cases}
     names = list(dict.fromkeys(name for part in parts.values() for name in part.classes))
     rows: list[tuple[str, list[int | None]]] = [
         ("cases", [part.cases for part in parts.values()]),
@@ -66,12 +70,26 @@ def splits(files: RunFiles) -> Section:
         *((name, [part.classes.get(name) for part in parts.values()]) for name in names),
     ]
     content = {
-        "how": _split_in_words(config, number, len(folds)),
+        "how": _test_in_words(files.test) if files.test else _split_in_words(config, number, len(folds)),
+        "test": files.test,
         "parts": list(parts),
         "rows": [(name, counts, _shares(counts)) for name, counts in rows],
         "warnings": list(files.splits["warnings"]),
     }
-    return Section("splits", "Splits", "split", content)
+    return Section("splits", "What was tested" if files.test else "Splits", "split", content)
+
+
+def _test_in_words(test: Json) -> str:
+    """What became of the cases of an external test."""
+    told = f"Nothing of this cohort was trained on; the model is that of {test['of']}."
+    if test["recalibrate"] is not None:
+        told += (
+            f" {100 * test['recalibrate']:g} % of the patients, drawn by class, are the validation part, on "
+            "which calibration, thresholds and prediction sets were fitted anew."
+        )
+    if test["set_apart"]:
+        told += " Cases that the model learned from, and the others of their patients, were set apart (seen)."
+    return told
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +118,8 @@ def count_parts(files: RunFiles, fold: Mapping[str, str]) -> dict[str, Part]:
         fold: part by case id.
     """
     sizes = Counter(fold.values())
-    parts = {name: Part(sizes[name]) for name in ("train", "val", "test")}
+    named = ("train", "val", "test", *((SEEN,) if files.test else ()))
+    parts = {name: Part(sizes[name]) for name in named}
     if files.predictions is not None:
         for name in parts:
             found = files.predictions.part(name)
@@ -157,8 +176,10 @@ def _split_in_words(config: Json, fold: int, folds: int) -> str:
     return f"{drawn}, {100 * config['val']:g} % of the others for validation.{together}"
 
 
-def training(files: RunFiles) -> Section:
-    """Loss, validation figures and learning rate over epochs."""
+def training(files: RunFiles) -> Section | None:
+    """Loss, validation figures and learning rate over epochs; none for an external test, which has none."""
+    if files.test:
+        return None
     columns = files.training
     if columns is None:
         return Section("training", "Training", "train", None)

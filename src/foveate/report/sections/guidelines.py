@@ -29,13 +29,27 @@ _FOR_PEOPLE = {
 }
 
 
+# The same of an external test, whose manifest, parts and audit are those of what was tested.
+_TEST_CARD = _CARD | {
+    "Training data": (artefacts.learned,),
+    "Evaluation data": (
+        artefacts.manifest,
+        artefacts.partition,
+        artefacts.audited,
+        artefacts.test_size,
+        artefacts.disjoint,
+        artefacts.missing,
+    ),
+}
+
+
 def model_card(files: RunFiles) -> Section:
     """What the model is, from what it was made, and how it did, on one card."""
     if files.study is None:
         return Section("model-card", "Model card", "run", None)
     rows = {
         heading: [found for answer in answers if (found := answer(files)).text]
-        for heading, answers in _CARD.items()
+        for heading, answers in (_TEST_CARD if files.test else _CARD).items()
     }
     people = [(name, what, files.answers.get(name, "")) for name, what in _FOR_PEOPLE.items()]
     return Section("model-card", "Model card", "run", {"rows": rows, "people": people})

@@ -11,6 +11,7 @@ from foveate.report.sections.results import chances
 from foveate.report.sections.section import within
 
 _ALPHA = 0.05
+_AT_HOME = ("worse-here", "better-here", "not-shown-to-differ")  # of an external test
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ def one_minute(files: RunFiles) -> list[Question]:
     return [
         Question("What does it do?", tuple(_what(files, files.metrics)), "model-card"),
         Question("For whom was it tested?", tuple(_whom(files, files.metrics)), "data"),
-        Question("How good is it?", tuple(_how_good(files.metrics)), "performance"),
+        Question("How good is it?", tuple(_how_good(files, files.metrics)), "performance"),
         Question("Where does it fail?", tuple(_where(files, files.metrics)), "confusion"),
         Question("Can the pictures be trusted?", tuple(_pictures(files)), "trust"),
     ]
@@ -54,14 +55,18 @@ def _whom(files: RunFiles, metrics: Json) -> Iterator[str]:
     part = (
         "who took no part in training" if metrics["split"] == "test" else f"of the part “{metrics['split']}”"
     )
-    yield f"{metrics['n']} cases of {metrics['patients']} patients {part}, of the same source."
+    source = f"of another cohort ({files.test['manifest']})" if files.test else "of the same source"
+    yield f"{metrics['n']} cases of {metrics['patients']} patients {part}, {source}."
     if groups := within(metrics, "subgroups"):
         yield f"Figures are told apart by {', '.join(groups)}."
     use = files.answers.get("Intended use")
     yield f"Intended use: {use}" if use else "For whom it is meant is for people to say: no file knows it."
 
 
-def _how_good(metrics: Json) -> Iterator[str]:
+def _how_good(files: RunFiles, metrics: Json) -> Iterator[str]:
+    for found in within(files.shift, "sentences") or ():
+        if found["code"] in _AT_HOME:
+            yield found["sentence"]
     for key, name in (("balanced_accuracy", "Balanced accuracy"), ("auroc_macro", "Macro AUROC")):
         found, chance = value_of(metrics["metrics"].get(key)), chances(metrics)[key]
         yield f"{name}: {_told(found)}; guessing gives {chance:.2f}."

@@ -18,15 +18,15 @@ def subgroups(files: RunFiles) -> Section:
     if files.metrics is None or found is None:
         return Section("subgroups", "Subgroups", "evaluate", None)
     content = {
-        "columns": [_column(name, column) for name, column in found.items()],
-        "by_class": [_called(key) for key in SHOWN],
+        "columns": [column_of(name, column) for name, column in found.items()],
+        "by_class": [called(key) for key in SHOWN],
         "patient": _patient(within(files.metrics, "per_patient") or {"reason": ""}),
         **sample(files.metrics),
     }
     return Section("subgroups", "Subgroups", "evaluate", content)
 
 
-def _column(name: str, found: Json) -> dict[str, Any]:
+def column_of(name: str, found: Json) -> dict[str, Any]:
     """Rows of one column's groups, and its gaps."""
     groups = {group: part for group, part in found["groups"].items() if "metrics" in part}
     keys = list(dict.fromkeys(key for part in groups.values() for key in part["metrics"]))
@@ -43,12 +43,12 @@ def _column(name: str, found: Json) -> dict[str, Any]:
     gaps = [_gap(found["gaps"][key]) for key in keys] if found["gaps"] else []
     figures = [
         *_figures(groups, keys),
-        *(("gap", _called(key), gap["value"]) for key, gap in zip(keys, gaps, strict=False)),
+        *(("gap", called(key), gap["value"]) for key, gap in zip(keys, gaps, strict=False)),
     ]
     return {
         "name": name,
         "reason": found["reason"],
-        "names": [_called(key) for key in keys],
+        "names": [called(key) for key in keys],
         "rows": rows,
         "gaps": gaps,
         "per_class": {group: _by_class(part) for group, part in groups.items()},
@@ -70,7 +70,7 @@ def _patient(found: Json) -> dict[str, Any]:
         "patients": found["patients"],
         "left_out": found["left_out"],
         "most_cases": found["most_cases"],
-        "figures": [(_called(key), value_of(value)) for key, value in found["metrics"].items()],
+        "figures": [(called(key), value_of(value)) for key, value in found["metrics"].items()],
         "per_class": _by_class(found),
     }
 
@@ -83,8 +83,9 @@ def _by_class(found: Json) -> list[tuple[str, list[Value]]]:
 def _figures(groups: Mapping[str, Json], keys: list[str]) -> Iterator[tuple[str, str, Value]]:
     for group, part in groups.items():
         for key in keys:
-            yield group, _called(key), value_of(part["metrics"][key])
+            yield group, called(key), value_of(part["metrics"][key])
 
 
-def _called(key: str) -> str:
+def called(key: str) -> str:
+    """A figure's name on the page."""
     return METRICS[key][0] if key in METRICS else PER_CLASS.get(key, key)

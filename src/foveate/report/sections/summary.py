@@ -14,6 +14,8 @@ from foveate.report.sections.provenance import date_in_words
 from foveate.report.sections.results import chances, class_values, sample
 from foveate.report.sections.section import reasons, within
 
+# Sentences about a shift that a reader must know before quoting a figure.
+_HARMFUL = ("worse-here", "seen", "wrong-where-novel", "group-worse", "recalibration-worse", "not-compared")
 FEW_PATIENTS = 30  # below this, an interval by resampling patients is rough
 
 
@@ -41,6 +43,7 @@ def summary(files: RunFiles) -> dict[str, object]:
     metrics = files.metrics
     return {
         "name": str(within(files.run, "name") or within(files.study, "name") or files.folder.resolve().name),
+        "test": files.test,
         "date": date_in_words(within(files.run, "date")) if files.run else "",
         "facts": list(_facts(files)),
         "sample": sample(metrics) if metrics else None,
@@ -98,6 +101,9 @@ def cautions_of(files: RunFiles) -> Iterator[str]:
         if finding["severity"] == "stop":
             accepted = ", accepted by whoever ran the study" if finding["allowed"] else ""
             yield f"The audit found “{finding['code']}”{accepted}: {finding['message']}"
+    for found in within(files.shift, "sentences") or ():
+        if found["code"] in _HARMFUL:
+            yield found["sentence"]
     metrics = files.metrics
     if not metrics:
         return
