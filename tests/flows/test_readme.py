@@ -46,7 +46,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(case.views["image"], folder)
     shutil.copy(next((tmp_path / "source" / "images").iterdir()), tmp_path / "work" / "new.png")
-    other = make_phantom(tmp_path / "work" / "other", patients=60, slices=1, size=64, format="png", seed=1)
+    other = make_phantom(tmp_path / "work" / "other", patients=90, slices=1, size=64, format="png", seed=1)
     lines = ["case_id,patient_id,label,image"]
     for label, case in two_classes(other):
         path = case.views["image"].relative_to(tmp_path / "work")
