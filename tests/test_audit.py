@@ -216,6 +216,17 @@ class TestFindings:
             source = {"names": "image: pattern", "sizes": "image: width", "metad": "scanner"}[code[:5]]
             assert source in codes[code].message
 
+    def test_a_column_that_holds_a_split_is_no_metadata(self, folder: Folder) -> None:
+        """However well it tells the label: a fold table of one class a part, as a stratified one is not."""
+        folder.rows.clear()
+        for number in range(60):
+            label = "xy"[number % 2]
+            folder.add(f"i{number}", picture(number), label=label, fold1={"x": "Train", "y": "Val"}[label])
+        assert found(folder.audit()) == {}
+        for row in folder.rows:
+            row["fold1"] = {"Train": "here", "Val": "there"}[str(row["fold1"])]
+        assert list(found(folder.audit())) == ["metadata-tells-label"]
+
     def test_each_code_has_a_test_here(self) -> None:
         text = Path(__file__).read_text(encoding="utf-8")
         text += Path(__file__).with_name("test_contamination.py").read_text(encoding="utf-8")
