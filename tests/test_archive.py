@@ -346,7 +346,7 @@ def test_the_command_says_what_came_of_it(pictures: Pictures, model: Path, tmp_p
     for wrong, what in (
         (given, "where shall"),
         ([*given, "--folder", "x"], "either"),
-        ([*given, "--part", "test"], "whole"),
+        ([*given, "--part", "test"], "is not used where an archive is classified"),
         (["predict", str(model), "--stream"], "either"),
     ):
         with pytest.raises(UsageError, match=what):
