@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+
 import imagehash
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from scipy import ndimage
 
 from cohort_files import picture
 from foveate.data import similarity
+from foveate.data.phantoms.ct import PhantomConfig, draw_patient
 from foveate.data.similarity import FLOOR, chance_threshold, correlations, find_twins, groups_of, spectrum
 
 Pixels = NDArray[np.float32]
@@ -208,15 +211,57 @@ class TestChance:
         assert found.threshold > unrelated[np.triu_indices(120, 1)].max()
         assert as_sets(groups_of(found.links, 130)) == {frozenset({n, 120 + n}) for n in range(10)}
 
+    @pytest.mark.parametrize("count", [10, 24, 60])
+    @pytest.mark.parametrize("alike", [True, False])
+    def test_small_cohorts(self, count: int, alike: bool) -> None:
+        """None of a clean cohort; with two copies, darker and saved as JPEG, these two."""
+        images = self.alike(count) if alike else [picture(seed) for seed in range(count)]
+        numbers = np.arange(count)
+        assert not len(find_twins(spectra_of(images), numbers, numbers).links)
+        copies = [saved_again((image * 0.8).astype(np.uint8)) for image in images[:2]]
+        found = find_twins(spectra_of([*images[:-2], *copies]), numbers, numbers)
+        wanted = {frozenset({0, count - 2}), frozenset({1, count - 1})}
+        assert as_sets(groups_of(found.links, count)) == wanted
+
+    @pytest.mark.parametrize("count", [10, 24, 60])
+    def test_slices_of_imaginary_livers_are_no_twins(self, count: int) -> None:
+        config = PhantomConfig(patients=count, slices=1, size=64)
+        slices = [draw_patient(index, config).hu[1] for index in range(count)]
+        spectra, numbers = spectra_of(slices), np.arange(count)
+        pairs = np.stack(np.triu_indices(count, 1), axis=1)
+        assert (
+            correlations(spectra, pairs)[:, 0] > FLOOR
+        ).mean() > 0.3  # a fixed threshold would call them so
+        assert not len(find_twins(spectra, numbers, numbers).links)
+
+    def test_what_is_own_is_without_the_mean_of_the_others(self) -> None:
+        images = [picture(seed, (96, 96)) for seed in range(8)]
+        images.append(np.ascontiguousarray(images[0][:, ::-1]))
+        small = np.stack([reduced(image) for image in images]).astype(np.float64)
+        found = similarity._own_correlations(spectra_of(images), np.array([[0, 8], [2, 5]]))
+        for (i, j), own in zip([(0, 8), (2, 5)], found, strict=True):
+            mean = np.delete(small, (i, j), axis=0).mean(axis=0)
+            one, turned = small[i] - mean, [each - mean for each in directions(small[j])]
+            wanted = [np.corrcoef(one.ravel(), other.ravel())[0, 1] for other in turned]
+            np.testing.assert_allclose(np.sort(own), np.sort(wanted), atol=1e-4)
+        assert found[0].argmax() == 1  # mirrored across
+
     def test_the_tail_of_a_normal_distribution(self) -> None:
         z = np.random.default_rng(1).normal(0.3, 0.2, 50_000).astype(np.float32)
         assert similarity._tail(z, (0.9, 0.99), 1e-6) == pytest.approx(0.3 + 0.2 * 4.753424, abs=0.02)
+        of_ten = similarity._tail(z, (0.9, 0.99), 0.0025, 10)  # Student's t, 10 degrees of freedom
+        assert of_ten == pytest.approx(0.3 + 0.2 * 3.5814, abs=0.02)
 
     def test_varied_images_need_the_floor_only(self) -> None:
         assert chance_threshold(spectra_of([picture(seed) for seed in range(50)]), np.arange(50)) == FLOOR
 
     def test_with_one_patient_nothing_is_known_of_chance(self) -> None:
         assert chance_threshold(spectra_of(self.alike(40)), np.zeros(40, int)) == FLOOR
+
+
+def saved_again(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    Pillow.fromarray(image).save(file := BytesIO(), "JPEG", quality=80)
+    return np.asarray(Pillow.open(file))
 
 
 def as_sets(groups: list[NDArray[np.int64]]) -> set[frozenset[int]]:

@@ -5,7 +5,9 @@ them is their correlation r: brightness, contrast, size and compression do not c
 transform (orthonormal, so r stays the same) makes the search fast and exact. Mirroring an axis changes the
 sign of its odd frequencies and turning by 90° exchanges the axes, so that copies that were mirrored or
 turned are found as well. Two photographs of which each is little but a shadow across smooth skin correlate
-highly without being twins; what is left of twins without the 6 × 6 lowest frequencies still does.
+highly without being twins; what is left of twins without the 6 × 6 lowest frequencies still does. With fewer
+than ``FEW`` pictures, little is known of chance; where these are also alike (slices of one organ), what is
+left of twins without the mean of all other pictures has to correlate as well.
 
 Every pair is looked at, but nearly all of them at the cost of 37 multiplications, by two bounds that no
 pair above the threshold can miss:
@@ -51,8 +53,15 @@ that a program made is exact, and there are seven ways to look like one."""
 CHANCE_PAIRS = 0.1
 """Pairs of unrelated images that may be expected to pass, in the whole cohort."""
 
+FEW = 100
+"""Pictures; of fewer, the tail of chance is extended from quantiles that enough pairs lie above."""
+
+ALIKE, OWN = 0.5, 0.95
+"""Median correlation from which on the pictures of a small cohort are alike, and the least correlation of
+what is each twin's own, without the mean of the others."""
+
 _SAMPLE = 50_000
-_FEWEST = 30  # images; with fewer, unrelated pairs say too little
+_FEWEST = 6  # pictures; with fewer, unrelated pairs say too little
 _TILE = (256, 1024)  # images; so many inner products stay in a processor's cache
 _BLOCK = 512  # pairs that are compared at a time
 _DENSE = (
@@ -119,14 +128,13 @@ def find_twins(
         track: shows progress.
         rows: compare only so many of the first images with the others; None compares all with all.
     """
-    threshold = chance_threshold(spectra, patients)
-    search = _Search(spectra, sources, threshold)
+    search = _Search(spectra, sources, *_chance(spectra, patients))
     tops = list(range(0, len(spectra) if rows is None else rows, _TILE[0]))
     # Each thread multiplies matrices of its own; threads within a product of this size only wait.
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(_WORKERS) as pool:
         for _ in zip(track(tops, "Comparing images"), pool.map(search.stripe, tops), strict=True):
             pass
-    return Twins(search.groups.links(), threshold)
+    return Twins(search.groups.links(), search.threshold)
 
 
 def groups_of(links: Pairs, count: int) -> list[NDArray[np.int64]]:
@@ -143,29 +151,42 @@ def chance_threshold(spectra: Spectra, patients: NDArray[np.int64], seed: int = 
 
     Fundus photographs are all alike, ultrasound images are not: a fixed threshold would call the former
     twins. Fisher's z = artanh(r) of pairs from different patients is close to normal in its upper tail;
-    the line through its 90 % and 99 % quantiles is extended to where 0.1 of all pairs of the cohort would
-    lie above. A first pass with lower quantiles sets true twins aside.
+    the line through its 90 % and 99 % quantiles (50 % and 90 % of fewer than ``FEW`` pictures) is extended to
+    where 0.1 of all pairs of the cohort would lie above, by Student's t: pairs may be many, but no more than
+    the patients are independent. A first pass with lower quantiles sets true twins aside.
 
     Args:
         spectra: ``(N, 48, 48)``.
         patients: ``(N,)``.
         seed: of the sample of pairs.
     """
+    return _chance(spectra, patients, seed)[0]
+
+
+def _chance(spectra: Spectra, patients: NDArray[np.int64], seed: int = 0) -> tuple[float, bool]:
+    """The threshold, and whether what is each picture's own has to correlate as well."""
     count = len(spectra)
-    one, other = (
-        np.random.default_rng(seed).integers(count, size=(2, _SAMPLE)) if count else np.empty((2, 0), int)
-    )
-    apart = patients[one] != patients[other]
-    if count < _FEWEST or apart.sum() < _SAMPLE // 2:
-        return FLOOR
-    unrelated = np.stack([one, other], axis=1)[apart]
+    pairs = _sample_of_pairs(count, seed)
+    unrelated = pairs[patients[pairs[:, 0]] != patients[pairs[:, 1]]]
+    if count < _FEWEST or len(unrelated) < len(pairs) / 2:
+        return FLOOR, False
     r = np.concatenate(
         [np.einsum("nij,nij->n", *_both(spectra, block)) for block in _blocks(unrelated, _BLOCK)]
     )
     z = np.arctanh(np.clip(r, -0.999999, 0.999999))
     share = CHANCE_PAIRS / (count * (count - 1) / 2)
-    z = z[z < _tail(z, (0.8, 0.95), share)]
-    return float(np.clip(np.tanh(_tail(z, (0.9, 0.99), share)), FLOOR, CEILING))
+    few = count < FEW
+    aside, kept = ((0.25, 0.5), (0.5, 0.9)) if few else ((0.8, 0.95), (0.9, 0.99))
+    z = z[z < _tail(z, aside, share)]
+    threshold = np.tanh(_tail(z, kept, share, len(np.unique(patients)) - 1))
+    return float(np.clip(threshold, FLOOR, CEILING)), bool(few and np.median(r) > ALIKE)
+
+
+def _sample_of_pairs(count: int, seed: int) -> Pairs:
+    """``(M, 2)``: every pair where they are few, else a sample of them."""
+    if count * (count - 1) / 2 <= _SAMPLE:
+        return np.stack(np.triu_indices(count, 1), axis=1)
+    return np.random.default_rng(seed).integers(count, size=(_SAMPLE, 2))
 
 
 def correlations(spectra: Spectra, pairs: Pairs) -> NDArray[np.float32]:
@@ -217,8 +238,10 @@ def _of_all(one: Spectra, other: Spectra) -> Spectra:
 class _Search:
     """What it takes to compare some images with all others."""
 
-    def __init__(self, spectra: Spectra, sources: NDArray[np.int64], threshold: float) -> None:
-        self.spectra, self.sources, self.threshold = spectra, sources, threshold
+    def __init__(
+        self, spectra: Spectra, sources: NDArray[np.int64], threshold: float, alike: bool = False
+    ) -> None:
+        self.spectra, self.sources, self.threshold, self.alike = spectra, sources, threshold, alike
         self.low = np.ascontiguousarray(spectra[:, :LOW, :LOW])
         self.coarse = self.low[:, :COARSE, :COARSE]
         self.rest, self.detail = _rest(self.low), _rest(self.coarse)
@@ -251,7 +274,25 @@ class _Search:
         """Whether in any direction both the whole and its detail correlate."""
         whole, coarse = correlations(self.spectra, pairs), correlations(self.coarse, pairs)
         detail = (whole - coarse) / np.maximum(self.detail[pairs].prod(axis=1), 1e-12)[:, None]
-        return np.asarray(((whole >= self.threshold) & (detail >= _DETAIL)).any(axis=1))
+        twins = (whole >= self.threshold) & (detail >= _DETAIL)
+        if self.alike:
+            twins &= _own_correlations(self.spectra, pairs) >= OWN
+        return np.asarray(twins.any(axis=1))
+
+
+def _own_correlations(spectra: Spectra, pairs: Pairs) -> NDArray[np.float32]:
+    """``correlations`` of what is left of each pair without the mean of all other pictures, ``(M, 8)``."""
+    odd = np.arange(spectra.shape[1]) % 2
+    down, across = np.repeat([1, -1], 2)[:, None, None], np.tile([1, -1], 2)[:, None, None]
+    signs = down ** odd[:, None] * across**odd
+    total, found = spectra.sum(axis=0), np.empty((len(pairs), 8), np.float32)
+    for row, (one, other) in enumerate(_both(spectra, pairs[place][None]) for place in range(len(pairs))):
+        mean = (total - one[0] - other[0]) / (len(spectra) - 2)
+        own = one[0] - mean
+        others = np.concatenate([other * signs, other.swapaxes(1, 2) * signs]) - mean
+        norms = np.linalg.norm(own) * np.linalg.norm(others, axis=(1, 2))
+        found[row] = (own * others).sum(axis=(1, 2)) / np.maximum(norms, 1e-12)
+    return found
 
 
 class _Groups:
@@ -322,8 +363,11 @@ def _blocks(pairs: Pairs, size: int) -> list[Pairs]:
     return [pairs[start : start + size] for start in range(0, len(pairs), size)]
 
 
-def _tail(z: NDArray[np.float32], quantiles: tuple[float, float], share: float) -> float:
-    """Where the normal tail through two quantiles leaves the given share above."""
+def _tail(
+    z: NDArray[np.float32], quantiles: tuple[float, float], share: float, freedom: int | None = None
+) -> float:
+    """Where the tail through two quantiles leaves the given share above: normal, or Student's t."""
     low, high = np.quantile(z, quantiles)
-    near, far, wanted = stats.norm.ppf([*quantiles, 1 - share])
+    near, far = stats.norm.ppf(quantiles)
+    wanted = stats.norm.isf(share) if freedom is None else stats.t.isf(share, freedom)
     return float(high + (wanted - far) * (high - low) / (far - near))
