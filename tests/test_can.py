@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 import timm
 import torch
+import yaml
 from safetensors.torch import save_file
 from sklearn.metrics import log_loss
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.recipe import STUDIES, gradient_norm, on_a_phantom, training_steps
 from foveate.bundle import load_bundle
 from foveate.contract import InputSpec
 from foveate.errors import UsageError
@@ -187,11 +190,20 @@ def test_balance_loss_stays_finite_at_extreme_scores(gamma: float) -> None:
 
 def test_weights_of_answers_are_the_share_of_the_other_answer() -> None:
     """90 without and 10 with a finding; then 30 of 40 with it; then nothing known."""
-    found = balance_weights("multilabel", [[90, 10], [10, 30], [0, 0]])
+    found = balance_weights("multilabel", [[90, 10], [10, 30], [0, 0]], "shares")
     torch.testing.assert_close(found, torch.tensor([[0.1, 0.9], [0.75, 0.25], [0, 0]]))
-    torch.testing.assert_close(
-        balance_weights("multiclass", np.array([6, 3, 1])), torch.tensor([0.4, 0.7, 0.9])
-    )
+    classes = balance_weights("multiclass", np.array([6, 3, 1]), "shares")
+    torch.testing.assert_close(classes, torch.tensor([0.4, 0.7, 0.9]))
+
+
+def test_unit_weights_are_the_shares_divided_by_their_mean_over_the_training_cases() -> None:
+    """The mean of 90 × 0.1 + 10 × 0.9 + 10 × 0.75 + 30 × 0.25 over 140 answers; of 6, 3, 1 cases over 10."""
+    found = balance_weights("multilabel", [[90, 10], [10, 30], [0, 0]])
+    mean = (9 + 9 + 7.5 + 7.5) / 140
+    torch.testing.assert_close(found, torch.tensor([[0.1, 0.9], [0.75, 0.25], [0, 0]]) / mean)
+    classes = balance_weights("multiclass", np.array([6, 3, 1]))
+    torch.testing.assert_close(classes, torch.tensor([0.4, 0.7, 0.9]) / 0.54)
+    assert balance_weights("multiclass", np.array([5, 0])).tolist() == [0, 1]  # nothing to balance, no mean
 
 
 @pytest.mark.parametrize("transition", ["auto", "always"])
@@ -291,11 +303,29 @@ def test_the_objective_is_the_sum_of_its_terms() -> None:
     output, targets = model(_views()), torch.tensor([[1.0, 0, float("nan")], [0, 1, 1]])
     terms = model.objective(output, targets, 0.0)
     assert set(terms) == {"classification", "attention", "total"}
-    weights = torch.tensor([[0.1, 0.9], [0.5, 0.5], [0.25, 0.75]])
+    weights = torch.tensor([[0.1, 0.9], [0.5, 0.5], [0.25, 0.75]]) * 16 / 4.3
     torch.testing.assert_close(terms["classification"], BalanceLoss(2.0, weights)(output.logits, targets))
     apart = attention_loss(output.features["first"], output.features["second"])
     torch.testing.assert_close(terms["attention"], 0.5 * apart)
     torch.testing.assert_close(terms["total"], terms["classification"] + terms["attention"])
+
+
+def test_the_attention_loss_pulls_the_trunks_less_than_the_classification(tmp_path: Path) -> None:
+    """On the shipped study's phantom, in its first steps; with shares for weights and λ = 1 it is not."""
+    content = yaml.safe_load((STUDIES / "can_phantom.yaml").read_text())
+    small = {"preprocess.size": [64, 64], "phantom.patients": 28}
+    published = {"model.options.weights": "shares", "model.options.attention_weight": 1.0}
+    ratios = {}
+    for name, options in (("default", {}), ("published", published)):
+        study = on_a_phantom(content, tmp_path / name, small | options)
+        found = []
+        for model, terms in islice(training_steps(study, tmp_path / "cache"), 2):
+            assert isinstance(model, CrossAttentionClassifier)
+            trunks = model.first, model.second
+            pull = gradient_norm(terms["attention"], *trunks)
+            found.append(pull / gradient_norm(terms["classification"], *trunks))
+        ratios[name] = max(found)
+    assert ratios["default"] < 1 < ratios["published"], ratios
 
 
 def test_the_study_s_loss_is_taken_when_asked_for() -> None:
@@ -412,7 +442,7 @@ def test_training_tells_the_model_how_common_each_class_is(
     result = fit(study, cohort, tiny_splits(cohort), tmp_path / "run", cache=tmp_path / "cache")
     ((task, counts, balance),) = heard
     assert (task, counts.tolist()) == ("multiclass", [5, 5, 4])
-    torch.testing.assert_close(balance.weights, torch.tensor([9, 9, 10]) / 14)
+    torch.testing.assert_close(balance.weights, torch.tensor([9, 9, 10]) * 14 / 130)
     bundle = load_bundle(result.bundle)
     assert isinstance(bundle.model, CrossAttentionClassifier)
     probabilities = predict_case(bundle, cohort.cases[0]).probabilities

@@ -8,6 +8,7 @@ class weights, our reading of those two purposes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from foveate.types import Task
+
+Weights = Literal["unit", "shares"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +66,28 @@ class BalanceLoss:
         return (loss if self.weights is None else loss * self.weights.to(loss.device)[targets]).mean()
 
 
-def balance_weights(task: Task, counts: ArrayLike) -> Float[Tensor, "..."]:
+def balance_weights(task: Task, counts: ArrayLike, weights: Weights = "unit") -> Float[Tensor, "..."]:
     """Weights of the answers from counts of training cases.
 
-    Multi-label, with P cases known to have a finding and N known to lack it: ``w⁺ = N / (P + N)`` and
-    ``w⁻ = P / (P + N)``. Multi-class, as if each class were a finding: ``w_c = 1 − n_c / n``.
+    ``shares``, multi-label, with P cases known to have a finding and N known to lack it: ``w⁺ = N / (P + N)``
+    and ``w⁻ = P / (P + N)``. Multi-class, as if each class were a finding: ``w_c = 1 − n_c / n``.
+
+    ``unit`` divides all of them by one number, so that their mean over the training cases' known answers
+    is 1. NOTE[DIFF]: our own form of the loss again; shares of rare findings have a mean near 0 (0.1 on
+    ChestX-ray14), and a loss as small as that is outweighed by whatever stands beside it.
 
     Args:
         task: multi-class or multi-label.
         counts: as ``count_classes`` gives them, ``(K,)`` or ``(K, 2)`` of absent and present.
+        weights: see above.
 
     Returns:
         ``(K,)``, or ``(K, 2)`` of w⁻ and w⁺; 0 for a finding of which nothing is known.
     """
     given = np.asarray(counts, dtype=np.float64)
     shares = given / np.maximum(given.sum(axis=-1, keepdims=True), 1)
-    weights = 1 - shares if task == "multiclass" else shares[:, ::-1]
-    return torch.from_numpy(weights.copy()).float()
+    chosen = 1 - shares if task == "multiclass" else shares[:, ::-1]
+    if weights == "unit":
+        total = (chosen * given).sum()
+        chosen = chosen * (given.sum() / total if total else 1)
+    return torch.from_numpy(chosen.copy()).float()

@@ -30,7 +30,7 @@ from foveate.contract import AttentionMap, InputSpec, ModelOutput, Views
 from foveate.errors import UsageError
 from foveate.models.attention import HadamardCross, Transition, averaged_to_one_size
 from foveate.models.backbones import OutputStride, Rate
-from foveate.models.balance import BalanceLoss, balance_weights
+from foveate.models.balance import BalanceLoss, Weights, balance_weights
 from foveate.models.objectives import BinaryCrossEntropy, CrossEntropy
 from foveate.models.single_view import SingleViewClassifier
 from foveate.models.timm_trunk import TimmTrunk, load_pair
@@ -66,12 +66,14 @@ class CrossLosses:
         focal_gamma: γ of the balance loss.
         attention: form of the attention loss.
         attention_weight: λ of it.
+        weights: of the balance loss, see ``balance_weights``.
     """
 
     classification: Loss = "balance"
     focal_gamma: float = 2.0
     attention: AttentionLoss = "spatial"
-    attention_weight: float = 1.0
+    attention_weight: float = 0.1
+    weights: Weights = "unit"
 
 
 class CrossAttentionClassifier(SingleViewClassifier):
@@ -168,7 +170,8 @@ class CrossAttentionClassifier(SingleViewClassifier):
         """Take the weights of the balance loss from the counts of the training cases."""
         if self.losses.classification != "balance":
             return
-        self.balance = BalanceLoss(self.losses.focal_gamma, balance_weights(task, counts))
+        weights = balance_weights(task, counts, self.losses.weights)
+        self.balance = BalanceLoss(self.losses.focal_gamma, weights)
         chosen = getattr(self, "criterion", None)
         if not (isinstance(chosen, CrossEntropy | BinaryCrossEntropy) and chosen.weights is None):
             logger.warning(
@@ -226,8 +229,9 @@ def can(
     transition_channels: PositiveInt | None = None,
     loss: Loss = "balance",
     focal_gamma: NonNegativeFloat = 2.0,
+    weights: Weights = "unit",
     attention_loss: AttentionLoss = "spatial",
-    attention_weight: NonNegativeFloat = 1.0,
+    attention_weight: NonNegativeFloat = 0.1,
     drop_rate: Rate = 0.0,
     jitter: NonNegativeFloat = 0.05,
     output_stride: OutputStride | None = None,
@@ -247,8 +251,10 @@ def can(
         loss: ``balance`` is the paper's, see ``BalanceLoss``, with weights from the training cases;
             ``study`` is what the study chose under ``train: balance``.
         focal_gamma: γ of the balance loss.
+        weights: of the balance loss, see ``balance_weights``.
         attention_loss: see ``attention_loss``; ``none`` leaves it out.
-        attention_weight: λ of it.
+        attention_weight: λ of it. NOTE[DIFF]: not stated; 1 would be the plain sum. The default keeps its
+            gradient on the trunks below the classification's (``benchmarks/can_gradients.py``).
         drop_rate: dropout of each branch's map ahead of the fusion.
         jitter: if both backbones start from the same weights, noise of this share of each weight tensor's
             standard deviation is added to the second. NOTE[DIFF]: not in the paper. Two equal branches
@@ -269,7 +275,7 @@ def can(
         fusion=fusion,
         transition=transition,
         transition_channels=transition_channels,
-        losses=CrossLosses(loss, focal_gamma, attention_loss, attention_weight),
+        losses=CrossLosses(loss, focal_gamma, attention_loss, attention_weight, weights),
         drop_rate=drop_rate,
     )
 
