@@ -46,7 +46,7 @@ def test_undefined_figures_and_untested_questions_say_why(run: Path) -> None:
     assert "no test case has an organ mask" in shown.one("table", _class="attribution").text
     assert "there is hardly any background" in shown.one("table", _class="alone").text
     assert "undefined" in shown.one("table", _class="regions").text
-    assert "Not tested: image: strokes." in shown.text
+    assert "Not asked: image: strokes." in shown.text
 
 
 def test_the_chart_frames_what_was_found(run: Path) -> None:
@@ -63,7 +63,8 @@ def test_nothing_found_is_no_proof(run: Path) -> None:
         shown = section(run)
     finally:
         (run / "probes.json").write_text(json.dumps(content))
-    assert "No shortcut was found." in shown.text and "no proof" in shown.text
+    assert "No shortcut was found in what was asked: the border." in shown.text
+    assert "Not asked: image: strokes." in shown.text and "no proof" in shown.text
     assert shown.all("ul", _class="shortcuts") == []
 
 
@@ -71,5 +72,5 @@ def test_what_the_command_prints(run: Path) -> None:
     with console.capture() as printed:
         show_probes(json.loads((run / "probes.json").read_text()))
     text = printed.get()
-    assert "- A marker at the top right decides." in text and "not tested: image: strokes" in text
+    assert "- A marker at the top right decides." in text and "Not asked: image: strokes" in text
     assert "tile (94%, 6%)" in text and "0.010" in text and "metadata and files" in text

@@ -8,9 +8,14 @@ Content of ``probes.json``:
 * ``sentences``: all of it in plain words.
 * ``views``: by view, ``attribution`` (shares of the heat maps), ``tiles`` (the grid, what lies in each tile,
   and by how much it moves the answers), ``tested`` (exchanges with AUROCs, effect and corrected p-value),
-  ``regions`` (exchange, removal and pasting of whole regions), ``background`` (a model of it alone).
+  ``regions`` (exchange, removal and pasting of whole regions), ``background`` (a model of it alone),
+  ``masks`` (``lesion`` and ``organ``: models of the area, the position and the outline alone).
 * ``metadata``: a model of metadata and file properties alone.
+* ``asked``: what was asked, in words; ``tiles``: how many show something and hold nothing of the disease.
 * ``not_tested``: what could not be asked, and why.
+
+Each model of something alone has the network beside it: its AUROC on the same cases (``network``) and the
+paired ``difference``.
 """
 
 from __future__ import annotations
@@ -25,10 +30,11 @@ from foveate.data.boxes import read_boxes
 from foveate.data.rows import read_table
 from foveate.errors import InputRefused, ManifestRefused, UsageError
 from foveate.evaluate.intervals import Bootstrap
-from foveate.evidence.probing.alone import background_alone, metadata_alone
+from foveate.evidence.probing.alone import Kind, background_alone, masks_alone, metadata_alone
 from foveate.evidence.probing.attribution import attribution_shares
 from foveate.evidence.probing.exchange import measure
-from foveate.evidence.probing.findings import list_leaks, list_shortcuts, sentences
+from foveate.evidence.probing.findings import list_leaks, list_shortcuts, sentences, what_was_asked
+from foveate.evidence.probing.inside import marked_questions
 from foveate.evidence.probing.material import Material, find_places, load_material
 from foveate.evidence.probing.questions import (
     AskedView,
@@ -89,12 +95,16 @@ def probe(
             if view not in {own.name for own in asked}
         ]
         boxes = _user_boxes(run, named or {})
-        questions = [*candidates(asked), *whole_regions(asked, boxes, not_tested)]
+        questions = [
+            *candidates(asked),
+            *whole_regions(asked, boxes, not_tested),
+            *marked_questions(asked, not_tested),
+        ]
         settings = run.study.evaluate
         bootstrap = Bootstrap(max(settings.bootstrap, REPLICATES), settings.level, seed)
         tests = _exchange(asked, questions, bootstrap, track)
-        result = _facts(parts["test"], part, bootstrap) | _tell(run, part, parts, asked, tests, bootstrap)
-        result["not_tested"] = not_tested
+        result = _facts(parts["test"], part, bootstrap)
+        result |= _tell(run, part, parts, asked, tests, bootstrap, not_tested=not_tested)
         write_json(run.folder / "probes.json", result)
     raise_if_partial(refused, f"probed {result['n']} cases")
     return result
@@ -153,7 +163,7 @@ def _exchange(
                 item.view.original,
                 item.view.donors,
                 bootstrap,
-                remove=item.label is None,
+                remove=item.label is None and item.removed,
             ),
         )
         for item in track(questions, "Exchanging regions")
@@ -185,30 +195,38 @@ def _tell(
     asked: Sequence[AskedView],
     tests: Sequence[Test],
     bootstrap: Bootstrap,
+    *,
+    not_tested: list[str],
 ) -> Json:
     """Put together what was found, and what the truth can be told from without the disease."""
     attribution = _attribution(run, part, parts["test"], bootstrap)
-    background = {view.name: _background(view, parts, bootstrap) for view in asked}
+    alone = {view.name: _alone(view, parts, bootstrap) for view in asked}
     metadata: Json = {"reason": NOTHING_LEARNED}
     if "train" in parts:
-        metadata = metadata_alone(parts["train"], parts["test"], bootstrap, seed=bootstrap.seed)
-    shortcuts, leaks = list(list_shortcuts(tests)), list(list_leaks(metadata, background))
+        network = parts["test"].logits()
+        metadata = metadata_alone(parts["train"], parts["test"], network, bootstrap, seed=bootstrap.seed)
+    shortcuts, leaks = list(list_shortcuts(tests)), list(list_leaks(metadata, alone))
+    described = what_was_asked(asked, tests, metadata, alone)
     return {
         "shortcuts": shortcuts,
         "leaks": leaks,
-        "sentences": sentences(shortcuts, leaks, tests),
+        "sentences": sentences(shortcuts, leaks, tests, described, not_tested),
+        "asked": described,
+        "tiles": sum(int(view.suspect.sum()) for view in asked),
         "views": {
             view.name: {
                 "n": len(view.cases.items),
                 "attribution": attribution.get(view.name, {"reason": "there are no heat maps yet"}),
                 "tiles": _tiles_json(view),
-                "tested": [test.to_json() for test in tests if test.view is view and not test.merged],
-                "regions": [test.region_json() for test in tests if test.view is view and test.whole],
-                "background": background[view.name],
+                "tested": [test.to_json() for test in own if not test.merged],
+                "regions": [test.region_json() for test in own if test.whole],
+                **alone[view.name],
             }
             for view in asked
+            for own in [[test for test in tests if test.view.name == view.name]]
         },
         "metadata": metadata,
+        "not_tested": not_tested,
     }
 
 
@@ -230,6 +248,7 @@ def _tiles_json(own: AskedView) -> Json:
         "moved": own.moved.max(axis=2).round(4).tolist(),
         "class": [[classes[k] for k in row] for row in best.tolist()],
         "suspect": own.suspect.tolist(),
+        "content": own.content.tolist(),
         **covered,
     }
 
@@ -249,13 +268,22 @@ def _attribution(run: Run, part: str, asked: Material, bootstrap: Bootstrap) -> 
     return found
 
 
-def _background(view: AskedView, parts: Mapping[str, Material], bootstrap: Bootstrap) -> Json:
+def _alone(view: AskedView, parts: Mapping[str, Material], bootstrap: Bootstrap) -> Json:
+    """Models of the background and of the masks of a view alone."""
     rows = parts["train"].with_view(view.name) if "train" in parts else []
     if not rows:
-        return {"reason": NOTHING_LEARNED}
+        return {"background": {"reason": NOTHING_LEARNED}, "masks": {}}
     train = parts["train"].part(rows)
-    places = find_places(train, view.name), view.places
-    return background_alone(train, view.cases, places, view.name, view.tiles, bootstrap)
+    places = find_places(train, view.name)
+    kinds: dict[Kind, object] = {"lesion": view.places.truth, "organ": view.places.organ}
+    return {
+        "background": background_alone(train, places, view, bootstrap),
+        "masks": {
+            kind: masks_alone(train, places, view, kind, bootstrap)
+            for kind, masks in kinds.items()
+            if masks is not None
+        },
+    }
 
 
 def _user_boxes(run: Run, named: Mapping[str, Path]) -> dict[str, dict[str, Sequence[Box]]]:

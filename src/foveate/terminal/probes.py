@@ -17,8 +17,6 @@ def show_probes(found: Mapping[str, Any]) -> None:
         say(f"- {sentence}")
     _show_regions(found)
     _show_models(found)
-    for text in found["not_tested"]:
-        say(f"not tested: {text}")
 
 
 def _show_regions(found: Mapping[str, Any]) -> None:
@@ -45,10 +43,13 @@ def _show_models(found: Mapping[str, Any]) -> None:
     for view, own in found["views"].items():
         region = own["background"].get("region", "background")
         models[f"{_of(view, found)}pixels, {region}"] = own["background"]
-    table = new_table("a model of nothing but", "macro AUROC", "interval")
+        for kind, aspects in own.get("masks", {}).items():
+            models |= {f"{_of(view, found)}{aspect} of the {kind}": told for aspect, told in aspects.items()}
+    table = new_table("a model of nothing but", "macro AUROC", "interval", "the network there")
     for name, own in models.items():
         if "reason" not in own:
-            table.add_row(escape(name), number(own["auroc_macro"]), interval(own["auroc_macro"]))
+            beside = number(own["network"]) if own.get("network") else "–"
+            table.add_row(escape(name), number(own["auroc_macro"]), interval(own["auroc_macro"]), beside)
     if table.row_count:
         console.print(table)
     for name, own in models.items():

@@ -1,9 +1,13 @@
-"""How well the truth is told without the disease: by metadata and files alone, by the background alone."""
+"""How well the truth is told by less than the image: metadata and files, the background, the shape of a mask.
+
+Each such model stands beside the network on the same cases: where the network is not shown to be better, it
+is not shown to know more.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,8 +15,9 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from foveate.data.columns import names_parts
+from foveate.evaluate.discrimination import Ranking
 from foveate.evaluate.hypothesis import holm
-from foveate.evaluate.intervals import Bootstrap, Floats
+from foveate.evaluate.intervals import Bootstrap, Floats, mean_of_defined
 from foveate.evaluate.metadata_model import (
     Columns,
     Features,
@@ -22,20 +27,33 @@ from foveate.evaluate.metadata_model import (
     fit_and_score,
     how_well_told,
 )
+from foveate.evidence.probing.exchange import log_odds
 from foveate.evidence.probing.material import Material, Places
+from foveate.evidence.probing.questions import AskedView
 from foveate.evidence.probing.regions import Tiles, clear_frame, outside_organ
+from foveate.evidence.probing.shape import ASPECTS, mask_features
 
 CELLS = 32  # along each side, that background pixels are averaged in
 TELLING = 0.6  # AUROC from which on something is called telling
 ALPHA = 0.05
+FEWEST = 10  # cases with a mask, to learn from and to be tested on
 Json = dict[str, Any]
+Kind = Literal["lesion", "organ"]
 
 
-def metadata_alone(train: Material, test: Material, bootstrap: Bootstrap, *, seed: int = 0) -> Json:
+def metadata_alone(
+    train: Material, test: Material, network: Floats, bootstrap: Bootstrap, *, seed: int = 0
+) -> Json:
     """A model of all metadata columns, image sizes, spacings and file formats, tested on other patients.
 
+    Args:
+        train, test: cases.
+        network: ``(N, K)`` the network's logits on the test cases.
+        bootstrap: of the intervals.
+        seed: of the trees.
+
     Returns:
-        ``columns`` used, ``strongest`` of them, and the figures of ``_figures``; or ``reason``.
+        ``columns`` used, ``strongest`` of them, and the figures of ``_tested``; or ``reason``.
     """
     columns = _columns([*_rows(train), *_rows(test)])
     features = encode(columns)
@@ -43,52 +61,119 @@ def metadata_alone(train: Material, test: Material, bootstrap: Bootstrap, *, see
         return {"columns": [], "reason": "no column of the manifest and no property of the files differs"}
     values = features.values
     fitted, asked = values[: len(train.items)], values[len(train.items) :]
-    scores = fit_and_score(fitted, train.truth, asked, seed=seed)
-    told = how_well_told(scores, test.truth, test.patients, test.bundle.classes, bootstrap)
     strongest = best_columns(Features(fitted, features.owners), train.truth, seed=seed)
-    return {"columns": list(features.columns), "strongest": list(strongest), **figures(told)}
+    told = _tested(fitted, asked, (train, test), network, bootstrap, seed)
+    return {"columns": list(features.columns), "strongest": list(strongest), **told}
 
 
 def background_alone(
-    train: Material,
-    test: Material,
-    places: tuple[Places, Places],
-    view: str,
-    tiles: Tiles,
-    bootstrap: Bootstrap,
-    *,
-    seed: int = 0,
+    train: Material, places: Places, view: AskedView, bootstrap: Bootstrap, *, seed: int = 0
 ) -> Json:
     """A model of the pixels outside the organ alone (or of the frame, where no organ is known).
 
     The pixels, reduced to a grid of ``CELLS`` × ``CELLS``, go to the same trees as the metadata.
 
     Args:
-        train, test: cases that all have the view.
-        places: of the two.
-        view: whose pixels.
-        tiles: the frame is as wide as a tile.
+        train: cases that all have the view.
+        places: of these.
+        view: whose pixels, with the cases that are asked; the frame is as wide as a tile.
         bootstrap: of the intervals.
         seed: of the trees.
 
     Returns:
-        ``region``, and the figures of ``figures``; or ``reason``.
+        ``region``, and the figures of ``_tested``; or ``reason``.
     """
-    name = "outside-organ" if places[1].organ is not None else "border"
-    if test.bundle.preprocess.settings(view).organ_crop:
+    name, test = "outside-organ" if view.places.organ is not None else "border", view.cases
+    if test.bundle.preprocess.settings(view.name).organ_crop:
         return {"region": name, "reason": "the study crops to the organ and blacks out what lies outside"}
     cells = [
-        _cells(material.views[view], _background(own, tiles))
-        for material, own in zip((train, test), places, strict=True)
+        _cells(material.views[view.name], _background(own, view.tiles))
+        for material, own in ((train, places), (test, view.places))
     ]
     seen = np.isfinite(np.concatenate(cells)).mean(axis=0) > 0.5
     if not seen.any():
         return {"region": name, "reason": "there is hardly any background"}
     usual = np.nanmean(np.concatenate(cells)[:, seen], axis=0)
     fitted, asked = (np.where(np.isnan(own[:, seen]), usual, own[:, seen]) for own in cells)
+    return {"region": name, **_tested(fitted, asked, (train, test), view.original, bootstrap, seed)}
+
+
+def masks_alone(
+    train: Material, places: Places, view: AskedView, kind: Kind, bootstrap: Bootstrap
+) -> dict[str, Json]:
+    """Models of nothing but the area, the position and the outline of a mask, on the cases that have one.
+
+    Args:
+        train: cases that all have the view.
+        places: of these.
+        view: with the cases that are asked.
+        kind: whose mask.
+        bootstrap: of the intervals.
+
+    Returns:
+        By aspect (``ASPECTS``) the figures of ``_tested``; or ``reason``.
+    """
+    masks = [own.truth if kind == "lesion" else own.organ for own in (places, view.places)]
+    both = [own for own in masks if own is not None]
+    if len(both) < len(masks):
+        return {name: {"reason": "no training case has a mask"} for name in ASPECTS}
+    fields = places.field, view.places.field
+    rows = [own.flatten(1).any(dim=1).nonzero().flatten().tolist() for own in both]
+    if min(len(own) for own in rows) < FEWEST:
+        return {name: {"reason": f"fewer than {FEWEST} cases have a mask"} for name in ASPECTS}
+    learned, asked = (
+        mask_features(mask[own], field[own]) for mask, field, own in zip(both, fields, rows, strict=True)
+    )
+    parts = train.part(rows[0]), view.cases.part(rows[1])
+    if not any({0.0, 1.0} <= set(column) for column in parts[1].truth.T):
+        return {name: {"reason": "all cases with a mask are of one class"} for name in ASPECTS}
+    own = view.original[rows[1]]
+    return {
+        name: _tested(learned[name], asked[name], parts, own, bootstrap, bootstrap.seed) for name in ASPECTS
+    }
+
+
+def _tested(
+    fitted: Floats,
+    asked: Floats,
+    parts: tuple[Material, Material],
+    network: Floats,
+    bootstrap: Bootstrap,
+    seed: int,
+) -> Json:
+    """Learn from the features of training cases, test on others, and put it beside the network.
+
+    Returns:
+        The figures of ``figures``; with ``network``, its AUROC on the same cases, and ``difference``, how
+        much more that is, for all classes and under ``per_class``.
+    """
+    train, test = parts
     scores = fit_and_score(fitted, train.truth, asked, seed=seed)
-    told = how_well_told(scores, test.truth, test.patients, test.bundle.classes, bootstrap)
-    return {"region": name, **figures(told)}
+    classes, odds = test.bundle.classes, log_odds(network, test.bundle.task)
+    found = figures(how_well_told(scores, test.truth, test.patients, classes, bootstrap))
+    known = np.where(np.isnan(scores), np.nan, test.truth)
+    rankings = [
+        [Ranking.of(np.nan_to_num(own[:, k]), known[:, k]) for k in range(len(classes))]
+        for own in (odds, scores)
+    ]
+
+    def statistic(weights: Floats) -> dict[str, Floats]:
+        own, other = (np.stack([rank(weights)[0] for rank in ranks], axis=1) for ranks in rankings)
+        both = {"network": own, "difference": own - other}
+        return {
+            name: np.concatenate([mean_of_defined(values)[:, None], values], axis=1)
+            for name, values in both.items()
+        }
+
+    point, drawn = statistic(np.ones((1, len(scores)))), bootstrap.replicates(statistic, test.patients)
+    people = len(set(test.patients))
+    for name, values in point.items():
+        for k, row in enumerate([found, *(found["per_class"][label] for label in classes)]):
+            replicates = drawn[name][:, k] if drawn else None
+            row[name] = bootstrap.value(
+                float(values[0, k]), replicates, n=len(scores), patients=people
+            ).to_json()
+    return found
 
 
 def figures(told: Told) -> Json:

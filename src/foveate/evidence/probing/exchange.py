@@ -37,7 +37,8 @@ class Region:
     """A part of one view that is asked about.
 
     Attributes:
-        name: ``tile``, ``border``, ``outside-organ``, ``strokes``, or what the user called it.
+        name: ``tile``, ``border``, ``outside-organ``, ``outside-lesion``, ``organ-without-lesion``,
+            ``strokes``, or what the user called it.
         view: which view.
         mask: ``(H, W)`` for all cases, or ``(N, *space)`` for each.
         box: where, as shares of the field (top, left, bottom, right), if it is the same for all cases.
@@ -50,6 +51,10 @@ class Region:
     mask: Tensor
     box: tuple[float, ...] | None = None
     take: Literal["own", "both", "either"] = "own"
+
+    def changed(self, images: Tensor, donors: Donors, *, other: bool) -> Tensor:
+        """The images with the content of donors of another truth, or of the same: ``(N, C, *space)``."""
+        return exchanged(images, self, donors.other if other else donors.same)
 
     def between(self, donors: Indices) -> Tensor:
         """Where content is exchanged with these donors."""
@@ -110,8 +115,30 @@ def log_odds(logits: Floats, task: Task) -> Floats:
     return np.asarray(logits - np.logaddexp.reduce(others, axis=2))
 
 
+def tile_region(view: str, tiles: Tiles, field: Tensor | None, *places: tuple[int, int]) -> Region:
+    """Tiles as one region, exchanged only where both cases have image: padding is no content of theirs.
+
+    Args:
+        view: whose tiles.
+        tiles: the grid.
+        field: ``(N, *space)`` True where the cases have image; None: everywhere.
+        places: of the tiles, by row and column.
+    """
+    mask, box = tiles.mask(*places), tuple(tiles.box(*places))
+    if field is None or bool(field.all()):
+        return Region("tile", view, mask, box)
+    return Region("tile", view, field & mask, box, take="both")
+
+
 def screen(
-    material: Material, view: str, tiles: Tiles, original: Floats, donors: Donors, track: Track
+    material: Material,
+    view: str,
+    tiles: Tiles,
+    original: Floats,
+    donors: Donors,
+    track: Track,
+    *,
+    field: Tensor | None = None,
 ) -> Floats:
     """By how much each tile moves the model's answers, when exchanged with a case of another truth.
 
@@ -122,6 +149,7 @@ def screen(
         original: ``(N, K)`` logits as they are.
         donors: only ``other`` is used.
         track: shows progress.
+        field: ``(N, *space)`` where the cases have image; None: everywhere.
 
     Returns:
         ``(rows, columns, K)``: fall of the log-odds of a class in cases that have it, plus their rise in
@@ -134,7 +162,7 @@ def screen(
     has, gets = truth == 1, (truth == 0) & (truth[donors.other] == 1)
     found = np.zeros((*tiles.shape, truth.shape[1]))
     for place in track(tiles.places, f"Exchanging tiles ({view})"):
-        region = Region("tile", view, tiles.mask(place))
+        region = tile_region(view, tiles, field, place)
         changed = exchanged(material.views[view], region, donors.other)
         shift = (log_odds(_answers(material, view, changed, original), task) - odds) / spread
         fall = ratio((-shift * has).sum(axis=0), has.sum(axis=0))
@@ -185,8 +213,9 @@ def measure(
     """
     images = material.views[region.view]
     logits = {"original": original}
-    for name, rows in (("same", donors.same), ("other", donors.other)):
-        logits[name] = _answers(material, region.view, exchanged(images, region, rows), original)
+    for name, other in (("same", False), ("other", True)):
+        changed = region.changed(images, donors, other=other)
+        logits[name] = _answers(material, region.view, changed, original)
     if remove:
         logits["removed"] = _answers(material, region.view, filled(images, region.mask), original)
     statistic = _statistic(material, logits, donors)

@@ -143,6 +143,11 @@ class Places:
     organ: Tensor | None
     truth: Tensor | None
 
+    def part(self, rows: Sequence[int]) -> Places:
+        """Of some of the cases."""
+        organ, truth = (None if own is None else own[list(rows)] for own in (self.organ, self.truth))
+        return Places(self.field[list(rows)], organ, truth)
+
 
 def find_places(material: Material, view: str) -> Places:
     """Bring organ and lesion masks into the model's field.
@@ -158,12 +163,17 @@ def find_places(material: Material, view: str) -> Places:
     for item, trace in zip(material.items, traces, strict=True):
         organs.append(files.mask(item.case.organ_mask, item.case, trace.shape))
         truths.append(_truth(files, item.case, trace.shape))
-    field = [np.ones(trace.shape, dtype=bool) for trace in traces]
     return Places(
-        torch.stack([in_field(mask, trace) for mask, trace in zip(field, traces, strict=True)]),
+        image_fields(material, view),
         _all_in_field(organs, traces),
         _all_in_field(truths, traces),
     )
+
+
+def image_fields(material: Material, view: str) -> Tensor:
+    """``(N, *space)`` True where there is image, False where the model's field was padded."""
+    traces = [item.views[view].trace for item in material.items]
+    return torch.stack([in_field(np.ones(trace.shape, dtype=bool), trace) for trace in traces])
 
 
 def boxes_in_field(material: Material, view: str, boxes: Mapping[str, Sequence[Box]]) -> Tensor:

@@ -19,9 +19,23 @@ from foveate.evidence.probing.exchange import (
     choose_donors,
     measure,
     screen,
+    tile_region,
 )
-from foveate.evidence.probing.material import Material, Places, boxes_in_field, find_places
-from foveate.evidence.probing.regions import Tiles, clear_frame, outside_organ, strokes, suspects
+from foveate.evidence.probing.material import (
+    Material,
+    Places,
+    boxes_in_field,
+    find_places,
+    image_fields,
+)
+from foveate.evidence.probing.regions import (
+    Tiles,
+    clear_frame,
+    outside_organ,
+    strokes,
+    suspects,
+    with_content,
+)
 from foveate.types import Box, Track
 
 CANDIDATES = 8  # tiles that validation cases send on to the test
@@ -44,7 +58,9 @@ class AskedView:
         original: ``(N, K)`` logits.
         donors: for the exchange.
         moved: ``(rows, columns, K)`` by how much tiles move the answers, see ``screen``.
-        suspect: ``(rows, columns)`` tiles in which nothing of the disease should be.
+        suspect: ``(rows, columns)`` tiles with content in which nothing of the disease should be.
+        content: ``(rows, columns)`` tiles that show something: neither padding nor a plain area.
+        seed: of the donors.
         screened_on: part whose cases gave ``moved``: ``val``, or ``test`` where validation has too few.
     """
 
@@ -56,6 +72,8 @@ class AskedView:
     donors: Donors
     moved: Floats
     suspect: NDArray[np.bool_]
+    content: NDArray[np.bool_]
+    seed: int
     screened_on: str
 
 
@@ -67,11 +85,13 @@ class Question:
         view: where.
         region: which.
         label: the class that is asked about; None: all classes together.
+        removed: whether a region of all classes is also taken out.
     """
 
     view: AskedView
     region: Region
     label: str | None = None
+    removed: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +194,8 @@ def ask_view(
     screened = val if val is not None and enough else cases
     donors = choose_donors(screened.truth, screened.patients, seed=seed)
     places = find_places(cases, name)
+    content = with_content(tiles, places, cases.views[name])
+    field = image_fields(screened, name)
     return AskedView(
         name=name,
         cases=cases,
@@ -181,8 +203,10 @@ def ask_view(
         places=places,
         original=cases.logits(),
         donors=choose_donors(cases.truth, cases.patients, seed=seed),
-        moved=screen(screened, name, tiles, screened.logits(), donors, track),
-        suspect=suspects(tiles, places),
+        moved=screen(screened, name, tiles, screened.logits(), donors, track, field=field),
+        suspect=suspects(tiles, places) & content,
+        content=content,
+        seed=seed,
         screened_on="val" if enough else "test",
     )
 
@@ -195,8 +219,7 @@ def candidates(views: Sequence[AskedView]) -> list[Question]:
             best = int(view.moved[place].argmax())
             moved, truth = float(view.moved[place][best]), set(view.cases.truth[:, best])
             if view.suspect[place] and moved > 0 and {0.0, 1.0} <= truth:
-                box = tuple(view.tiles.box(place))
-                region = Region("tile", view.name, view.tiles.mask(place), box)
+                region = tile_region(view.name, view.tiles, view.places.field, place)
                 found.append((moved, Question(view, region, view.cases.bundle.classes[best])))
     found.sort(key=lambda item: -item[0])
     return [question for _, question in found[:CANDIDATES]]
@@ -259,8 +282,7 @@ def merge_tiles(tests: Sequence[Test], bootstrap: Bootstrap) -> Iterator[Test]:
         parts, count = ndimage.label(grid, structure=np.ones((3, 3)))
         for number in range(1, count + 1):
             places = [place for place in own if parts[place] == number]
-            box = tuple(view.tiles.box(*places))
-            region = Region("tiles", view.name, view.tiles.mask(*places), box)
+            region = replace(tile_region(view.name, view.tiles, view.places.field, *places), name="tiles")
             effect = measure(view.cases, region, view.original, view.donors, bootstrap, remove=True)
             surest = min(own[place].p for place in places)
             yield Test(Question(view, region, label), effect, surest, merged=True)
@@ -268,7 +290,8 @@ def merge_tiles(tests: Sequence[Test], bootstrap: Bootstrap) -> Iterator[Test]:
 
 def _place(test: Test) -> tuple[int, int]:
     """Row and column of the tile that was asked about."""
-    covered = test.view.tiles.covered(test.region.mask[None])[0]
+    mask = test.region.mask
+    covered = test.view.tiles.covered(mask if mask.ndim > 2 else mask[None]).mean(axis=0)
     row, column = np.unravel_index(int(covered.argmax()), covered.shape)
     return int(row), int(column)
 

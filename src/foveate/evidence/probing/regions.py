@@ -13,10 +13,15 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, max_pool2d
 
 from foveate.evidence.probing.material import Places
 
+CONTENT = 0.5  # share of a tile that must be image and no padding, on average, for it to be asked about
+PLAIN = (
+    1 / 255
+)  # of the range of values: a tile whose pixels differ less, in all cases together, shows nothing
+MARGIN = 1 / 16  # of the longer side, around lesions, that still belongs to them
 COVERED = 0.05  # a tile lies outside the organ (or the lesions) if these cover less of it, on average
 STROKE = 0.3  # of the range of values: what differs so much from its surroundings is a stroke
 _STROKE_PIXELS = 6  # fewest pixels of strokes that a case must show
@@ -86,11 +91,28 @@ class Tiles:
         ]
 
 
+def with_content(tiles: Tiles, places: Places, images: Tensor) -> NDArray[np.bool_]:
+    """Tiles that show something, ``(rows, columns)``: neither padding nor the same plain area in all cases.
+
+    Args:
+        tiles: the grid.
+        places: of N cases.
+        images: ``(N, C, *space)`` in [0, 1].
+    """
+    pixels = images.float()
+    where = places.field[:, None].expand(pixels.shape)
+    plain = np.zeros(tiles.shape, dtype=bool)
+    for place in tiles.places:
+        inside = pixels[over_channels(tiles.mask(place), pixels) & where]
+        plain[place] = not len(inside) or float(inside.max() - inside.min()) < PLAIN
+    return np.asarray((tiles.covered(places.field).mean(axis=0) >= CONTENT) & ~plain)
+
+
 def suspects(tiles: Tiles, places: Places) -> NDArray[np.bool_]:
     """Tiles in which nothing of the disease should be seen: ``(rows, columns)``.
 
     Where organs are known, those that no organ reaches; else those along the edge of the image. In neither
-    case tiles that lesions reach.
+    case tiles that lesions reach. Padding counts as edge; ``with_content`` tells it apart.
     """
     if places.organ is not None:
         known = places.organ.flatten(1).any(dim=1)
@@ -131,6 +153,35 @@ def outside_organ(places: Places) -> Tensor | None:
     found = places.field & ~places.organ & _clear_of_lesions(places)
     found[~known] = False
     return found
+
+
+def outside_lesion(places: Places) -> Tensor | None:
+    """All image outside marked lesions and a margin, ``(N, *space)``; nothing where none is marked."""
+    if places.truth is None:
+        return None
+    return places.field & ~grown(places.truth) & _any(places.truth)
+
+
+def organ_without_lesion(places: Places) -> Tensor | None:
+    """The organ without marked lesions and a margin, ``(N, *space)``; None if no organ or no lesion is known.
+
+    Only where both are marked: in other cases of the organ, a lesion may lie anywhere.
+    """
+    if places.organ is None or places.truth is None:
+        return None
+    return places.field & places.organ & ~grown(places.truth) & _any(places.truth)
+
+
+def grown(masks: Tensor) -> Tensor:
+    """``(N, *space)`` masks with a margin within the plane, ``MARGIN`` of the longer side wide."""
+    reach = max(round(MARGIN * max(masks.shape[-2:])), 1)
+    planes = masks.reshape(-1, 1, *masks.shape[-2:]).float()
+    return max_pool2d(planes, 2 * reach + 1, 1, reach).view(masks.shape) > 0
+
+
+def _any(masks: Tensor) -> Tensor:
+    """Whether a case has any, ``(N, 1, …)`` to be combined with the masks."""
+    return masks.flatten(1).any(dim=1).view(-1, *(1 for _ in masks.shape[1:]))
 
 
 def _clear_of_lesions(places: Places) -> Tensor:

@@ -17,6 +17,11 @@ NAMES = {
     "outside-organ": "outside the organ",
     "outside_organ": "outside the organ",
     "strokes": "strokes at the border",
+    "outside-lesion": "outside the marked lesions",
+    "organ-without-lesion": "organ away from the lesions",
+    "inside-lesion": "inside of the lesions (should decide)",
+    "scale": "scale of the files",
+    "lesion-scale": "scale of the lesions",
 }
 _EXCHANGE = ("original", "same", "other", "effect")
 _REGION = ("original", "removed", "removal", "lost", "gained")
@@ -36,6 +41,7 @@ def shortcuts(files: RunFiles) -> Section:
         "level": f"{100 * probes['bootstrap']['level']:g} %",
         "shortcuts": [{**item, "value": _effect(item)} for item in probes["shortcuts"]],
         "leaks": probes["leaks"],
+        "asked": probes.get("asked") or (),
         "charts": [_chart(probes, view, several) for view in probes["views"]],
         "tested": rows,
         "regions": list(_regions(probes, several)),
@@ -108,6 +114,9 @@ def _alone(probes: Json, several: bool) -> Iterator[dict[str, Any]]:
         found = own["background"]
         where = NAMES.get(found.get("region", ""), "background")
         yield {"name": f"pixels: {where}" + (f" ({view})" if several else ""), **_told(found)}
+        for kind, aspects in (own.get("masks") or {}).items():
+            for aspect, told in aspects.items():
+                yield {"name": f"{aspect} of the {kind}" + (f" ({view})" if several else ""), **_told(told)}
 
 
 def _told(found: Json) -> dict[str, Any]:
@@ -116,6 +125,8 @@ def _told(found: Json) -> dict[str, Any]:
         "reason": found.get("reason"),
         "columns": found.get("strongest") or (),
         "macro": value_of(found.get("auroc_macro")),
+        "network": value_of(found.get("network")),
+        "difference": value_of(found.get("difference")),
         "telling": [(name, value_of(classes[name])) for name in found.get("telling") or ()],
     }
 
