@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from scipy.stats import binomtest
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
@@ -73,7 +74,7 @@ def test_bootstrap_p_agrees_with_the_interval() -> None:
         found = draws.replicates(lambda w, v=values: {"mean": w @ v / 30}, [f"p{i}" for i in range(30)])
         interval = draws.value(float(values.mean()), found["mean"], n=30, patients=30)
         assert interval.low is not None and interval.high is not None
-        p = bootstrap_p(found["mean"])
+        p = bootstrap_p(found["mean"], 30)
         if abs(p - 0.1) > 0.002:  # closer to the level the quantile may fall between two replicates
             assert (p < 0.1) == (interval.low > 0 or interval.high < 0)
             agreed += p < 0.1
@@ -86,7 +87,12 @@ def test_bootstrap_p_where_there_is_nothing_to_tell() -> None:
     assert np.isnan(bootstrap_p(np.full(100, 0.25)))  # replicates that do not differ say nothing
     assert np.isnan(bootstrap_p(np.array([])))
     assert np.isnan(bootstrap_p(np.array([np.nan] * 30 + [0.1] * 60 + [0.2] * 10)))
-    assert bootstrap_p(np.array([0.1] * 999 + [0.2] * 1000)) == 2 / 2000  # the smallest there can be
+    drawn = np.array([0.1] * 999 + [0.2] * 1000)
+    assert bootstrap_p(drawn) == 2 / 2000  # the smallest there can be
+    assert bootstrap_p(drawn, 10**7) == pytest.approx(2 / 2000, rel=1e-4)
+    few = 2 * stats.t.sf(stats.norm.isf(1 / 2000) * np.sqrt(6 / 7), 6)  # of seven patients
+    assert bootstrap_p(drawn, 7) == pytest.approx(few) and few > 0.02
+    assert bootstrap_p(np.zeros(100), 7) == 1
 
 
 @pytest.mark.parametrize("cases", [1, 4])

@@ -14,7 +14,7 @@ from foveate.evaluate import evaluate_predictions
 from foveate.evaluate import intervals as module
 from foveate.evaluate.discrimination import Discrimination
 from foveate.evaluate.intervals import Bootstrap, Floats, Statistic, mean_of_defined
-from foveate.evaluate.options import EvaluateOptions
+from foveate.evaluate.summary import OVERALL
 from foveate.evaluate.table import PredictionTable
 from foveate.types import Item
 from test_discrimination import random_multiclass, table_of
@@ -48,12 +48,22 @@ def test_the_seed_decides_and_chunks_do_not_matter(monkeypatch: pytest.MonkeyPat
     assert (first == _weights_of(Bootstrap(90, seed=1), patients)).all()
 
 
-def test_the_interval_is_the_percentiles_of_the_replicates() -> None:
+def tail_of(patients: int, level: float = 0.95) -> float:
+    """Share of the replicates of few patients that lies below an interval (Hesterberg 2015)."""
+    reach = stats.t.ppf((1 + level) / 2, patients - 1) * np.sqrt(patients / (patients - 1))
+    return float(stats.norm.sf(reach))
+
+
+def test_the_interval_is_the_expanded_percentiles_of_the_replicates() -> None:
     replicates = np.random.default_rng(0).normal(size=999)
     value = Bootstrap(999, level=0.9).value(0.0, replicates, n=50, patients=20)
-    assert value.low == pytest.approx(np.percentile(replicates, 5))
-    assert value.high == pytest.approx(np.percentile(replicates, 95))
+    tail = tail_of(20, 0.9)
+    assert tail == pytest.approx(0.0380, abs=1e-4)  # t = 1.7291, times the root of 20 / 19
+    assert value.low == pytest.approx(np.quantile(replicates, tail))
+    assert value.high == pytest.approx(np.quantile(replicates, 1 - tail))
     assert (value.value, value.n, value.patients, value.reason) == (0.0, 50, 20, None)
+    many = Bootstrap(999, level=0.9).value(0.0, replicates, n=50, patients=10**6)
+    assert many.low == pytest.approx(np.percentile(replicates, 5), abs=1e-4)
 
 
 def _mean_interval(values: np.ndarray, patients: Sequence[str], n: int, seed: int = 0) -> tuple[float, float]:
@@ -78,7 +88,12 @@ def test_equal_clusters_give_the_interval_of_the_patients_means_in_scipy() -> No
     values, patients = _clustered(np.random.default_rng(5), 40, 5)
     means = values.reshape(40, 5).mean(axis=1)
     other = stats.bootstrap(
-        (means,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(9)
+        (means,),
+        np.mean,
+        n_resamples=20_000,
+        confidence_level=1 - 2 * tail_of(40),
+        method="percentile",
+        rng=np.random.default_rng(9),
     )
     found = _mean_interval(values, patients, 20_000)
     np.testing.assert_allclose(found, other.confidence_interval, atol=0.01)
@@ -89,7 +104,12 @@ def test_bca_gives_the_interval_of_the_patients_means_in_scipy() -> None:
     values = np.exp(np.random.default_rng(8).normal(size=(25, 1)) * 1.2) * np.array([[0.9, 1.0, 1.1]])
     patients = [f"p{p}" for p in range(25) for _ in range(3)]
     other = stats.bootstrap(
-        (values.mean(axis=1),), np.mean, n_resamples=40_000, method="BCa", rng=np.random.default_rng(1)
+        (values.mean(axis=1),),
+        np.mean,
+        n_resamples=40_000,
+        confidence_level=1 - 2 * tail_of(25),
+        method="BCa",
+        rng=np.random.default_rng(1),
     )
 
     def mean(weights: Floats) -> dict[str, Floats]:
@@ -148,13 +168,20 @@ def test_where_bca_is_undefined_the_percentile_interval_stands_and_says_so() -> 
     rows = np.random.default_rng(0).normal(size=520)
     bootstrap = Bootstrap(500, method="bca")
     aside = bootstrap.value(float(rows.max() + 1), rows, n=40, patients=20)
-    assert aside.low == pytest.approx(np.quantile(rows[:500], 0.025))
+    assert aside.low == pytest.approx(np.quantile(rows[:500], tail_of(20)))
     assert "percentile interval: all bootstrap replicates lie on one side" in str(aside.reason)
     unknown = bootstrap.value(0.0, np.append(rows[:519], NAN), n=40, patients=20)
-    assert unknown.low == pytest.approx(np.quantile(rows[:500], 0.025))
+    assert unknown.low == pytest.approx(np.quantile(rows[:500], tail_of(20)))
     assert unknown.reason == "percentile interval: undefined without some of the patients"
-    equal = bootstrap.value(1.0, np.ones(520), n=40, patients=20)
-    assert "do not differ" in str(equal.reason)
+
+
+def test_very_uneven_patients_reach_to_the_ends_of_the_replicates_not_back_again() -> None:
+    """Where the skewness outweighs the quantile, the denominator of BCa turns its sign."""
+    rows = np.append(np.sort(np.random.default_rng(0).normal(size=500)), [0.0, 0.0, -9.0])
+    bootstrap = Bootstrap(500, method="bca")
+    value = bootstrap.value(0.0, rows, n=9, patients=3)
+    assert value.high == rows[499]
+    assert value.low is not None and value.low < 0
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
@@ -228,22 +255,19 @@ def test_the_clustered_interval_is_wider_than_the_naive_one() -> None:
 
 
 def test_every_metric_is_replicated_as_if_the_drawn_patients_were_the_cohort() -> None:
-    """Literal resampling, row by row, gives the same percentiles."""
+    """Literal resampling, row by row, gives the same replicates."""
     table = random_multiclass(17, 30, 3, 6)
     patients = [f"p{n // 3}" for n in range(30)]
     table = table_of("multiclass", table.truth, table.probabilities, patients=patients)
-    options = EvaluateOptions(interval="percentile")
-    found = evaluate_predictions(table, n_boot=40, seed=6, options=options)["metrics"]
-    times = _weights_of(Bootstrap(40, seed=6), patients).astype(int)
-    literal = []
-    for row in times:
+    drawn = Bootstrap(40, seed=6)
+    found = drawn.replicates(Discrimination(table, table.decisions()), patients)
+    times = _weights_of(drawn, patients).astype(int)
+    for number, row in enumerate(times):
         copy = table_of("multiclass", np.repeat(table.truth, row, 0), np.repeat(table.probabilities, row, 0))
-        literal.append(evaluate_predictions(copy, n_boot=0)["metrics"])
-    for name, value in found.items():
-        replicates = [one[name]["value"] for one in literal]
-        assert [value["low"], value["high"]] == pytest.approx(
-            np.percentile(replicates, [2.5, 97.5]).tolist()
-        ), name
+        literal = evaluate_predictions(copy, n_boot=0)["metrics"]
+        for name, source in OVERALL.items():
+            replicate = float(mean_of_defined(found[source][number]))
+            assert replicate == pytest.approx(literal[name]["value"]), name
 
 
 def test_one_patient_has_no_interval() -> None:
@@ -263,32 +287,35 @@ def test_a_finding_that_is_known_of_one_patient_only_has_no_interval() -> None:
     assert "one patient" in found["reason"]
 
 
-def test_a_class_of_one_patient_has_a_value_but_no_interval_and_one_of_two_has_both() -> None:
-    truth = np.zeros((40, 3))
-    truth[:1, 0] = truth[:2, 1] = truth[::2, 2] = 1
-    probabilities = np.random.default_rng(1).random((40, 3))
-    found = evaluate_predictions(table_of("multilabel", truth, probabilities))
-    single, double = found["per_class"]["c0"]["auroc"], found["per_class"]["c1"]["auroc"]
-    assert single["value"] is not None
-    assert single["low"] is None
-    lost = int(single["reason"].removeprefix("no interval: undefined in ").split()[0])
+def test_a_figure_that_too_many_replicates_lack_has_no_interval_and_one_of_two_patients_has() -> None:
+    truth = np.zeros((40, 2))
+    truth[:1, 0] = truth[:2, 1] = 1
+    table = table_of("multilabel", truth, np.random.default_rng(1).random((40, 2)))
+    figures, bootstrap = Discrimination(table, table.decisions()), Bootstrap(1000)
+    point, drawn = figures(np.ones((1, 40)))["auroc"][0], bootstrap.replicates(figures, table.patient_ids)
+    single, double = (
+        bootstrap.value(float(point[k]), drawn["auroc"][:, k], n=40, patients=40) for k in range(2)
+    )
+    assert single.value is not None
+    assert single.low is None
+    lost = int(str(single.reason).removeprefix("no interval: undefined in ").split()[0])
     assert lost == pytest.approx(1000 * (1 - 1 / 40) ** 40, abs=60)  # the patient was not drawn
-    assert double["low"] is not None
-    lost = int(double["reason"].split()[0])
+    assert double.low is not None
+    lost = int(str(double.reason).split()[0])
     assert lost == pytest.approx(1000 * (1 - 2 / 40) ** 40, abs=45)
-    macro = found["metrics"]["auroc_macro"]
-    assert macro["low"] <= macro["value"] <= macro["high"]
-    assert "a further class was undefined and left out in" in macro["reason"]
 
 
-def test_replicates_that_do_not_differ_and_bias_are_said() -> None:
-    perfect = evaluate_predictions(
-        table_of("multiclass", np.eye(2)[[0, 1] * 9], np.eye(2)[[0, 1] * 9]), n_boot=99
-    )
-    assert (
-        perfect["metrics"]["accuracy"]["reason"]
-        == "the bootstrap replicates do not differ, so the interval says nothing"
-    )
+def test_replicates_that_do_not_differ_give_no_interval_but_an_exact_one_and_bias_is_said() -> None:
+    same = Bootstrap(50).value(1.0, np.ones(50), n=9, patients=9)
+    assert (same.low, same.high) == (None, None)
+    assert same.reason == "no interval: the bootstrap replicates do not differ"
+    edge = Bootstrap(50).value(1.0, np.ones(50), n=9, patients=9, edge=(0.7, 1.0))
+    assert (edge.low, edge.high, edge.reason) == (0.7, 1.0, None)
+    differing = Bootstrap(50).value(0.5, np.linspace(0, 1, 50), n=9, patients=9, edge=(0.7, 1.0))
+    assert differing.low is not None and differing.low < 0.1
+    exact = Bootstrap(50).value(0.5, np.linspace(0, 1, 50), n=9, patients=9, exact=(0.4, 0.6))
+    assert (exact.low, exact.high) == (0.4, 0.6)
+    assert Bootstrap(0).value(0.5, None, n=9, patients=9, exact=(0.4, 0.6)).low is None
     outside = Bootstrap(50).value(0.0, np.linspace(1, 2, 50), n=9, patients=9)
     assert outside.low is not None
     assert "biased" in str(outside.reason)

@@ -127,7 +127,9 @@ class TestHandMadeNetworks:
             "box": [0.0, 0.875, 0.125, 1.0],
             "position": "top right",
         }
-        assert shortcut["effect"] == pytest.approx(1.0, abs=0.02) and shortcut["interval"][0] > 0.9
+        assert (
+            shortcut["effect"] == pytest.approx(1.0, abs=0.02) and shortcut["interval"][0] > 0.75
+        )  # 20 against 20
         assert "at the top right" in shortcut["sentence"] and shortcut["sentence"] == probed["sentences"][0]
 
     def test_removal_and_pasting(self, probed: probes.Json) -> None:

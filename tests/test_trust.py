@@ -18,10 +18,11 @@ from foveate.contract import Classifier, InputSpec, ModelOutput, Views
 from foveate.data.splits import Splits
 from foveate.errors import UsageError
 from foveate.evaluate.intervals import Bootstrap
+from foveate.evaluate.means import means
 from foveate.evaluate.verdicts import FAITHFUL, LOCALIZING, SHORTCUT
 from foveate.evidence.trust import trust
 from foveate.evidence.trusting import rivals
-from foveate.evidence.trusting.columns import Columns, means
+from foveate.evidence.trusting.columns import Columns
 from foveate.evidence.trusting.plan import Plan, in_order
 from foveate.files import write_json
 from foveate.preprocess import Preprocess

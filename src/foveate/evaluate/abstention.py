@@ -14,10 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.evaluate.conformal import SetRule, conformal_quantile
-from foveate.evaluate.intervals import Bootstrap, Floats, Statistic, mean_of_defined, ratio
+from foveate.evaluate.intervals import (
+    Bootstrap,
+    Floats,
+    Interval,
+    Statistic,
+    mean_of_defined,
+    ratio,
+)
 from foveate.evaluate.measured import Measured, affordable
 from foveate.evaluate.options import EvaluateOptions
-from foveate.evaluate.selective import FIGURES, GRID, Selective, answers
+from foveate.evaluate.rates import Rates, pair
+from foveate.evaluate.selective import FIGURES, GRID, Selective, answers, edge_intervals
 from foveate.evaluate.table import PredictionTable
 from foveate.types import Track, quiet
 
@@ -120,6 +128,23 @@ class SetFigures:
             "class_size": ratio(filled, count),
         }
 
+    def intervals(self, patient_ids: Sequence[str], level: float) -> dict[str, Floats]:
+        """Exact intervals of the shares among them, ``(1, 2)``, those of the classes ``(K, 2)``."""
+        asked, held, _, single, empty, right = self._sums.T[:, :, None]
+        by_patient, held_by_patient = self._shares.T[:, :, None]
+        count, covered, _ = np.split(self._class, 3, axis=1)
+        parts = {
+            "coverage": (held, asked),
+            "patient_coverage": (held_by_patient, by_patient),
+            "one": (single, asked),
+            "none": (empty, asked),
+            "one_right": (right, single),
+            "class_coverage": (covered, count),
+        }
+        return {
+            name: Rates.of(hits, whole, patient_ids).intervals(level) for name, (hits, whole) in parts.items()
+        }
+
 
 class NoveltyFigures:
     """How many cases are flagged as novel, and how the others fare, as one function of case weights.
@@ -147,6 +172,18 @@ class NoveltyFigures:
             "accuracy_familiar": familiar,
         }
 
+    def intervals(self, patient_ids: Sequence[str], level: float) -> dict[str, Interval | None]:
+        """Exact intervals of those that are a rate of cases; with several findings, accuracies are not."""
+        pairs = [(self._novel[:, None], np.ones((len(self._novel), 1)))]
+        names = ["flagged"]
+        if all(known.shape[1] == 1 for known, _ in self._groups):
+            pairs += [(right, known) for known, right in self._groups]
+            names += ["accuracy_novel", "accuracy_familiar"]
+        return {
+            name: pair(Rates.of(hits, asked, patient_ids).intervals(level)[0])
+            for name, (hits, asked) in zip(names, pairs, strict=True)
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class _Told:
@@ -168,17 +205,24 @@ class _Told:
             coverage=options.coverage,
             score=options.set_score,
         )
-        measured = self._measured(SetFigures(rule, self.part))
+        figures = SetFigures(rule, self.part)
+        measured = self._measured(figures)
+        exact = figures.intervals(self.part.patient_ids, self.bootstrap.level)
         truth = self.part.truth
         asked = truth == 1 if rule.task == "multiclass" else ~np.isnan(truth)
         return {
             **rule.to_json(),
             "reason": _limited(rule, self.part.classes),
-            "metrics": {name: measured.tell(name) for name in SETS},
+            "metrics": {
+                name: measured.tell(name, exact=pair(exact[name][0]) if name in exact else None)
+                for name in SETS
+            },
             "per_class": {
                 name: {
-                    figure: measured.tell(f"class_{figure}", k, cases=asked[:, k])
-                    for figure in ("coverage", "size")
+                    "coverage": measured.tell(
+                        "class_coverage", k, cases=asked[:, k], exact=pair(exact["class_coverage"][k])
+                    ),
+                    "size": measured.tell("class_size", k, cases=asked[:, k]),
                 }
                 for k, name in enumerate(self.part.classes)
             },
@@ -192,14 +236,18 @@ class _Told:
             return {"reason": _NO_NOVELTY}
         threshold = conformal_quantile(validation.novelty, validation.patient_ids, options.familiar)
         novel = self.part.novelty > threshold
-        measured = self._measured(NoveltyFigures(novel, right))
+        figures = NoveltyFigures(novel, right)
+        measured = self._measured(figures)
+        exact = figures.intervals(self.part.patient_ids, self.bootstrap.level)
         cases = {"flagged": None, "accuracy_novel": novel, "accuracy_familiar": ~novel}
         reached = np.isfinite(threshold)
         return {
             "familiar": options.familiar,
             "threshold": threshold if reached else None,
             "reason": None if reached else f"{_TOO_FEW}: no case is flagged",
-            "metrics": {name: measured.tell(name, cases=own) for name, own in cases.items()},
+            "metrics": {
+                name: measured.tell(name, cases=own, exact=exact.get(name)) for name, own in cases.items()
+            },
         }
 
     def selective(self, sureness: Floats, right: Floats) -> dict[str, Any]:
@@ -208,8 +256,9 @@ class _Told:
             return {"reason": _NO_NOVELTY}
         order = Selective(sureness, right)
         measured = self._measured(order)
+        edges = edge_intervals(right, self.part.patient_ids, self.bootstrap.level)
         return {
-            "metrics": {name: measured.tell(name) for name in FIGURES},
+            "metrics": {name: measured.tell(name, edge=edges.get(name)) for name in FIGURES},
             "curve": {"coverage": GRID.tolist(), "risk": order.curve()},
         }
 

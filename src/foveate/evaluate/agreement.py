@@ -10,17 +10,24 @@
 
 Multi-class: one table of K classes. Multi-label: one of absent and present for each finding. Kappa is
 undefined where truth and answers are all of one and the same class, MCC where either is all of one class.
+
+Where every answer is right, the replicates of patients do not differ. Kappas and MCC are then at least what
+they were if as many answers were wrong as the exact interval of the accuracy allows, each of them by the
+dearest disagreement, the expected ones being as observed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from foveate.evaluate.intervals import Bootstrap, Floats, mean_of_defined, ratio
+from foveate.evaluate.averages import average_interval
+from foveate.evaluate.classwise import exact_intervals
+from foveate.evaluate.intervals import Bootstrap, Floats, Interval, Value, mean_of_defined, ratio
 from foveate.evaluate.measured import Measured
 from foveate.evaluate.table import PredictionTable
 from foveate.types import Track, quiet
@@ -48,27 +55,26 @@ def agreement(
         classes they are the plain one and left out. Multi-label: ``metrics``, averaged over the findings for
         which they are defined, and ``per_class``.
     """
-    measured = Measured.of(Agreement(table, decided), table, bootstrap, track)
+    statistic = Agreement(table, decided)
+    measured = Measured.of(statistic, table, bootstrap, track)
+    edges = _edges(statistic, table, decided, bootstrap.level)
     if table.task == "multiclass":
         told = (*_UNDEFINED, *(ORDERED if len(table.classes) > 2 else ()))
-        reasons = _UNDEFINED | dict.fromkeys(ORDERED, _UNDEFINED["kappa"])
-        metrics = {
-            name: measured.tell(name, 0, reason=_if_undefined(measured, name, 0, reasons)) for name in told
+        return {
+            "order": list(table.classes),
+            "metrics": {name: _told(measured, name, 0, edges) for name in told},
         }
-        return {"order": list(table.classes), "metrics": metrics}
     known = (~np.isnan(table.truth)).sum(axis=0)
-    return {
-        "metrics": {name: measured.tell(f"{name}_macro") for name in _UNDEFINED},
-        "per_class": {
-            label: {
-                name: measured.tell(
-                    name, k, n=int(known[k]), reason=_if_undefined(measured, name, k, _UNDEFINED)
-                )
-                for name in _UNDEFINED
-            }
-            for k, label in enumerate(table.classes)
-        },
-    }
+    per_class = [
+        {name: _told(measured, name, k, edges, n=int(known[k])) for name in _UNDEFINED}
+        for k in range(len(table.classes))
+    ]
+    metrics = {}
+    for name in _UNDEFINED:
+        parts = [Value(**found[name]) for found in per_class]
+        exact = average_interval(parts, measured.replicates.get(name))
+        metrics[name] = measured.tell(f"{name}_macro", exact=exact)
+    return {"metrics": metrics, "per_class": dict(zip(table.classes, per_class, strict=True))}
 
 
 class Agreement:
@@ -104,7 +110,7 @@ class Agreement:
         finding.
         """
         tables = self.confusion(weights)
-        steps = np.abs(np.subtract.outer(np.arange(self._size), np.arange(self._size))).astype(np.float64)
+        steps = _steps(self._size)
         plain, correlation = kappa(tables, np.minimum(steps, 1)), mcc(tables)
         return {
             "kappa": plain,
@@ -126,9 +132,14 @@ def kappa(tables: Floats, costs: Floats) -> Floats:
     Returns:
         ``(...)``, NaN where no disagreement is to be expected.
     """
+    cases = tables.sum(axis=(-2, -1))
+    return 1 - ratio((tables * costs).sum(axis=(-2, -1)) * cases, expected_cost(tables, costs))
+
+
+def expected_cost(tables: Floats, costs: Floats) -> Floats:
+    """What independent answers with the same totals would cost, times the number of cases squared."""
     by_truth, by_answer = tables.sum(axis=-1), tables.sum(axis=-2)
-    expected = (by_truth[..., :, None] * by_answer[..., None, :] * costs).sum(axis=(-2, -1))
-    return 1 - ratio((tables * costs).sum(axis=(-2, -1)) * by_truth.sum(axis=-1), expected)
+    return np.asarray((by_truth[..., :, None] * by_answer[..., None, :] * costs).sum(axis=(-2, -1)))
 
 
 def mcc(tables: Floats) -> Floats:
@@ -140,5 +151,35 @@ def mcc(tables: Floats) -> Floats:
     return ratio(together, np.sqrt(spread))
 
 
-def _if_undefined(measured: Measured, name: str, at: int, reasons: dict[str, str]) -> str:
-    return reasons[name] if np.isnan(measured.point[name][at]) else ""
+def _edges(
+    statistic: Agreement, table: PredictionTable, decided: NDArray[np.bool_], level: float
+) -> dict[str, list[Interval | None]]:
+    """By figure and table, the interval where every answer is right; None where one is wrong."""
+    counts = statistic.confusion(np.ones((1, len(table.case_ids))))[0]
+    perfect = np.trace(counts, axis1=1, axis2=2) == counts.sum(axis=(1, 2))
+    error = 1 - exact_intervals(table, decided, level)["accuracy"][:, 0]
+    steps = _steps(counts.shape[-1])
+    found: dict[str, list[Interval | None]] = {}
+    for name, costs in (("kappa", np.minimum(steps, 1)), *zip(ORDERED, (steps, steps**2), strict=True)):
+        expected = ratio(expected_cost(counts, costs), counts.sum(axis=(1, 2)) ** 2)
+        worst = np.maximum(1 - ratio(error * costs.max(), expected), -1.0)
+        found[name] = [
+            (float(bound), 1.0) if right else None for bound, right in zip(worst, perfect, strict=True)
+        ]
+    return found | {"mcc": found["kappa"]}
+
+
+def _steps(classes: int) -> Floats:
+    """How far apart each two classes lie in their order, ``(C, C)``."""
+    return np.abs(np.subtract.outer(np.arange(classes), np.arange(classes))).astype(np.float64)
+
+
+def _told(
+    measured: Measured,
+    name: str,
+    at: int,
+    edges: Mapping[str, Sequence[Interval | None]],
+    n: int | None = None,
+) -> dict[str, Any]:
+    reason = _UNDEFINED.get(name, _UNDEFINED["kappa"]) if np.isnan(measured.point[name][at]) else ""
+    return measured.tell(name, at, n=n, reason=reason, edge=edges[name][at])

@@ -22,13 +22,15 @@
 * Excess of a class: mean probability minus share of cases that have it; positive where it is said too often
   (calibration in the large, with the sign turned).
 
-ECE is never negative, so that chance alone lifts it: it falls with the number of cases, and its bootstrap
-interval can lie above the value.
+ECE is never negative, so that chance alone lifts it: it falls with the number of cases, and resampling lifts
+it once more. Intervals of the errors and of the reliability therefore take their lower bound from ``gaps``
+and their upper one from the percentiles of the replicates, or the value itself.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +38,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.special import xlogy
 
-from foveate.evaluate.intervals import Bootstrap, Floats, mean_of_defined, ratio
+from foveate.evaluate.averages import average_interval
+from foveate.evaluate.gaps import Gaps
+from foveate.evaluate.intervals import Bootstrap, Floats, Interval, Value, mean_of_defined, ratio
 from foveate.evaluate.measured import Measured
 from foveate.evaluate.table import PredictionTable
 from foveate.types import Track, quiet
@@ -84,6 +88,7 @@ class Calibration:
         self._mass = _Binned(stated_best, right, _quantiles(stated_best, right, bins), upper=True)
         self._answers = (~np.isnan(right)).sum(axis=1).astype(np.float64)
         self._squares = np.where(self.known, (stated - truth) ** 2, 0.0)
+        self._patient = np.unique(np.asarray(table.patient_ids), return_inverse=True)[1]
         certain = np.clip(stated, _LEAST, 1 - _LEAST)
         self._losses = -np.where(self.known, xlogy(truth, certain) + xlogy(1 - truth, 1 - certain), 0.0)
         own = -np.where(self.known, xlogy(truth, certain), 0.0)
@@ -116,6 +121,18 @@ class Calibration:
             "class_log_loss": ratio(weights @ self._losses, cases),
             "class_excess": ratio((by_class.stated - by_class.observed).sum(axis=2), cases),
         }
+
+    def lower_bounds(self, level: float) -> dict[str, Floats]:
+        """Lower bounds of what chance lifts (see ``gaps``): ``(1,)``, of ``class_ece`` ``(K,)``."""
+        pooled, patient, classes = self._width or self._classes, self._patient, range(self.known.shape[1])
+        by_class = self._classes.gaps(patient, by_class=True, answers=float(self._answers.sum()))
+        gaps = {
+            "ece": [pooled.gaps(patient)],
+            "ece_equal_mass": [self._mass.gaps(patient)],
+            "class_ece": [self._classes.gaps(patient, k) for k in classes],
+        }
+        found = {name: np.array([own.lower_bound(1, level) for own in parts]) for name, parts in gaps.items()}
+        return found | {"reliability": np.array([by_class.lower_bound(2, level)])}
 
     def bins(self) -> list[dict[str, Any]]:
         """Points of the reliability curve: mean confidence and share of true outcomes; None in empty bins."""
@@ -166,37 +183,69 @@ def calibration(table: PredictionTable, bootstrap: Bootstrap, track: Track = qui
         return named
 
     measured = Measured.of(statistic, table, bootstrap, track)
-    result = _told("raw", forms["raw"], table, measured)
+    result = _Form("raw", forms["raw"], measured).to_json(table.classes)
     if "calibrated" not in forms:
         return {**result, "calibrated": None}
     change = {key: measured.tell(f"change:{key}", reason=_lacking(forms["calibrated"])) for key in CHANGE}
-    calibrated = _told("calibrated", forms["calibrated"], table, measured)
+    calibrated = _Form("calibrated", forms["calibrated"], measured).to_json(table.classes)
     return {**result, "calibrated": {**calibrated, "change": change}}
 
 
-def _told(name: str, form: Calibration, table: PredictionTable, measured: Measured) -> dict[str, Any]:
-    """Figures and curves of one form of the probabilities."""
-    counts, curves, lacking = form.known.sum(axis=0), form.bins_of_classes(), _lacking(form)
-    return {
-        **{key: measured.tell(f"{name}:{key}", reason=lacking) for key in OVERALL},
-        "bins": form.bins(),
-        "bins_equal_mass": form.bins_equal_mass(),
-        "per_class": {
-            label: {
-                **{
-                    key: measured.tell(
-                        f"{name}:class_{key}",
-                        k,
-                        n=int(counts[k]),
-                        reason="" if counts[k] else "no known case" if name == "raw" else "not calibrated",
-                    )
-                    for key in PER_CLASS
-                },
-                "bins": curves[k],
-            }
-            for k, label in enumerate(table.classes)
-        },
-    }
+class _Form:
+    """Figures and curves of one form of the probabilities.
+
+    Args:
+        name: of the form.
+        form: its figures.
+        measured: the figures of all forms, by ``<form>:<figure>``.
+    """
+
+    def __init__(self, name: str, form: Calibration, measured: Measured) -> None:
+        self.name, self.form, self.measured = name, form, measured
+        self.counts, self.patients = form.known.sum(axis=0), len(set(measured.patients))
+        self.lower = (
+            form.lower_bounds(measured.bootstrap.level) if measured.replicates and form.known.any() else {}
+        )
+
+    def to_json(self, classes: Sequence[str]) -> dict[str, Any]:
+        """Everything as plain JSON."""
+        curves = self.form.bins_of_classes()
+        per_class = [{key: self._of_class(key, k) for key in PER_CLASS} for k in range(len(classes))]
+        overall = {key: self._overall(key) for key in OVERALL if key != "ece_classwise"}
+        mean = average_interval(
+            [Value(**own["ece"]) for own in per_class], self.measured.replicates.get(f"{self.name}:class_ece")
+        )
+        return {
+            **{key: overall.get(key) or self._overall(key, mean) for key in OVERALL},
+            "bins": self.form.bins(),
+            "bins_equal_mass": self.form.bins_equal_mass(),
+            "per_class": {label: {**per_class[k], "bins": curves[k]} for k, label in enumerate(classes)},
+        }
+
+    def _overall(self, key: str, exact: Interval | None = None) -> dict[str, Any]:
+        exact = exact or self._bounds(key, 0)
+        return self.measured.tell(f"{self.name}:{key}", reason=_lacking(self.form), exact=exact)
+
+    def _of_class(self, key: str, k: int) -> dict[str, Any]:
+        lacking = "" if self.counts[k] else "no known case" if self.name == "raw" else "not calibrated"
+        return self.measured.tell(
+            f"{self.name}:class_{key}",
+            k,
+            n=int(self.counts[k]),
+            reason=lacking,
+            exact=self._bounds(f"class_{key}", k),
+        )
+
+    def _bounds(self, key: str, at: int) -> Interval | None:
+        """The interval of what chance lifts: a lower bound that knows it, and the percentile's upper one."""
+        least = self.lower.get(key)
+        if least is None or np.isnan(least[at]):
+            return None
+        name, bootstrap = f"{self.name}:{key}", replace(self.measured.bootstrap, method="percentile")
+        point, drawn = (np.atleast_1d(of[name].T) for of in (self.measured.point, self.measured.replicates))
+        drawn = np.atleast_2d(drawn)[at, : bootstrap.n]
+        upper = bootstrap.value(float(point[at]), drawn, n=0, patients=self.patients).high
+        return None if upper is None else (float(least[at]), max(upper, float(point[at])))
 
 
 def _lacking(form: Calibration) -> str:
@@ -256,6 +305,7 @@ class _Binned:
         rows, columns = np.nonzero(~np.isnan(outcome))
         confidence, observed = stated[rows, columns], outcome[rows, columns]
         inner = np.searchsorted(edges[1:-1], confidence, side="left" if upper else "right")
+        self._found = (rows, columns, confidence, observed, inner)
         place = inner + (columns * self._bins if by_class else 0)
         size = self._groups * self._bins
         values = np.concatenate([np.ones(len(rows)), confidence, observed])
@@ -266,6 +316,20 @@ class _Binned:
         """Sums for ``(B, N)`` case weights."""
         sums = np.asarray(weights @ self._matrix).reshape(len(weights), 3, self._groups, self._bins)
         return _Sums(sums[:, 0], sums[:, 1], sums[:, 2])
+
+    def gaps(
+        self,
+        patient: NDArray[np.intp],
+        column: int | None = None,
+        *,
+        by_class: bool = False,
+        answers: float | None = None,
+    ) -> Gaps:
+        """Stated less observed in each bin: of one column, of all pooled, or of all side by side."""
+        rows, columns, confidence, observed, inner = self._found
+        place = inner + columns * self._bins if by_class else inner
+        kept = slice(None) if column is None else columns == column
+        return Gaps(confidence[kept], observed[kept], place[kept], patient[rows[kept]], answers)
 
 
 def _points(sums: _Sums, edges: Floats) -> list[list[dict[str, Any]]]:

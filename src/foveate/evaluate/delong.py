@@ -6,6 +6,10 @@ side of. The variance of the placements gives that of the area (DeLong, DeLong a
 Biometrics 44:837), and midranks give the placements without visiting the pairs (Sun and Xu 2014, IEEE Signal
 Process. Lett. 21:1389).
 
+Of few patients the placements vary too little, and not at all where every pair is ranked right. Where fewer
+than ``FEW`` patients have a class, or fewer than that lack it, the interval is the score-like one of Newcombe
+2006, Stat. Med. 25:559 (method 5), whose variance follows from the area itself.
+
 That takes cases to be independent. Where a patient has several, the placements are first summed by patient
 (Obuchowski 1997, Biometrics 53:567), which is DeLong's own form where every patient has one
 case.
@@ -19,12 +23,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
+from scipy.optimize import brentq
+from scipy.special import expit, logit, ndtri
 from scipy.stats import norm, rankdata
 
-from foveate.evaluate.intervals import Floats, Value
+from foveate.evaluate.intervals import Floats, Interval, Value
+from foveate.evaluate.rates import effective_number
 from foveate.evaluate.table import PredictionTable
 
+FEW = 15  # patients with a class, or without it, below which its placements do not estimate a variance
+_EDGE = 1e-9  # how near to 0 or 1 an area is looked for
 _ROUNDING = 1e-12  # of a variance: what is smaller than this share of it is 0
 
 
@@ -43,7 +51,9 @@ class AurocDifference(NamedTuple):
     p: float
 
 
-def delong(scores: Floats, truth: Floats, patient_ids: Sequence[str] | None = None) -> tuple[Floats, Floats]:
+def delong(
+    scores: Floats, truth: Floats, patient_ids: Sequence[str] | NDArray[Any] | None = None
+) -> tuple[Floats, Floats]:
     """AUROC of M scores of the same cases, and the covariance of these areas.
 
     Args:
@@ -62,7 +72,7 @@ def delong(scores: Floats, truth: Floats, patient_ids: Sequence[str] | None = No
         return np.full(len(places), np.nan), np.full((len(places),) * 2, np.nan)
     areas: Floats = places[:, present].mean(axis=1)
     _, patient = np.unique(
-        known if patient_ids is None else np.asarray(patient_ids, dtype=object)[known], return_inverse=True
+        known if patient_ids is None else np.asarray(patient_ids)[known], return_inverse=True
     )
     return areas, _covariance(places - areas[:, None], present, patient)
 
@@ -85,6 +95,68 @@ def delong_interval(auroc: float, variance: float, level: float = 0.95) -> tuple
     return float(expit(logit(auroc) - reach)), float(expit(logit(auroc) + reach))
 
 
+def few_patients_interval(
+    scores: Floats, truth: Floats, patient_ids: Sequence[str] | NDArray[Any], level: float = 0.95
+) -> Interval | None:
+    """Interval of an AUROC that rests on few patients, or that is 0 or 1.
+
+    Args:
+        scores: ``(N,)``, higher for more likely.
+        truth: ``(N,)`` 1, 0, or NaN where unknown.
+        patient_ids: of the N cases.
+        level: coverage aimed at.
+
+    Returns:
+        Newcombe's bounds at the numbers of positive and negative cases, both divided by how much more the
+        area varies over patients than over cases (Obuchowski's variance over DeLong's). What it is divided by
+        is at least 1 and at most what the cases of a patient could make of it if they were all alike, which
+        is taken where the variances are 0. None where the class is not rare, or all cases are of one kind.
+    """
+    known = np.flatnonzero(~np.isnan(truth))
+    scores, present = scores[known], truth[known] == 1
+    if present.all() or not present.any():
+        return None
+    _, patient = np.unique(np.asarray(patient_ids)[known], return_inverse=True)
+    counts = [np.bincount(patient[kind]) for kind in (present, ~present)]
+    above, below = scores[present], scores[~present]
+    apart = above.min() > below.max() or below.min() > above.max()
+    if min((own > 0).sum() for own in counts) >= FEW and not apart:
+        return None
+    (area,), ((over_patients,),) = delong(scores, present.astype(np.float64), patient)
+    _, ((over_cases,),) = delong(scores, present.astype(np.float64))
+    most = max(float(own.sum()) / effective_number(own) for own in counts)
+    told = 0 < area < 1 and over_patients > 0 and over_cases > 0
+    times = min(max(over_patients / over_cases, 1.0), most) if told else most
+    positives, negatives = (float(own.sum()) / times for own in counts)
+    return newcombe_interval(float(area), positives, negatives, level)
+
+
+def newcombe_interval(auroc: float, positives: float, negatives: float, level: float = 0.95) -> Interval:
+    """Interval of one AUROC that needs no scores, and stands at 0 and 1 (Newcombe 2006, method 5).
+
+    Args:
+        auroc: the area A.
+        positives, negatives: numbers of cases, m and n, also such that are not whole.
+        level: coverage aimed at.
+
+    Returns:
+        The areas a with ``(A - a)^2 = z^2 V(a)``, where V is Hanley and McNeil's variance for exponential
+        scores, made symmetric: with ``N = (m + n) / 2 - 1``,
+        ``V = a (1 - a) (1 + N (1 - a) / (2 - a) + N a / (1 + a)) / (m n)``.
+    """
+    square, further = float(ndtri((1 + level) / 2)) ** 2, (positives + negatives) / 2 - 1
+
+    def beyond(a: float) -> float:
+        """Above 0 where an area is too far from the one observed."""
+        spread = 1 + further * ((1 - a) / (2 - a) + a / (1 + a))
+        return float((auroc - a) ** 2 - square * a * (1 - a) * spread / (positives * negatives))
+
+    within = min(max(auroc, _EDGE), 1 - _EDGE)
+    low = brentq(beyond, 0.0, within) if auroc > _EDGE else 0.0
+    high = brentq(beyond, within, 1.0) if auroc < 1 - _EDGE else 1.0
+    return float(low), float(high)
+
+
 def delong_intervals(table: PredictionTable, level: float = 0.95) -> dict[str, Any]:
     """The block ``delong`` of ``metrics.json``: AUROC of each class against the rest.
 
@@ -103,11 +175,12 @@ def delong_intervals(table: PredictionTable, level: float = 0.95) -> dict[str, A
     for k, name in enumerate(table.classes):
         truth = table.truth[:, k]
         known = np.flatnonzero(~np.isnan(truth))
-        areas, covariance = delong(table.probabilities[:, k], truth, table.patient_ids)
-        patients = len({table.patient_ids[case] for case in known})
-        found[name] = _value(
-            areas[0], delong_interval(areas[0], covariance[0, 0], level), len(known), patients
+        scores = table.probabilities[:, k]
+        areas, covariance = delong(scores, truth, table.patient_ids)
+        interval = few_patients_interval(scores, truth, table.patient_ids, level) or delong_interval(
+            areas[0], covariance[0, 0], level
         )
+        found[name] = _value(areas[0], interval, len(known), len({table.patient_ids[case] for case in known}))
     return {"assumes": assumes, "level": level, "per_class": found}
 
 

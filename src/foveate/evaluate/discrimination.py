@@ -135,6 +135,7 @@ class Discrimination:
 
     def __init__(self, table: PredictionTable, decided: Bools) -> None:
         self.task: Task = table.task
+        self.decided = decided
         present, absent = table.truth == 1, table.truth == 0
         self._masks = np.stack([present, absent, present & decided, absent & decided]).astype(np.float64)
         self._rankings = [

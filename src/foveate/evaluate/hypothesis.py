@@ -9,8 +9,9 @@
   McNemar's exact test.
 * Bootstrap: the level at which the percentile interval of a difference would just reach 0 (Efron and
   Tibshirani 1993, section 15.4; with one added above and below, as in Davison and Hinkley 1997, section 4.4).
-  It holds for any figure and any patients, and agrees with the interval beside it. It cannot be smaller than
-  ``2 / (n + 1)`` with n replicates.
+  It holds for any figure and any patients, and agrees with the interval beside it, which reaches further out
+  for few patients (see ``intervals``). It cannot be smaller than ``2 / (n + 1)`` with n replicates, and for
+  few patients not nearly as small.
 * Holm (1979, Scand. J. Stat. 6:65): the chance of even one false finding among all stays below the level,
   however the tests depend on each other.
 """
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri, stdtr
 from scipy.stats import binom
 
 from foveate.evaluate.intervals import MAX_UNDEFINED, Floats
@@ -80,11 +82,12 @@ def _signed_sums(sizes: NDArray[np.int_]) -> tuple[NDArray[np.int_], Floats]:
     return np.arange(len(chance)) - len(chance) // 2, chance
 
 
-def bootstrap_p(replicates: Floats) -> float:
+def bootstrap_p(replicates: Floats, patients: int | None = None) -> float:
     """Two-sided p-value of "the difference is 0" from its bootstrap replicates.
 
     Args:
         replicates: ``(n,)`` of the difference, NaN where undefined.
+        patients: number that was drawn from; None for very many.
 
     Returns:
         NaN where there is no interval either: no replicate, too many of them undefined, or all equal and not
@@ -97,7 +100,14 @@ def bootstrap_p(replicates: Floats) -> float:
     if high - low < _ZERO < abs(low):
         return math.nan
     fewer = min((defined <= _ZERO).sum(), (defined >= -_ZERO).sum())
-    return float(min(1.0, 2 * (1 + fewer) / (1 + len(defined))))
+    p = float(min(1.0, 2 * (1 + fewer) / (1 + len(defined))))
+    return p if patients is None or patients < 2 else unexpanded(p, patients)
+
+
+def unexpanded(p: float, patients: int) -> float:
+    """The level of Student's t that the expanded interval of few patients takes for a normal level ``p``."""
+    reached = float(ndtri(p / 2)) * math.sqrt((patients - 1) / patients)
+    return float(min(1.0, 2 * stdtr(patients - 1, reached)))
 
 
 def replicates_needed(tests: int, level: float) -> int:

@@ -12,7 +12,12 @@ itself is that function at weight 1.
   skewness comes from a jackknife over patients; above ``GROUPS`` patients whole groups of patients, put
   together by lot, are left out, which estimates the same number (Shao and Tu 1995, section 2.3).
 
-docs/statistics.md says how often either covers the truth.
+Replicates of few patients differ too little, and a normal quantile asks for too little of them. Both kinds
+therefore take quantiles further out, by Student's t and ``sqrt(P / (P - 1))`` for P patients (the expanded
+percentile interval: Hesterberg 2015, Am. Stat. 69:371). Where the replicates do not differ they say nothing
+about other patients, and there is no interval but an exact one, if the figure has one (see ``rates``).
+
+docs/statistics.md says how often each covers the truth.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, stdtrit
 
 from foveate.errors import UsageError
 from foveate.types import Track, quiet
@@ -31,12 +36,16 @@ from foveate.types import Track, quiet
 Floats = NDArray[np.float64]
 #: ``(B, N)`` case weights → arrays by name, each ``(B, ...)``, NaN where undefined.
 Statistic = Callable[[Floats], Mapping[str, Floats]]
+Interval = tuple[float, float]
 
 MAX_UNDEFINED = 0.2
 """Above this share of undefined replicates no interval is given. A class that one patient alone has is absent
 from 37 % of the replicates and gets none; one that two patients have is absent from 14 % and gets one."""
 GROUPS = 200
 """Most rows of the jackknife."""
+SAME = "no interval: the bootstrap replicates do not differ"
+ROUNDING = 1e-12
+"""Replicates that differ by less are one number, summed up in another order."""
 _CHUNK = 500_000  # weights held at once: 4 MB, so that a chunk stays in the processor's cache
 
 
@@ -113,7 +122,15 @@ class Bootstrap:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def value(
-        self, point: float, replicates: Floats | None, *, n: int, patients: int, reason: str = ""
+        self,
+        point: float,
+        replicates: Floats | None,
+        *,
+        n: int,
+        patients: int,
+        reason: str = "",
+        exact: Interval | None = None,
+        edge: Interval | None = None,
     ) -> Value:
         """Put a metric together with its interval.
 
@@ -124,28 +141,34 @@ class Bootstrap:
             n: number of cases.
             patients: number of patients.
             reason: what limits the value itself.
+            exact: an interval that needs no replicates, to be told instead.
+            edge: the same, to be told where the replicates do not differ.
         """
         if np.isnan(point):
             return Value(None, None, None, n, patients, reason or "undefined")
-        low, high, limit = self._interval(point, replicates, patients)
+        if exact is None and replicates is not None and _same(replicates[: self.n]):
+            exact = edge
+        low, high, limit = self._interval(point, replicates, patients, exact)
         return Value(float(point), low, high, n, patients, "; ".join(filter(None, (reason, limit))) or None)
 
     def _interval(
-        self, point: float, replicates: Floats | None, patients: int
+        self, point: float, replicates: Floats | None, patients: int, exact: Interval | None
     ) -> tuple[float | None, float | None, str]:
         if self.n == 0:
             return None, None, "no interval was asked for"
-        if patients < 2 or replicates is None:
+        if patients < 2 or (replicates is None and exact is None):
             return None, None, "no interval: all cases are of one patient"
+        if exact is not None or replicates is None:
+            return *(exact or (None, None)), ""
         drawn, left_out = replicates[: self.n], replicates[self.n :]
         defined = drawn[~np.isnan(drawn)]
         lost = len(drawn) - len(defined)
         if lost > MAX_UNDEFINED * len(drawn):
             return None, None, f"no interval: undefined in {lost} of {len(drawn)} bootstrap replicates"
-        tails, note = self._tails(point, defined, left_out)
+        if _same(drawn):
+            return None, None, SAME
+        tails, note = self._tails(point, defined, left_out, patients)
         low, high = (float(bound) for bound in np.quantile(defined, tails))
-        if low == high:
-            return low, high, "the bootstrap replicates do not differ, so the interval says nothing"
         notes = [note] if note else []
         if lost:
             notes += [f"{lost} of {len(drawn)} bootstrap replicates were undefined and left out"]
@@ -153,18 +176,20 @@ class Bootstrap:
             notes += ["the value lies outside its interval: this metric is biased under resampling"]
         return low, high, "; ".join(notes)
 
-    def _tails(self, point: float, defined: Floats, left_out: Floats) -> tuple[Floats, str]:
+    def _tails(self, point: float, defined: Floats, left_out: Floats, patients: int) -> tuple[Floats, str]:
         """Which quantiles of the replicates bound the interval, and why they are not those of ``bca``."""
-        tails = np.array([(1 - self.level) / 2, (1 + self.level) / 2])
-        if self.method == "percentile" or defined.min() == defined.max():
+        normal = expanded((1 + self.level) / 2, patients) * np.array([-1.0, 1.0])
+        tails: Floats = np.asarray(ndtr(normal))
+        if self.method == "percentile":
             return tails, ""
         below = float((defined < point).mean() + (defined == point).mean() / 2)
         if not 0 < below < 1:
             return tails, "percentile interval: all bootstrap replicates lie on one side of the value"
         if np.isnan(left_out).any():
             return tails, "percentile interval: undefined without some of the patients"
-        bias, normal = ndtri(below), ndtri(tails)
-        moved = bias + (bias + normal) / (1 - _acceleration(left_out) * (bias + normal))
+        bias = float(ndtri(below))
+        shrunk = 1 - _acceleration(left_out) * (bias + normal)  # up to 0 where few patients are very uneven
+        moved = bias + np.where(shrunk > 0, (bias + normal) / np.maximum(shrunk, ROUNDING), np.inf * normal)
         return np.asarray(ndtr(moved)), ""
 
     def _left_out(self, index: NDArray[np.intp]) -> Iterator[Floats]:
@@ -181,6 +206,19 @@ class Bootstrap:
         size = max(1, _CHUNK // cases)
         for start in range(0, self.n, size):
             yield min(size, self.n - start)
+
+
+def expanded(share: float, patients: int) -> float:
+    """The normal quantile at which replicates of few patients reach as far as Student's t.
+
+    Args:
+        share: of the distribution below it.
+        patients: P, at least 2.
+
+    Returns:
+        ``t(share; P - 1) sqrt(P / (P - 1))`` (Hesterberg 2015).
+    """
+    return float(stdtrit(patients - 1, share)) * float(np.sqrt(patients / (patients - 1)))
 
 
 def mean_of_defined(values: Floats) -> Floats:
@@ -203,6 +241,12 @@ def _weights(draws: np.random.Generator, rows: int, index: NDArray[np.intp]) -> 
     drawn = draws.integers(patients, size=(rows, patients)) + np.arange(rows)[:, None] * patients
     times = np.bincount(drawn.ravel(), minlength=rows * patients).reshape(rows, patients)
     return times[:, index].astype(np.float64)
+
+
+def _same(replicates: Floats) -> bool:
+    """Whether replicates are all one number, as far as they are defined."""
+    defined = replicates[~np.isnan(replicates)]
+    return bool(len(defined)) and bool(np.ptp(defined) <= ROUNDING)
 
 
 def _acceleration(left_out: Floats) -> float:

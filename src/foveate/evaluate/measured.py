@@ -10,7 +10,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.evaluate.intervals import Bootstrap, Floats, Statistic
+from foveate.evaluate.intervals import Bootstrap, Floats, Interval, Statistic
+from foveate.evaluate.short_intervals import noted
 from foveate.evaluate.table import PredictionTable
 from foveate.types import Track, quiet
 
@@ -52,15 +53,19 @@ class Measured:
         n: int | None = None,
         cases: Bools | None = None,
         reason: str = "",
+        exact: Interval | None = None,
+        edge: Interval | None = None,
     ) -> dict[str, Any]:
         """One figure with its interval, as plain JSON.
 
         Args:
-            name: of the figure.
+            name: of the figure, ``<form>:<figure>`` where there are several forms of it.
             at: place of the value, for figures of several.
             n: number of cases that it rests on; unless given, that of ``cases``.
             cases: ``(N,)`` those that it rests on; all of them unless given.
             reason: what limits it.
+            exact: an interval that needs no replicates, to be told instead.
+            edge: the same, to be told where the replicates do not differ.
         """
         point, found = self.point[name], self.replicates.get(name)
         own = self.patients if cases is None else list(compress(self.patients, cases))
@@ -70,8 +75,12 @@ class Measured:
             n=len(own) if n is None else n,
             patients=len(set(own)),
             reason=reason,
+            exact=exact,
+            edge=edge,
         )
-        return value.to_json()
+        form, _, figure = name.rpartition(":")
+        figure = figure.removeprefix("class_")
+        return noted(value, f"change of {figure}" if form == "change" else figure).to_json()
 
 
 def affordable(bootstrap: Bootstrap, table: PredictionTable) -> Bootstrap:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.model_selection import GroupKFold
 
+from foveate.evaluate.averages import average_interval
+from foveate.evaluate.delong import few_patients_interval
 from foveate.evaluate.discrimination import Ranking
 from foveate.evaluate.intervals import Bootstrap, Floats, Value, mean_of_defined
 
@@ -147,11 +149,13 @@ def how_well_told(
         replicates = drawn["per_class"][:, k] if drawn else None
         found = float(point["per_class"][0, k])
         reason = why if np.isnan(found) else ""
-        return bootstrap.value(found, replicates, n=count, patients=people, reason=reason)
+        exact = few_patients_interval(scores[:, k], known[:, k], patients, bootstrap.level)
+        return bootstrap.value(found, replicates, n=count, patients=people, reason=reason, exact=exact)
 
     per_class = {name: value(k) for k, name in enumerate(classes)}
+    macro = average_interval(list(per_class.values()), drawn.get("per_class"))
     return Told(
-        bootstrap.value(float(point["macro"][0]), drawn.get("macro"), n=count, patients=people),
+        bootstrap.value(float(point["macro"][0]), drawn.get("macro"), n=count, patients=people, exact=macro),
         per_class,
         {
             name: permutation_p(scores[:, k], known[:, k], patients, seed=bootstrap.seed)

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from foveate.evaluate.classwise import exact_intervals
 from foveate.evaluate.delong import delong_test
 from foveate.evaluate.hypothesis import bootstrap_p, holm, mcnemar
-from foveate.evaluate.intervals import Bootstrap, Floats
+from foveate.evaluate.intervals import Bootstrap, Floats, Interval
 from foveate.evaluate.paired import (
     FIGURES,
     LOCALIZED,
@@ -23,6 +24,8 @@ from foveate.evaluate.paired import (
     Seed,
     over_seeds,
 )
+from foveate.evaluate.rates import pair
+from foveate.evaluate.short_intervals import noted
 from foveate.evaluate.table import PredictionTable
 
 _UNMARKED = "nothing was explained that has a true mask or box"
@@ -51,16 +54,21 @@ class Told:
         found = {}
         for name in names:
             named = located if name in LOCALIZED else classified
-            value = self._value(mean[name], named, "" if named else _UNMARKED)
+            value = self._value(name, mean[name], named, "" if named else _UNMARKED)
             found[name] = value | _spread({seed: part[name][0] for seed, part in self.samples.items()})
         return found
+
+    def patients(self, figure: str) -> int:
+        """Number of patients that a figure rests on."""
+        named = self._located() if figure in LOCALIZED else self._classified()
+        return len({patient for _, patient in named})
 
     def of_class(self, k: int) -> dict[str, dict[str, Any]]:
         """The same of every figure of one class."""
         mean = over_seeds(list(self.samples.values()))
         known = self._classified(k)
         return {
-            metric: self._value(mean[f"class:{metric}"][:, k], known, "")
+            metric: self._value(metric, mean[f"class:{metric}"][:, k], known, "", self._exact(metric, k))
             | _spread({seed: part[f"class:{metric}"][0, k] for seed, part in self.samples.items()})
             for metric in PER_CLASS
         }
@@ -92,9 +100,25 @@ class Told:
         unknown = _NOT_RECORDED if LOCATED[measure] is None else _NOT_SWEPT
         lacking = (unknown if named else _UNMARKED) if math.isnan(sample[0]) else ""
         own = {seed: part[f"located:{measure}"][0, k] for seed, part in self.samples.items()}
-        return self._value(sample, named, lacking) | _spread(own)
+        return self._value(measure, sample, named, lacking) | _spread(own)
 
-    def _value(self, sample: Floats, named: set[tuple[object, str]], reason: str) -> dict[str, Any]:
+    def _exact(self, metric: str, k: int) -> Interval | None:
+        """The exact interval of a rate of one class, where there is one training of one variant."""
+        entries = [entry for group in self.entries.values() for entry in group]
+        if len(entries) > 1:
+            return None
+        (entry,) = entries
+        bounds = exact_intervals(entry.table, entry.table.decisions(entry.thresholds), self.bootstrap.level)
+        return pair(bounds[metric][k]) if metric in bounds else None
+
+    def _value(
+        self,
+        figure: str,
+        sample: Floats,
+        named: set[tuple[object, str]],
+        reason: str,
+        exact: Interval | None = None,
+    ) -> dict[str, Any]:
         """The interval of a sample, and, where it is a difference, its p-value."""
         replicates = sample[1:]
         value = self.bootstrap.value(
@@ -103,10 +127,13 @@ class Told:
             n=len({case for case, _ in named}),
             patients=len({patient for _, patient in named}),
             reason=reason,
-        ).to_json()
+            exact=exact,
+        )
+        name = figure.removesuffix("_calibrated")
         if all(len(group) == 1 for group in self.entries.values()):
-            return dict(value)
-        return {**value, "p": _p_value(sample), "p_holm": None}
+            return dict(noted(value, name).to_json())
+        told = noted(value, f"change of {name}").to_json()
+        return {**told, "p": _p_value(sample, len({patient for _, patient in named})), "p_holm": None}
 
     def _classified(self, k: int | None = None) -> set[tuple[object, str]]:
         """Cases with their patients, over all seeds; with a class, only those whose truth is known."""
@@ -149,7 +176,8 @@ class Pair:
     def test(self, figure: str) -> dict[str, Any]:
         """The p-value of one figure's difference, not corrected yet."""
         sample = over_seeds(list(self.told.samples.values()))[figure]
-        return {"first": self.first, "second": self.second, "p": _p_value(sample), "p_holm": None}
+        p = _p_value(sample, self.told.patients(figure))
+        return {"first": self.first, "second": self.second, "p": p, "p_holm": None}
 
     def to_json(self) -> dict[str, Any]:
         """Every figure and class; DeLong's and McNemar's tests where there is one seed.
@@ -210,9 +238,9 @@ def _delong(one: Entry, two: Entry, k: int, level: float) -> dict[str, Any]:
     return {**{name: _number(value) for name, value in found._asdict().items()}, "p_holm": None}
 
 
-def _p_value(sample: Floats) -> float | None:
+def _p_value(sample: Floats, patients: int) -> float | None:
     """The bootstrap p-value of a difference; None where the difference or its interval is undefined."""
-    return None if math.isnan(sample[0]) else _number(bootstrap_p(sample[1:]))
+    return None if math.isnan(sample[0]) else _number(bootstrap_p(sample[1:], patients))
 
 
 def _spread(values: Mapping[Seed, float]) -> dict[str, Any]:

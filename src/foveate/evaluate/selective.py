@@ -19,14 +19,15 @@ which it is defined. Unknown truth is left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.special import logit
 
-from foveate.evaluate.intervals import Floats, mean_of_defined, ratio
+from foveate.evaluate.intervals import Floats, Interval, mean_of_defined, ratio
+from foveate.evaluate.rates import Rates
 from foveate.evaluate.table import DEFAULT_THRESHOLD, PredictionTable
 
 Bools = NDArray[np.bool_]
@@ -72,6 +73,27 @@ def accuracy_name(coverage: float) -> str:
 
 
 FIGURES = ("aurc", "error", *(accuracy_name(coverage) for coverage in COVERAGES))
+
+
+def edge_intervals(right: Floats, patient_ids: Sequence[str], level: float) -> dict[str, Interval]:
+    """Intervals of ``FIGURES`` where every answer is right; none where one is wrong, or none is known.
+
+    With an error rate of up to e, the AURC is at most ``e (1 - ln e)``: all wrong answers are the surest.
+
+    Args:
+        right: ``(N, M)`` 1 where the answer is right, 0 where it is wrong, NaN where unknown.
+        patient_ids: of the N cases.
+        level: coverage that they have at least.
+    """
+    if np.isnan(right).all() or (right == 0).any():
+        return {}
+    known = (~np.isnan(right)).sum(axis=1, keepdims=True)
+    low = float(Rates.of(known, known, patient_ids).intervals(level)[0, 0])
+    error = 1 - low
+    return {"aurc": (0.0, error * (1 - float(np.log(error)))), "error": (0.0, error)} | {
+        accuracy_name(coverage): (1 - error / coverage if error < coverage else 0.0, 1.0)
+        for coverage in COVERAGES
+    }
 
 
 def answers(

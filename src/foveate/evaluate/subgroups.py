@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from foveate.evaluate.classwise import Classwise
 from foveate.evaluate.discrimination import Bools, Discrimination
 from foveate.evaluate.grouping import Grouping, group, telling_columns
 from foveate.evaluate.hypothesis import holm
-from foveate.evaluate.intervals import Bootstrap, Floats, mean_of_defined
+from foveate.evaluate.intervals import Bootstrap, Floats
 from foveate.evaluate.measured import Measured, affordable
 from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.table import PredictionTable
@@ -100,7 +101,7 @@ class _Groups:
     def __call__(self, weights: Floats) -> dict[str, Floats]:
         """Each per-class metric ``(B, G, K)`` of the G groups that are told, for ``(B, N)`` case weights."""
         found = [discrimination(weights[:, rows]) for rows, discrimination in self.parts.values()]
-        needed = {*main_figures(self.table.task).values(), *PER_CLASS}
+        needed = {*main_figures(self.table.task).values(), *PER_CLASS, "specificity"}
         return {name: np.stack([values[name] for values in found], axis=1) for name in needed}
 
     def shared_classes(self) -> Bools:
@@ -167,27 +168,19 @@ def figures_of(
         place: of the group among the G.
     """
 
-    def tell(metric: str, classes: slice, reason: str) -> dict[str, Any]:
-        replicates = measured.replicates.get(metric)
-        value = measured.bootstrap.value(
-            float(mean_of_defined(measured.point[metric][place, classes])),
-            None if replicates is None else mean_of_defined(replicates[:, place, classes]),
-            n=len(table.case_ids),
-            patients=patients_of(table),
-            reason=reason,
-        )
-        return value.to_json()
-
+    classwise = Classwise(
+        table,
+        discrimination,
+        measured.bootstrap,
+        {name: values[place] for name, values in measured.point.items()},
+        {name: values[:, place] for name, values in measured.replicates.items()},
+    )
     return {
         "metrics": {
-            figure: tell(metric, slice(None), _left_out(discrimination, metric, table))
-            for figure, metric in main_figures(table.task).items()
+            figure: classwise.average(metric).to_json() for figure, metric in main_figures(table.task).items()
         },
         "per_class": {
-            name: {
-                metric: tell(metric, slice(k, k + 1), discrimination.why_undefined(metric)[k])
-                for metric in PER_CLASS
-            }
+            name: {metric: classwise.of_class(metric, k).to_json() for metric in PER_CLASS}
             for k, name in enumerate(table.classes)
         },
     }
@@ -196,15 +189,6 @@ def figures_of(
 def patients_of(table: PredictionTable) -> int:
     """Number of patients."""
     return len(set(table.patient_ids))
-
-
-def _left_out(discrimination: Discrimination, metric: str, table: PredictionTable) -> str:
-    """Which classes an average is without."""
-    if metric == "accuracy" and table.task == "multiclass":
-        return ""
-    named = zip(table.classes, discrimination.why_undefined(metric), strict=True)
-    gone = [f"{name} ({why})" for name, why in named if why]
-    return f"undefined and left out: {', '.join(gone)}" if gone else ""
 
 
 def _gap(groups: _Groups, metric: str, measured: Measured) -> dict[str, Any]:

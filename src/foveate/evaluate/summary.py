@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,16 @@ from foveate.errors import UsageError
 from foveate.evaluate.abstention import abstention
 from foveate.evaluate.agreement import agreement
 from foveate.evaluate.calibration import calibration
+from foveate.evaluate.classwise import Classwise
 from foveate.evaluate.delong import delong_intervals
 from foveate.evaluate.discrimination import Bools, Discrimination
-from foveate.evaluate.intervals import Bootstrap, Floats, mean_of_defined
+from foveate.evaluate.intervals import Bootstrap, Floats
 from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.patients import per_patient
 from foveate.evaluate.subgroups import subgroups
 from foveate.evaluate.table import DEFAULT_THRESHOLD, SEEN, PredictionTable
 from foveate.evaluate.thresholds import operating_points
-from foveate.evaluate.utility import check_prevalence, decision_curves, predictive_values
+from foveate.evaluate.utility import check_prevalence, decision_curves, predictive_value_intervals
 from foveate.types import Track, quiet
 
 #: Metric of the whole cohort → the per-class metric that it averages.
@@ -127,22 +128,16 @@ class _Counted:
     """Everything that the values of one part are put together from.
 
     Attributes:
-        table: the cases with known truth.
         thresholds: of the findings.
         decided: ``(N, K)`` what the model decides.
         bootstrap: of the intervals.
-        discrimination: the function of case weights.
-        point: their values at weight 1, without the axis of replicates.
-        replicates: their values on every replicate; none where there is no interval.
+        classwise: the figures of the cases with known truth.
     """
 
-    table: PredictionTable
     thresholds: Mapping[str, float]
     decided: Bools
     bootstrap: Bootstrap
-    discrimination: Discrimination
-    point: Mapping[str, Floats] = field(default_factory=dict)
-    replicates: Mapping[str, Floats] = field(default_factory=dict)
+    classwise: Classwise
 
     @classmethod
     def of(
@@ -158,74 +153,38 @@ class _Counted:
         once = discrimination(np.ones((1, len(table.case_ids))))
         point = {name: values[0] for name, values in once.items()}
         replicates = bootstrap.replicates(discrimination, table.patient_ids, track)
-        return cls(table, thresholds or {}, decided, bootstrap, discrimination, point, replicates)
+        classwise = Classwise(table, discrimination, bootstrap, point, replicates)
+        return cls(thresholds or {}, decided, bootstrap, classwise)
+
+    @property
+    def table(self) -> PredictionTable:
+        """The cases with known truth."""
+        return self.classwise.table
 
     def overall(self, name: str) -> dict[str, Any]:
-        """One metric averaged over the classes for which it is defined, in each replicate anew."""
-        source = OVERALL[name]
-        parts = self.replicates.get(source)
-        value = self.bootstrap.value(
-            float(mean_of_defined(self.point[source])),
-            None if parts is None else mean_of_defined(parts),
-            n=len(self.table.case_ids),
-            patients=len(set(self.table.patient_ids)),
-            reason=self._left_out(source),
-        )
-        return value.to_json()
+        """One metric averaged over the classes for which it is defined."""
+        return self.classwise.average(OVERALL[name]).to_json()
 
     def per_class(self, k: int) -> dict[str, Any]:
         """Every metric of one class against the rest."""
         truth = self.table.truth[:, k]
         name = self.table.classes[k]
         threshold = self.thresholds.get(name, DEFAULT_THRESHOLD) if self.table.task == "multilabel" else None
-        values = {metric: self._of_class(metric, k) for metric in _PER_CLASS}
+        values = {metric: self.classwise.of_class(metric, k).to_json() for metric in _PER_CLASS}
         return {"n": int((truth == 1).sum()), **values, "threshold": threshold}
 
     def at_prevalence(self, k: int, prevalence: float) -> dict[str, Any]:
         """Predictive values of one class where it is as frequent as stated."""
-        known = ~np.isnan(self.table.truth[:, k])
-
-        def both(values: Mapping[str, Floats]) -> tuple[Floats, Floats]:
-            recall, specificity = (values[name][..., k] for name in ("recall", "specificity"))
-            return predictive_values(recall, specificity, prevalence)
-
-        points, drawn = both(self.point), both(self.replicates) if self.replicates else (None, None)
-        lacking = (self.discrimination.why_undefined(name)[k] for name in ("recall", "specificity"))
-        reason = "; ".join(filter(None, lacking))
-        told = zip(("ppv", "npv"), points, drawn, strict=True)
+        truth = self.table.truth[:, k]
+        known = ~np.isnan(truth)
+        recall, specificity = (self.classwise.of_class(name, k) for name in ("recall", "specificity"))
+        ppv, npv = predictive_value_intervals(recall, specificity, prevalence, self.bootstrap)
         return {
             "prevalence": prevalence,
-            "observed": float((self.table.truth[known, k] == 1).mean()) if known.any() else None,
-            **{name: self._value(float(point), parts, k, reason) for name, point, parts in told},
+            "observed": float((truth[known] == 1).mean()) if known.any() else None,
+            "ppv": ppv.to_json(),
+            "npv": npv.to_json(),
         }
-
-    def _of_class(self, metric: str, k: int) -> dict[str, Any]:
-        parts = self.replicates.get(metric)
-        reason = self.discrimination.why_undefined(metric)[k]
-        return self._value(float(self.point[metric][k]), None if parts is None else parts[:, k], k, reason)
-
-    def _value(self, point: float, parts: Floats | None, k: int, reason: str) -> dict[str, Any]:
-        """A figure of one class, over the cases of which that class is known."""
-        known = ~np.isnan(self.table.truth[:, k])
-        patients = len(_patients(self.table, known))
-        return self.bootstrap.value(
-            point, parts, n=int(known.sum()), patients=patients, reason=reason
-        ).to_json()
-
-    def _left_out(self, metric: str) -> str:
-        """Which classes the average is without, and how many replicates are without a further one."""
-        if metric == "accuracy" and self.table.task == "multiclass":
-            return "" if self.table.case_ids else "no known case"
-        named = zip(self.table.classes, self.discrimination.why_undefined(metric), strict=True)
-        gone = [f"{name} ({why})" for name, why in named if why]
-        texts = [f"undefined and left out: {', '.join(gone)}"] if gone else []
-        if metric in self.replicates:
-            lacking = np.isnan(self.replicates[metric]) & ~np.isnan(self.point[metric])
-            if count := int(lacking[: self.bootstrap.n].any(axis=1).sum()):
-                texts.append(
-                    f"a further class was undefined and left out in {count} of {self.bootstrap.n} replicates"
-                )
-        return "; ".join(texts)
 
 
 def _by_views(counted: _Counted, track: Track) -> dict[str, Any]:
@@ -262,10 +221,6 @@ def _check(table: PredictionTable, split: str, thresholds: Mapping[str, float] |
             f"thresholds for {', '.join(unknown or sorted(thresholds or {}))} cannot be used here",
             fix="thresholds belong to findings (multi-label); multi-class takes the most probable class",
         )
-
-
-def _patients(table: PredictionTable, keep: Bools) -> set[str]:
-    return {name for name, kept in zip(table.patient_ids, keep, strict=True) if kept}
 
 
 def _confusion(table: PredictionTable, decided: Bools) -> dict[str, Any]:

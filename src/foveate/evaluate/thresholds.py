@@ -11,6 +11,7 @@ answer whatever the thresholds say; they tell how one class could be told from t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -21,6 +22,7 @@ from foveate.evaluate.discrimination import Ranking
 from foveate.evaluate.intervals import Bootstrap, Floats, ratio
 from foveate.evaluate.measured import Measured
 from foveate.evaluate.options import EvaluateOptions
+from foveate.evaluate.rates import Rates, pair
 from foveate.evaluate.table import PredictionTable
 from foveate.types import Track, quiet
 
@@ -130,12 +132,19 @@ def operating_points(
     limits = np.array([point.threshold for point in points.values()])
     counted = _Decided(truth, table.probabilities[:, places] >= limits)
     measured = Measured.of(counted, table, bootstrap, track)
+    exact = counted.intervals(table.patient_ids, bootstrap.level)
     known = (~np.isnan(truth)).sum(axis=0)
     return {
         name: {
             "chosen": chosen.to_json(),
             **{
-                figure: measured.tell(figure, k, n=int(known[k]), reason=counted.lacking(figure, k))
+                figure: measured.tell(
+                    figure,
+                    k,
+                    n=int(known[k]),
+                    reason=counted.lacking(figure, k),
+                    exact=pair(exact[figure][k]),
+                )
                 for figure in FIGURES
             },
         }
@@ -169,6 +178,14 @@ class _Decided:
             "ppv": ratio(hit, hit + alarm),
             "npv": ratio(cleared, cleared + missed),
         }
+
+    def intervals(self, patient_ids: Sequence[str], level: float) -> dict[str, Floats]:
+        """Exact intervals ``(M, 2)`` of the four shares."""
+        hit, missed, alarm, cleared = self._counts
+        hits = np.concatenate([hit, cleared, hit, cleared], axis=1)
+        asked = np.concatenate([hit + missed, cleared + alarm, hit + alarm, cleared + missed], axis=1)
+        bounds = Rates.of(hits, asked, patient_ids).intervals(level)
+        return dict(zip(FIGURES, np.split(bounds, len(FIGURES)), strict=True))
 
     def lacking(self, figure: str, k: int) -> str:
         """Why a figure is undefined; an empty text where it is not."""

@@ -5,20 +5,24 @@
   treating none are the alternatives to the model (Vickers and Elkin 2006, Med. Decis. Making 26:565).
   Probabilities must mean what they say for that, so calibrated ones are taken where there are some.
 * Predictive values at a stated prevalence, by Bayes' theorem from sensitivity and specificity: those of the
-  cohort hold only where the class is as frequent as in it.
+  cohort hold only where the class is as frequent as in it. Both rise with sensitivity and with specificity;
+  their bounds are those at the lower and at the upper bounds of these two, which covers at least as often as
+  two intervals hold together, and in simulation more often than asked.
 
-Each class is set against the rest.
+Each class is set against the rest. The gain over the better alternative has a kink where the two are as good,
+for which the corrections of ``bca`` are made badly: its interval is the percentile one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from foveate.errors import UsageError
-from foveate.evaluate.intervals import Bootstrap, Floats, ratio
+from foveate.evaluate.intervals import Bootstrap, Floats, Value, ratio
 from foveate.evaluate.measured import Measured
 from foveate.evaluate.table import PredictionTable
 from foveate.types import Track, quiet
@@ -44,6 +48,7 @@ def decision_curves(table: PredictionTable, bootstrap: Bootstrap, track: Track =
     calibrated = not np.isnan(table.calibrated).any()
     stated = table.calibrated if calibrated else table.probabilities
     measured = Measured.of(NetBenefit(stated, table.truth, AT), table, bootstrap, track)
+    by_figure = {"gain": replace(measured, bootstrap=replace(bootstrap, method="percentile"))}
     once = np.ones((1, len(table.case_ids)))
     drawn = [NetBenefit(stated, table.truth, [t])(once) for t in CURVE]
     known = (~np.isnan(table.truth)).sum(axis=0)
@@ -56,7 +61,9 @@ def decision_curves(table: PredictionTable, bootstrap: Bootstrap, track: Track =
                 "treat_all": [None if not known[k] else float(step["treat_all"][0, k]) for step in drawn],
                 "at": {
                     f"{t:g}": {
-                        figure: measured.tell(figure, k * len(AT) + place, n=int(known[k]))
+                        figure: by_figure.get(figure, measured).tell(
+                            figure, k * len(AT) + place, n=int(known[k])
+                        )
                         for figure in measured.point
                     }
                     for place, t in enumerate(AT)
@@ -110,6 +117,37 @@ def predictive_values(sensitivity: Floats, specificity: Floats, prevalence: floa
     found, missed = sensitivity * prevalence, (1 - sensitivity) * prevalence
     alarms, cleared = (1 - specificity) * (1 - prevalence), specificity * (1 - prevalence)
     return ratio(found, found + alarms), ratio(cleared, cleared + missed)
+
+
+def predictive_value_intervals(
+    sensitivity: Value, specificity: Value, prevalence: float, bootstrap: Bootstrap
+) -> tuple[Value, Value]:
+    """PPV and NPV of a class at another prevalence, with their intervals.
+
+    Args:
+        sensitivity, specificity: of the class.
+        prevalence: within (0, 1).
+        bootstrap: whose intervals these are.
+    """
+    both = [
+        np.array([value.value, value.low, value.high], dtype=np.float64)
+        for value in (sensitivity, specificity)
+    ]
+    reason = "; ".join(filter(None, (sensitivity.reason, specificity.reason)))
+
+    def told(value: float, low: float, high: float) -> Value:
+        n, patients, exact = sensitivity.n, sensitivity.patients, (float(low), float(high))
+        return bootstrap.value(
+            float(value),
+            None,
+            n=n,
+            patients=patients,
+            reason=reason,
+            exact=None if np.isnan(low) else exact,
+        )
+
+    ppv, npv = predictive_values(both[0], both[1], prevalence)
+    return told(*ppv), told(*npv)
 
 
 def check_prevalence(prevalence: Mapping[str, float], classes: Sequence[str]) -> None:

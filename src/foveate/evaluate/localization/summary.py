@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from foveate.evaluate.intervals import Bootstrap, Floats, ratio
+from foveate.evaluate.intervals import Bootstrap, Floats, Interval, ratio
 from foveate.evaluate.localization.cases import IOBB_THRESHOLDS, IOU_THRESHOLDS, CaseScore
 from foveate.evaluate.localization.published import published_beside
 from foveate.evaluate.localization.strata import by_size
 from foveate.evaluate.localization.wording import CONTROLS
+from foveate.evaluate.means import DIFFERENCE, SHARE, means
+from foveate.evaluate.rates import Rates, pair
 
 BOX_IOUS = (0.3, 0.5, 0.7)
 """The overlaps asked for by MaxBoxAccV2 (Choe et al. 2020); MaxBoxAcc asks for the middle one."""
@@ -35,6 +37,7 @@ _OUTLINES = ("mask_iou", "dice", "pixel_ap")
 _BOXES_ONLY = "left out where the truth is known as boxes only"
 _NOT_CHOSEN = "no validation case is marked, so that no threshold could be chosen"
 _NOT_RECORDED = "not recorded for these maps"
+_UNBOUNDED = ("false_positives", "depth_error", "depth_error_mm")  # all others lie between 0 and 1
 _REASONS = {
     **dict.fromkeys(_OUTLINES, _BOXES_ONLY),
     "depth_error": "left out where the map has one slice, which points at no depth",
@@ -151,6 +154,7 @@ def _differences(rows: Sequence[CaseScore], bootstrap: Bootstrap) -> dict[str, A
             },
             [row.patient_id for row in heatmaps],
             bootstrap,
+            {name: DIFFERENCE for name in _measures(rows) if name not in _UNBOUNDED},
         )
         for method, own in by_method.items()
         if method in CONTROLS and [(row.case_id, row.label) for row in own] == keys
@@ -202,7 +206,8 @@ def _method(
     }
     flat = columns | {f"{group} {at}": column for group, own in groups.items() for at, column in own.items()}
     patients = [row.patient_id for row in rows]
-    values = _averages(flat, patients, bootstrap)
+    bounds = {name: SHARE for name in flat if not name.startswith(_UNBOUNDED)}
+    values = _averages(flat, patients, bootstrap, bounds)
     nested = {group: {at: values.pop(f"{group} {at}") for at in own} for group, own in groups.items()}
     accuracies = _box_accuracies(rows, patients, bootstrap, thresholds)
     return {**values, **accuracies, **nested, "empty_maps": sum(row.empty for row in rows)}
@@ -221,29 +226,17 @@ def _counts(counts: Sequence[tuple[float, ...]], thresholds: Sequence[float]) ->
 
 
 def _averages(
-    columns: Mapping[str, Floats], patient_ids: Sequence[str], bootstrap: Bootstrap
+    columns: Mapping[str, Floats],
+    patient_ids: Sequence[str],
+    bootstrap: Bootstrap,
+    bounds: Mapping[str, Interval],
 ) -> dict[str, Any]:
     """Mean of each column over its defined rows, with its interval."""
-    table = np.stack(list(columns.values()), axis=1)
-    defined = ~np.isnan(table)
-    sums, counts = np.where(defined, table, 0.0), defined.astype(np.float64)
-
-    def means(weights: Floats) -> dict[str, Floats]:
-        return {"means": ratio(weights @ sums, weights @ counts)}
-
-    point = means(np.ones((1, len(table))))["means"][0]
-    replicates = bootstrap.replicates(means, patient_ids).get("means")
-    patients = np.asarray(patient_ids, dtype=object)
-    return {
-        name: bootstrap.value(
-            float(point[m]),
-            None if replicates is None else replicates[:, m],
-            n=int(counts[:, m].sum()),
-            patients=len(set(patients[defined[:, m]])),
-            reason="" if defined[:, m].all() else _REASONS.get(name, _NOT_RECORDED),
-        ).to_json()
-        for m, name in enumerate(columns)
+    reasons = {
+        name: _REASONS.get(name, _NOT_RECORDED) for name, column in columns.items() if np.isnan(column).any()
     }
+    found = means(columns, patient_ids, bootstrap, bounds=bounds, reasons=reasons)
+    return {name: value.to_json() for name, value in found.items()}
 
 
 def _box_accuracies(
@@ -259,6 +252,7 @@ def _box_accuracies(
     if recorded and thresholds is None:
         reasons |= dict.fromkeys(names[:2], _NOT_CHOSEN)
     point, replicates = np.full((1, len(names)), np.nan), None
+    exact: list[Interval | None] = [None] * len(names)
     if recorded:
         largest = np.array([row.largest_ious for row in rows]) >= BOX_IOUS[1]
         every = np.array([row.any_ious for row in rows])[..., None] >= np.array(BOX_IOUS)
@@ -268,6 +262,7 @@ def _box_accuracies(
 
         point = accuracies(np.ones((1, len(rows))))["accuracies"]
         replicates = bootstrap.replicates(accuracies, patient_ids).get("accuracies")
+        exact = _box_intervals(largest, every, patient_ids, bootstrap.level, thresholds)
     return {
         name: bootstrap.value(
             float(point[0, m]),
@@ -275,9 +270,33 @@ def _box_accuracies(
             n=len(rows),
             patients=len(set(patient_ids)),
             reason=reasons[name],
+            exact=None if name.endswith("at_best") else exact[m],
+            edge=exact[m],
         ).to_json()
         for m, name in enumerate(names)
     }
+
+
+def _box_intervals(
+    largest: Any, every: Any, patient_ids: Sequence[str], level: float, thresholds: BoxThresholds | None
+) -> list[Interval | None]:
+    """Exact intervals of the four box accuracies, those at the best threshold as if it had been given.
+
+    Of several overlaps the bounds are averaged: a box that overlaps by 0.7 does so by 0.5 as well.
+    """
+    best = BoxThresholds(
+        int(largest.mean(axis=0).argmax()), tuple(int(t) for t in every.mean(axis=0).argmax(axis=0))
+    )
+
+    def bounds(chosen: BoxThresholds | None) -> list[Interval | None]:
+        if chosen is None:
+            return [None, None]
+        several = every[:, list(chosen.any), np.arange(len(chosen.any))]
+        hits = np.column_stack([largest[:, chosen.largest], several])
+        found = Rates.of(hits, np.ones_like(hits), patient_ids).intervals(level)
+        return [pair(found[0]), pair(found[1:].mean(axis=0))]
+
+    return [*bounds(thresholds), *bounds(best)]
 
 
 def _accuracies(weights: Floats, largest: Any, every: Any, thresholds: BoxThresholds | None) -> Floats:

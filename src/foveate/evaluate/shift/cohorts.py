@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.evaluate.intervals import Bootstrap, Floats
+from foveate.evaluate.averages import difference_interval
+from foveate.evaluate.intervals import Bootstrap, Floats, Interval, Value
+from foveate.evaluate.rates import Rates
 
 Bools = NDArray[np.bool_]
 Json = dict[str, Any]
@@ -59,7 +61,34 @@ class Cohorts:
         chance = np.random.default_rng(seed)
         return np.stack([chance.permutation(side)[self.patients] for _ in range(draws)])
 
-    def value(self, point: float, drawn: Floats | None, bootstrap: Bootstrap, reason: str = "") -> Json:
+    def value(
+        self,
+        point: float,
+        drawn: Floats | None,
+        bootstrap: Bootstrap,
+        *,
+        reason: str = "",
+        exact: Interval | None = None,
+    ) -> Json:
         """A figure over both cohorts with its interval, as plain JSON."""
         patients = int(self.patients.max(initial=-1)) + 1
-        return bootstrap.value(point, drawn, n=len(self.new), patients=patients, reason=reason).to_json()
+        return bootstrap.value(
+            point, drawn, n=len(self.new), patients=patients, reason=reason, exact=exact
+        ).to_json()
+
+    def share_difference(self, has: Bools, bootstrap: Bootstrap) -> Json:
+        """Share of cases in the new cohort less that in the source, from the exact intervals of both.
+
+        Args:
+            has: ``(N,)`` which cases count.
+            bootstrap: whose level it has.
+        """
+        new, source = (self._share(has, side, bootstrap.level) for side in (self.new, ~self.new))
+        assert new.value is not None and source.value is not None  # there are cases on both sides
+        exact = difference_interval(new, source, independent=True)
+        return self.value(new.value - source.value, None, bootstrap, exact=exact)
+
+    def _share(self, has: Bools, side: Bools, level: float) -> Value:
+        rates = Rates.of(has[side, None], np.ones((int(side.sum()), 1)), self.patients[side])
+        low, high = rates.intervals(level)[0].tolist()
+        return Value(float(has[side].mean()), low, high, int(side.sum()), int(rates.patients[0]))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
+from foveate.evaluate.delong import few_patients_interval
 from foveate.evaluate.hypothesis import holm
 from foveate.evaluate.intervals import Bootstrap, Floats, Value, ratio
 from foveate.evaluate.metadata_model import (
@@ -46,11 +47,12 @@ def number_shift(values: Floats, cohorts: Cohorts, bootstrap: Bootstrap) -> Json
     }
     if not cohorts.both_sides():
         reason = "one of the cohorts has no value"
-        return told | {"larger": cohorts.value(np.nan, None, bootstrap, reason), "p": None}
+        return told | {"larger": cohorts.value(np.nan, None, bootstrap, reason=reason), "p": None}
     order = _Larger(values, cohorts.new)
     drawn = bootstrap.replicates(order, cohorts.names)
+    few = few_patients_interval(values, cohorts.new.astype(np.float64), cohorts.patients, bootstrap.level)
     larger = cohorts.value(
-        float(order(np.ones((1, len(values))))["larger"][0]), drawn.get("larger"), bootstrap
+        float(order(np.ones((1, len(values))))["larger"][0]), drawn.get("larger"), bootstrap, exact=few
     )
     return told | {"larger": larger, "p": _exchange_p(values, cohorts, bootstrap.seed)}
 
@@ -68,24 +70,21 @@ def category_shift(texts: Sequence[str], cohorts: Cohorts, bootstrap: Bootstrap)
         value that changed most) with its ``difference``, and ``p``.
     """
     names, index = np.unique([text or UNKNOWN for text in texts], return_inverse=True)
-    is_value = (index[:, None] == np.arange(len(names))).astype(np.float64)
-    shares = _Shares(is_value, cohorts.new)
-    point = {name: values[0] for name, values in shares(np.ones((1, len(texts)))).items()}
-    drawn = bootstrap.replicates(shares, cohorts.names)
-    most = int(np.abs(point["difference"]).argmax())
+    is_value = index[:, None] == np.arange(len(names))
+    source, new = (is_value[side].mean(axis=0) for side in (~cohorts.new, cohorts.new))
+    most = int(np.abs(new - source).argmax())
     exchanged = cohorts.exchanged(DRAWS, bootstrap.seed)
-    distances = np.abs(_differences(is_value, exchanged)).sum(axis=1) / 2
-    distance = float(np.abs(point["difference"]).sum() / 2)
-    replicates = drawn["difference"][:, most] if drawn else None
+    distances = np.abs(_differences(is_value.astype(np.float64), exchanged)).sum(axis=1) / 2
+    distance = float(np.abs(new - source).sum() / 2)
     return {
         "kind": "category",
         "values": {
-            str(name): {"source": float(point["source"][place]), "new": float(point["new"][place])}
+            str(name): {"source": float(source[place]), "new": float(new[place])}
             for place, name in enumerate(names)
         },
         "distance": distance,
         "most": str(names[most]),
-        "difference": cohorts.value(float(point["difference"][most]), replicates, bootstrap),
+        "difference": cohorts.share_difference(is_value[:, most], bootstrap),
         "p": _share_as_far(distances, distance),
     }
 
@@ -105,26 +104,24 @@ def label_shift(truth: Floats, classes: Sequence[str], cohorts: Cohorts, bootstr
     told: dict[str, Json] = {}
     for place, name in enumerate(classes):
         known = ~np.isnan(truth[:, place])
-        own, has = cohorts.only(known), (truth[known, place] == 1).astype(np.float64)[:, None]
+        own, has = cohorts.only(known), truth[known, place] == 1
         if not own.both_sides():
             reason = "one of the cohorts does not say"
             told[name] = {
                 "source": None,
                 "new": None,
-                "difference": own.value(np.nan, None, bootstrap, reason),
+                "difference": own.value(np.nan, None, bootstrap, reason=reason),
                 "p": None,
             }
             continue
-        shares = _Shares(has, own.new)
-        point = {key: float(values[0, 0]) for key, values in shares(np.ones((1, len(has)))).items()}
-        drawn = bootstrap.replicates(shares, own.names)
-        replicates = drawn["difference"][:, 0] if drawn else None
-        far = np.abs(_differences(has, own.exchanged(DRAWS, bootstrap.seed))[:, 0])
+        source, new = (float(has[side].mean()) for side in (~own.new, own.new))
+        exchanged = own.exchanged(DRAWS, bootstrap.seed)
+        far = np.abs(_differences(has[:, None].astype(np.float64), exchanged)[:, 0])
         told[name] = {
-            "source": point["source"],
-            "new": point["new"],
-            "difference": own.value(point["difference"], replicates, bootstrap),
-            "p": _share_as_far(far, abs(point["difference"])),
+            "source": source,
+            "new": new,
+            "difference": own.share_difference(has, bootstrap),
+            "p": _share_as_far(far, abs(new - source)),
         }
     return _corrected(told)
 
@@ -175,22 +172,6 @@ class _Larger:
         below = np.cumsum(theirs, axis=1) - theirs
         won = (ours * (below + theirs / 2)).sum(axis=1)
         return {"larger": ratio(won, ours.sum(axis=1) * theirs.sum(axis=1))}
-
-
-@dataclass(frozen=True, slots=True)
-class _Shares:
-    """Shares of values in both cohorts, and their difference, as a function of case weights."""
-
-    is_value: Floats  # (N, V)
-    new: Bools
-
-    def __call__(self, weights: Floats) -> dict[str, Floats]:
-        """``source``, ``new`` and ``difference``, each ``(B, V)``, for ``(B, N)`` weights."""
-        sides = {}
-        for side, inside in (("source", ~self.new), ("new", self.new)):
-            own = weights[:, inside]
-            sides[side] = ratio(own @ self.is_value[inside], own.sum(axis=1, keepdims=True))
-        return sides | {"difference": sides["new"] - sides["source"]}
 
 
 def _differences(is_value: Floats, new: Bools) -> Floats:

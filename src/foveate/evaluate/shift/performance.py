@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
+from foveate.evaluate.averages import difference_interval
+from foveate.evaluate.classwise import Classwise
 from foveate.evaluate.discrimination import Discrimination
 from foveate.evaluate.hypothesis import bootstrap_p
-from foveate.evaluate.intervals import Bootstrap, Floats, mean_of_defined
+from foveate.evaluate.intervals import Bootstrap, Value, mean_of_defined
 from foveate.evaluate.shift.cohorts import Json
 from foveate.evaluate.summary import OVERALL
 from foveate.evaluate.table import PredictionTable
@@ -23,33 +26,28 @@ def performance_shift(
         source: predictions of the test part that the model comes from, each case with some known truth.
         new: the same of the new cohort.
         thresholds: of the findings (multi-label), the same for both.
-        bootstrap: of the intervals; percentile intervals of the difference of two independent sets.
+        bootstrap: of the intervals; that of the difference follows from those of both sides.
 
     Returns:
         By figure ``source``, ``new`` and ``difference`` as values, and ``p``; ``accuracy`` also has
         ``reweighted`` (multi-class): what the recalls at home would give with the class frequencies of the
         new cohort.
     """
-    sides = [
-        _measured(table, thresholds, Bootstrap(bootstrap.n, bootstrap.level, bootstrap.seed + place))
+    home, away = (
+        _classwise(table, thresholds, replace(bootstrap, seed=bootstrap.seed + place, method="percentile"))
         for place, table in enumerate((source, new))
-    ]
+    )
     told: Json = {}
-    for name in OVERALL:
-        (one, one_drawn), (other, other_drawn) = (side[name] for side in sides)
-        n, patients = (
-            len(source.case_ids) + len(new.case_ids),
-            len(set(source.patient_ids)) + len(set(new.patient_ids)),
-        )
-        drawn = None if one_drawn is None or other_drawn is None else other_drawn - one_drawn
-        tables = zip(("source", "new"), (source, new), (one, other), (one_drawn, other_drawn), strict=True)
-        p = np.nan if drawn is None else bootstrap_p(drawn)
+    for name, metric in OVERALL.items():
+        one, other = home.average(metric), away.average(metric)
+        p = np.nan
+        if metric in home.replicates:
+            drawn = mean_of_defined(away.replicates[metric]) - mean_of_defined(home.replicates[metric])
+            p = bootstrap_p(drawn, min(one.patients, other.patients))
         told[name] = {
-            side: _value(point, replicates, table, bootstrap) for side, table, point, replicates in tables
-        } | {
-            "difference": Bootstrap(bootstrap.n, bootstrap.level)
-            .value(other - one, drawn, n=n, patients=patients)
-            .to_json(),
+            "source": one.to_json(),
+            "new": other.to_json(),
+            "difference": _difference(other, one).to_json(),
             "p": None if np.isnan(p) else p,
         }
     if source.task == "multiclass":
@@ -74,19 +72,16 @@ def reweighted_accuracy(source: PredictionTable, new: PredictionTable) -> float 
     return None if np.isnan(found) else found
 
 
-def _measured(
-    table: PredictionTable, thresholds: Mapping[str, float], bootstrap: Bootstrap
-) -> dict[str, tuple[float, Floats | None]]:
-    """Each overall figure of a table, and its replicates."""
+def _classwise(table: PredictionTable, thresholds: Mapping[str, float], bootstrap: Bootstrap) -> Classwise:
+    """The figures of a table, and their replicates."""
     figures = Discrimination(table, table.decisions(thresholds))
-    point = figures(np.ones((1, len(table.case_ids))))
-    drawn = bootstrap.replicates(figures, table.patient_ids)
-    return {
-        name: (float(mean_of_defined(point[source])[0]), mean_of_defined(drawn[source]) if drawn else None)
-        for name, source in OVERALL.items()
-    }
+    point = {name: values[0] for name, values in figures(np.ones((1, len(table.case_ids)))).items()}
+    return Classwise(table, figures, bootstrap, point, bootstrap.replicates(figures, table.patient_ids))
 
 
-def _value(point: float, drawn: Floats | None, table: PredictionTable, bootstrap: Bootstrap) -> Json:
-    own = Bootstrap(bootstrap.n, bootstrap.level)
-    return own.value(point, drawn, n=len(table.case_ids), patients=len(set(table.patient_ids))).to_json()
+def _difference(new: Value, source: Value) -> Value:
+    """How much larger a figure is in the new cohort, which shares no patient with the source."""
+    point = None if new.value is None or source.value is None else new.value - source.value
+    low, high = difference_interval(new, source, independent=True) or (None, None)
+    reason = "; ".join(dict.fromkeys(filter(None, (new.reason, source.reason)))) or None
+    return Value(point, low, high, new.n + source.n, new.patients + source.patients, reason)

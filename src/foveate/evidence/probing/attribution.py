@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.evaluate.intervals import Bootstrap, Floats, ratio
+from foveate.evaluate.intervals import Bootstrap, Floats
+from foveate.evaluate.means import DIFFERENCE, SHARE, means
 from foveate.evidence.truths import CaseFiles, Mask
 from foveate.heatmaps import Entry, read_case
 from foveate.regions import positive_evidence
@@ -72,21 +73,13 @@ def _shares(values: NDArray[np.float32], mask: Mask) -> tuple[float, float]:
 
 def _means(rows: Floats, patients: Sequence[str], bootstrap: Bootstrap) -> dict[str, Any]:
     """Means over the cases whose map is not empty."""
-    defined = ~np.isnan(rows[:, 0])
-    columns = np.column_stack([rows, rows[:, 0] - rows[:, 1]])
-    sums = np.where(defined[:, None], columns, 0)
-
-    def means(weights: Floats) -> dict[str, Floats]:
-        return {"means": ratio(weights @ sums, (weights @ defined.astype(float))[:, None])}
-
-    point, drawn = means(np.ones((1, len(rows))))["means"][0], bootstrap.replicates(means, patients)
-    return {
-        name: bootstrap.value(
-            float(point[column]),
-            drawn["means"][:, column] if drawn else None,
-            n=int(defined.sum()),
-            patients=len({patient for patient, kept in zip(patients, defined, strict=True) if kept}),
-            reason="" if defined.any() else "every map is empty",
-        ).to_json()
-        for column, name in enumerate(("evidence", "area", "excess"))
-    }
+    evidence, area = rows[:, 0], np.where(np.isnan(rows[:, 0]), np.nan, rows[:, 1])
+    columns = {"evidence": evidence, "area": area, "excess": evidence - area}
+    found = means(
+        columns,
+        patients,
+        bootstrap,
+        bounds={"evidence": SHARE, "area": SHARE, "excess": DIFFERENCE},
+        reasons=dict.fromkeys(columns, "every map is empty") if np.isnan(evidence).all() else None,
+    )
+    return {name: value.to_json() for name, value in found.items()}

@@ -20,8 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from foveate.evaluate.averages import average_interval, difference_interval
+from foveate.evaluate.delong import few_patients_interval
 from foveate.evaluate.discrimination import Ranking
-from foveate.evaluate.intervals import Bootstrap, Floats, Value, mean_of_defined, ratio
+from foveate.evaluate.intervals import Bootstrap, Floats, Interval, Value, mean_of_defined, ratio
 from foveate.evidence.probing.material import Material
 from foveate.evidence.probing.regions import Tiles, filled, over_channels
 from foveate.types import Task, Track
@@ -29,6 +31,7 @@ from foveate.types import Task, Track
 FARTHEST = (
     0.25  # share of the cases of other patients, those whose findings differ most, that donors come from
 )
+_DIFFERENCES = {"effect": ("same", "other"), "removal": ("original", "removed")}  # of AUROCs
 Indices = NDArray[np.intp]
 
 
@@ -218,8 +221,9 @@ def measure(
         logits[name] = _answers(material, region.view, changed, original)
     if remove:
         logits["removed"] = _answers(material, region.view, filled(images, region.mask), original)
-    statistic = _statistic(material, logits, donors)
-    return _effect(material, region, statistic, bootstrap)
+    odds = {name: log_odds(values, material.bundle.task) for name, values in logits.items()}
+    statistic = _statistic(material, logits, odds, donors)
+    return _effect(material, region, statistic, odds, bootstrap)
 
 
 def _answers(material: Material, view: str, changed: Tensor, original: Floats) -> Floats:
@@ -232,13 +236,13 @@ def _answers(material: Material, view: str, changed: Tensor, original: Floats) -
 
 
 def _statistic(
-    material: Material, logits: Mapping[str, Floats], donors: Donors
+    material: Material, logits: Mapping[str, Floats], odds: Mapping[str, Floats], donors: Donors
 ) -> Callable[[Floats], dict[str, Floats]]:
     """Everything that ``Effect`` holds, as a function of case weights; each ``(B, K)``."""
-    truth, task = material.truth, material.bundle.task
+    truth = material.truth
     rankings = {
-        name: [Ranking.of(odds[:, k], truth[:, k]) for k in range(truth.shape[1])]
-        for name, odds in ((name, log_odds(values, task)) for name, values in logits.items())
+        name: [Ranking.of(own[:, k], truth[:, k]) for k in range(truth.shape[1])]
+        for name, own in odds.items()
     }
     said = {
         name: material.bundle.probabilities(torch.from_numpy(values)).numpy()
@@ -266,39 +270,57 @@ def _effect(
     material: Material,
     region: Region,
     statistic: Callable[[Floats], dict[str, Floats]],
+    odds: Mapping[str, Floats],
     bootstrap: Bootstrap,
 ) -> Effect:
-    patients, classes = material.patients, material.bundle.classes
-    point = statistic(np.ones((1, len(patients))))
+    """The figures with their intervals; ``odds`` are those that the AUROCs are of."""
+    truth, patients, classes = material.truth, material.patients, material.bundle.classes
+    point = {name: own[0] for name, own in statistic(np.ones((1, len(patients)))).items()}
     drawn = bootstrap.replicates(statistic, patients)
-    counts = {"n": len(patients), "patients": len(set(patients))}
+    told = [k for k in range(len(classes)) if not np.isnan(point["original"][k])]
 
-    def value(name: str, column: int | None) -> Value:
-        one, many = (
-            None if own is None else mean_of_defined(own) if column is None else own[:, column]
-            for own in (point[name], drawn.get(name))
-        )
-        assert one is not None  # the point is always there
-        reason = "no case tells it" if np.isnan(one[0]) else ""
-        return bootstrap.value(float(one[0]), many, **counts, reason=reason)
+    def values(
+        of: Callable[[Floats], Floats], interval: Callable[[str], Interval | None]
+    ) -> dict[str, Value]:
+        """Every figure of one class, or of their mean; what it is a difference of comes before it."""
+        found: dict[str, Value] = {}
+        for name, own in point.items():
+            one, edge = float(of(own)), None
+            if name in _DIFFERENCES:
+                edge = difference_interval(*(found[part] for part in _DIFFERENCES[name]))
+            found[name] = bootstrap.value(
+                one,
+                of(drawn[name]) if drawn else None,
+                n=len(patients),
+                patients=len(set(patients)),
+                reason="no case tells it" if np.isnan(one) else "",
+                exact=interval(name) if name in odds else None,
+                edge=edge,
+            )
+        return found
 
-    def chance(column: int | None) -> float:
-        if "effect" not in drawn:
-            return float("nan")
-        own = mean_of_defined(drawn["effect"]) if column is None else drawn["effect"][:, column]
+    def of_class(k: int) -> dict[str, Value]:
+        def interval(name: str) -> Interval | None:
+            return few_patients_interval(odds[name][:, k], truth[:, k], patients, bootstrap.level)
+
+        return values(lambda own: own[..., k], interval)
+
+    by_class = [of_class(k) for k in told]
+
+    def averaged(name: str) -> Interval | None:
+        parts = [own[name] for own in by_class]
+        return average_interval(parts, drawn[name][:, told] if drawn else None)
+
+    def chance(own: Floats) -> float:
         own = own[~np.isnan(own)]
-        return float((1 + (own <= 0).sum()) / (1 + len(own)))
+        return float((1 + (own <= 0).sum()) / (1 + len(own))) if drawn else float("nan")
 
-    by_class = {
-        label: {name: value(name, k) for name in point}
-        for k, label in enumerate(classes)
-        if not np.isnan(point["original"][0, k])
-    }
+    changes = drawn.get("effect", np.full((0, len(classes)), np.nan))
     return Effect(
         region,
-        {name: value(name, None) for name in point},
-        by_class,
-        {"": chance(None), **{label: chance(classes.index(label)) for label in by_class}},
+        values(mean_of_defined, averaged),
+        {classes[k]: own for k, own in zip(told, by_class, strict=True)},
+        {"": chance(mean_of_defined(changes)), **{classes[k]: chance(changes[:, k]) for k in told}},
     )
 
 

@@ -1,14 +1,14 @@
-"""Figures of single cases, gathered method by method, and their means with intervals over patients."""
+"""Figures of single cases, gathered method by method."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.evaluate.intervals import Bootstrap, Floats, Value, ratio
+from foveate.evaluate.intervals import Floats
 
 
 @dataclass(frozen=True)
@@ -50,35 +50,3 @@ class Columns:
         curve = self.curves[method][name]
         known = curve[~np.isnan(curve).any(axis=1)]
         return [float(value) for value in known.mean(axis=0)] if len(known) else [None] * curve.shape[1]
-
-
-def means(columns: Mapping[str, Floats], patients: Sequence[str], bootstrap: Bootstrap) -> dict[str, Value]:
-    """Mean of each column over the cases for which it is defined, with an interval over patients.
-
-    Args:
-        columns: by name ``(N,)``, NaN where undefined.
-        patients: of the N cases.
-        bootstrap: of the intervals; all columns share its replicates.
-    """
-    if not columns:
-        return {}
-    table = np.stack(list(columns.values()), axis=1)
-    known = (~np.isnan(table)).astype(np.float64)
-    filled = np.where(known, table, 0.0)
-
-    def statistic(weights: Floats) -> dict[str, Floats]:
-        return {"means": ratio(weights @ filled, weights @ known)}
-
-    point = statistic(np.ones((1, len(patients))))["means"][0]
-    replicates = bootstrap.replicates(statistic, patients).get("means")
-    who = np.asarray(patients, dtype=object)
-    return {
-        name: bootstrap.value(
-            float(point[column]),
-            None if replicates is None else replicates[:, column],
-            n=int(known[:, column].sum()),
-            patients=len(set(who[known[:, column] > 0])),
-            reason="" if known[:, column].any() else "no case has a figure",
-        )
-        for column, name in enumerate(columns)
-    }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from foveate.evaluate.intervals import Bootstrap, Floats, Value
+from foveate.evaluate.means import DIFFERENCE, SHARE, means
 from foveate.evaluate.verdicts import (
     CONTROLS,
     Condition,
@@ -18,7 +19,7 @@ from foveate.evaluate.verdicts import (
     other_pictures,
     same_picture,
 )
-from foveate.evidence.trusting.columns import Columns, means
+from foveate.evidence.trusting.columns import Columns
 
 Json = dict[str, Any]
 FAITHFULNESS = ("gap_blur", "gap_mean", "road", "sensitivity_n")
@@ -28,6 +29,9 @@ ENOUGH = 2  # of these four ways
 COMPARED = (*FAITHFULNESS, "pointing_game", "energy_inside", "falls")
 #: Scored of volumes only, where it decides whether a method points at what is marked: see ``localization``.
 IN_PLANE = "plane_pointing"
+BOUNDED = ("pointing_game", "energy_inside", IN_PLANE)
+#: Rank correlations: between 0 and 1 as well, since maps that oppose each other are no less alike than any.
+_CORRELATIONS = (*FORGOTTEN.values(), "permuted_magnitude", "noise", "shift", "second")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,12 @@ def tell(columns: Columns, methods: Sequence[str], patients: Sequence[str], boot
     scores: dict[str, dict[str, Value]] = {}
     differences: dict[str, dict[str, dict[str, Value]]] = {}
     cut = {key: values[: len(patients)] for key, values in table.items()}
-    for key, value in means(cut, patients, bootstrap).items():
+    bounds = {
+        key: DIFFERENCE if len(place) == 3 else SHARE
+        for key, place in places.items()
+        if place[-1] in (*BOUNDED, *_CORRELATIONS)
+    }
+    for key, value in means(cut, patients, bootstrap, bounds=bounds).items():
         place = places[key]
         if len(place) == 2:
             scores.setdefault(place[0], {})[place[1]] = value

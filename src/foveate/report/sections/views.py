@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.evaluate.intervals import Bootstrap, Value, ratio
+from foveate.evaluate.means import SHARE, means
 from foveate.heatmaps import Share
 from foveate.report import figures
 from foveate.report.files import Json, RunFiles, value_of
 from foveate.report.sections.results import METRICS, sample
 from foveate.report.sections.section import Chart, Section, reasons, within
 
-_KINDS = ("attribution", "evidence", "value")
 Floats = NDArray[np.float64]
 
 
@@ -76,32 +76,14 @@ def shares_of(
         if own:
             whole = np.array([totals[row.case_id] for row in own])
             value = np.array([row.value for row in own])
-            columns = np.stack(
-                [ratio(np.abs(value), whole), np.array([row.share for row in own]), value], axis=1
-            )
-            found[view] = _means(columns, [row.patient_id for row in own], bootstrap)
+            columns = {
+                "attribution": ratio(np.abs(value), whole),
+                "evidence": np.array([row.share for row in own]),
+                "value": value,
+            }
+            bounds = {"attribution": SHARE, "evidence": SHARE}
+            found[view] = means(columns, [row.patient_id for row in own], bootstrap, bounds=bounds)
     return found
-
-
-def _means(columns: Floats, patients: Sequence[str], bootstrap: Bootstrap) -> dict[str, Value]:
-    """Mean of each of the three columns ``(N, 3)`` over its defined rows."""
-    defined = ~np.isnan(columns)
-    sums, counts = np.where(defined, columns, 0.0), defined.astype(np.float64)
-
-    def means(weights: Floats) -> dict[str, Floats]:
-        return {"means": ratio(weights @ sums, weights @ counts)}
-
-    point = means(np.ones((1, len(columns))))["means"][0]
-    replicates = bootstrap.replicates(means, patients).get("means")
-    return {
-        kind: bootstrap.value(
-            float(point[m]),
-            None if replicates is None else replicates[:, m],
-            n=int(counts[:, m].sum()),
-            patients=len(set(patients)),
-        )
-        for m, kind in enumerate(_KINDS)
-    }
 
 
 def _chart(name: str, table: Mapping[str, Mapping[str, Value]]) -> Chart:
