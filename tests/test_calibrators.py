@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.special import expit, softmax
+from scipy.special import expit, logit, softmax
 from sklearn.calibration import _sigmoid_calibration, _TemperatureScaling
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import log_loss
@@ -42,9 +42,13 @@ def test_a_planted_temperature_is_found() -> None:
 
 
 def test_temperature_equals_scikit_learns() -> None:
+    """Each case counts once, and each class of it as one in N + K more: K imaginary cases, one a class."""
     logits, truth = multiclass(300, overconfidence=0.4, seed=1)
     calibrator = Calibrator.fit(logits, truth, task="multiclass", method="temperature")
-    other = _TemperatureScaling().fit(logits, truth.argmax(axis=1).astype(float))
+    shares = (300 * truth + 1) / 304
+    other = _TemperatureScaling().fit(
+        np.repeat(logits, 4, axis=0), np.tile(np.arange(4.0), 300), sample_weight=shares.ravel()
+    )
     assert calibrator.fits[0].parameters == {"temperature": pytest.approx(1 / other.beta_, rel=1e-5)}
     np.testing.assert_allclose(calibrator.apply(logits), softmax(logits * other.beta_, axis=1), rtol=1e-4)
 
@@ -54,7 +58,16 @@ def test_temperature_of_a_finding_has_the_least_loss_of_all() -> None:
     calibrator = Calibrator.fit(logits, truth, task="multilabel", method="temperature")
     for k, fit in enumerate(calibrator.fits):
         assert fit.parameters is not None
-        losses = {t: log_loss(truth[:, k], expit(logits[:, k] / t)) for t in np.geomspace(0.1, 10, 800)}
+        present = truth[:, k].sum()
+        target = np.where(truth[:, k] == 1, (present + 1) / (present + 2), 1 / (402 - present))
+        losses = {
+            t: log_loss(
+                np.repeat([1, 0], 400),
+                np.tile(expit(logits[:, k] / t), 2),
+                sample_weight=np.concatenate([target, 1 - target]),
+            )
+            for t in np.geomspace(0.1, 10, 800)
+        }
         assert fit.parameters["temperature"] == pytest.approx(min(losses, key=losses.__getitem__), rel=0.01)
 
 
@@ -156,17 +169,43 @@ def test_one_missing_class_leaves_all_uncorrected_where_they_depend_on_each_othe
         assert found.fitted == (method == "temperature"), method
 
 
-def test_no_temperature_where_all_is_right_or_nothing_is_known() -> None:
+def test_a_temperature_where_all_is_right_stays_finite_and_none_where_nothing_is_known() -> None:
+    """Of 40 cases, all right by a lead of 3, and one of each class: 41 of 44 for the right one."""
     truth = np.eye(4)[np.arange(40) % 4]
     found = Calibrator.fit(truth * 3, truth, task="multiclass", method="temperature")
-    assert "answered right" in (found.fits[0].reason or "")
+    np.testing.assert_allclose(found.apply(truth[:4] * 3)[np.eye(4) == 1], 41 / 44, rtol=1e-6)
     found = Calibrator.fit(np.roll(truth, 1, axis=1) * 3, truth, task="multiclass", method="temperature")
     assert "say nothing" in (found.fits[0].reason or "")
-    logits = np.linspace(1, 2, 40)[:, None] * np.where(np.arange(40) % 2, 1, -1)[:, None]
+    logits = 2.0 * np.where(np.arange(40) % 2, 1, -1)[:, None]
     right = (logits > 0).astype(float)
-    for truths, said in ((right, "answered right"), (1 - right, "say nothing")):
-        found = Calibrator.fit(logits, truths, task="multilabel", method="temperature")
-        assert said in (found.fits[0].reason or "")
+    found = Calibrator.fit(logits, right, task="multilabel", method="temperature")
+    np.testing.assert_allclose(found.apply(logits), np.where(right, 21 / 22, 1 / 22), rtol=1e-6)
+    found = Calibrator.fit(logits, 1 - right, task="multilabel", method="temperature")
+    assert "say nothing" in (found.fits[0].reason or "")
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_part_of_a_correction_lies_between_none_and_all_of_it(task: Task, method: Method) -> None:
+    logits, truth = multiclass(400, 2.0) if task == "multiclass" else multilabel(400, 0.5, -1.0)
+    whole = Calibrator.fit(logits, truth, task=task, method=method)
+    raw = softmax(logits, axis=1) if task == "multiclass" else expit(logits)
+    np.testing.assert_allclose(whole.blended(0.0).apply(logits), raw, atol=1e-9)
+    np.testing.assert_array_equal(whole.blended(1.0).apply(logits), whole.apply(logits))
+    half = whole.blended(0.5)
+    assert {fit.share for fit in half.fits} == {0.5}
+    if task == "multiclass" and method == "temperature":
+        hot = whole.fits[0].parameters
+        assert hot is not None
+        np.testing.assert_allclose(
+            half.apply(logits), softmax(logits * (0.5 + 0.5 / hot["temperature"]), axis=1)
+        )
+    if task == "multilabel":
+        corrected = whole.apply(logits)
+        between = (
+            (raw + corrected) / 2 if method == "isotonic" else expit((logit(raw) + logit(corrected)) / 2)
+        )
+        np.testing.assert_allclose(half.apply(logits), between, atol=1e-9)
 
 
 def test_unknown_truth_counts_for_nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,29 @@ def test_curves_of_a_class_leave_empty_bins_out() -> None:
     assert_allclose(drawn["raw"], [[0.4, 0.25]])
     assert_allclose(drawn["calibrated"], [[0.3, 0.25]])
     assert "calibrated" not in [line.get_label() for line in class_figure(raw, None).axes[0].get_lines()]
+
+
+def test_which_probabilities_to_go_by_is_said(run: Path) -> None:
+    files = RunFiles.read(run)
+    fit = {"parameters": {"temperature": 1.25}, "cases": 85, "reason": None, "share": 0.6}
+    check = {"raw": 0.512, "kept": 0.491, "whole": 0.5, "error": 0.008, "patients": 40}
+    found = {"task": "multiclass", "method": "temperature"}
+
+    def text(fits: list[dict[str, Any]], **other: str) -> str:
+        told = {**(files.bundle or {}), "calibration": {**found, **other, "fits": fits}}
+        return rendered(calibration(replace(files, bundle=told))).text
+
+    kept = text([{**fit, "check": check}])
+    assert "Of the correction that fits these cases best, 60 % is kept, which lowers the log loss" in kept
+    assert "by 0.021 ± 0.008 (cross-validated over 40 patients). Go by the calibrated probabilities." in kept
+    reason = "not shown to help: log loss 0.512 without and 0.519 with it"
+    left = text([{**fit, "parameters": None, "share": 0.0, "reason": reason, "check": check}])
+    assert "was tried on 85 validation cases and not kept. Go by the raw probabilities." in left
+    assert reason in left
+    old = text([{"parameters": {"temperature": 1.25}, "cases": 85, "reason": None}])  # of version 0.1.0
+    assert "should be. Go by the calibrated probabilities." in old
+    few = {"parameters": None, "cases": 3, "reason": "few"}
+    others = [few] * (len((files.bundle or {})["classes"]) - 1)
+    some = text([{**fit, "check": check}, *others], task="multilabel", method="platt")
+    assert "Go by the calibrated probabilities where there are any, by the raw ones elsewhere." in some
+    assert "None was asked for. Go by the raw probabilities." in text([], method="none")

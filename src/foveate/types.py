@@ -205,6 +205,13 @@ class Prediction:
     answer_set: tuple[str, ...] | None = None
     abstain: tuple[str, ...] = ()
 
+    @property
+    def stated(self) -> NDArray[np.float64]:
+        """The probabilities to go by, ``(K,)``: calibrated where calibration was kept, raw elsewhere."""
+        if self.calibrated is None:
+            return self.probabilities
+        return np.where(np.isnan(self.calibrated), self.probabilities, self.calibrated)
+
 
 @dataclass(frozen=True, slots=True)
 class Heatmap:

@@ -4,6 +4,9 @@
   log loss. Multi-class: one for all classes, which changes no decision. Multi-label: one per finding, which
   leaves a probability of 0.5 where it is; where the training loss weighed rare findings, Platt's method can
   also move them as a whole.
+  # NOTE[DIFF] Truths count as ``(N + 1) / (N + K)`` and the other classes as ``1 / (N + K)`` of N cases, for
+  findings as in Platt's method, where Guo et al. take 1 and 0: of few cases, all or nearly all of them right,
+  the temperature would else be so low that the first wrong answer costs more than all was worth.
 * ``platt`` (Platt 1999, section 2.2): ``sigmoid(slope * score + intercept)`` of least log loss, with his
   targets ``(n+ + 1) / (n+ + 2)`` and ``1 / (n- + 2)`` in place of 1 and 0. The slope is kept at 0 or above,
   so that the order of the cases is never turned round.
@@ -14,17 +17,18 @@
 Multi-class Platt and isotonic correct each class against the rest and divide by the sum over the classes
 (Zadrozny and Elkan 2002, section 4). The score of a class is the log odds of its raw probability.
 
-``auto`` is temperature scaling for multi-class and Platt's method for multi-label cohorts.
+``auto`` is temperature scaling for multi-class and Platt's method for multi-label cohorts. How much of a
+correction is kept is decided in ``shrinking``.
 
 Nothing is fitted on fewer than 20 cases, on fewer than 5 with or without the class (multi-class temperature
-scaling asks for no class), or where the optimum lies at no finite temperature; the reason is kept, and the
+scaling asks for no class), or where the scores say nothing about the truth; the reason is kept, and the
 calibrated probability is NaN.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -51,12 +55,18 @@ class Fit:
         parameters: ``{"temperature"}``, ``{"slope", "intercept"}`` or ``{"scores", "values"}`` (raw and
             corrected probabilities along the isotonic curve); None where nothing was fitted.
         cases: validation cases with known truth.
-        reason: why nothing was fitted, or None.
+        reason: why nothing was fitted, or kept, or None.
+        share: how far the parameters go from no correction (0) to the one that fits best (1).
+        check: what decided that: cross-validated log loss without any correction (``raw``), with this one
+            (``kept``) and with the one that fits best (``whole``), the standard ``error`` of kept less raw,
+            and the number of ``patients``; None where nothing was decided.
     """
 
     parameters: Mapping[str, Any] | None
     cases: int
     reason: str | None = None
+    share: float = 1.0
+    check: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +103,14 @@ class Calibrator:
         scores, fit = _log_odds(logits, task), _FITS[method]
         fits = tuple(_one(fit, scores[:, k], truth[:, k]) for k in range(scores.shape[1]))
         return cls(task, method, fits)
+
+    def blended(self, share: float) -> Calibrator:
+        """A part of the correction: 0 changes no probability, 1 is all of it.
+
+        Args:
+            share: of the way in inverse temperature, in slope and intercept, or in probability (isotonic).
+        """
+        return replace(self, fits=tuple(_blended(fit, share) for fit in self.fits))
 
     @property
     def fitted(self) -> bool:
@@ -151,38 +169,42 @@ def _shared_temperature(logits: Floats, truth: Floats) -> Fit:
     known = ~np.isnan(truth).any(axis=1)
     if (cases := int(known.sum())) < MIN_CASES:
         return Fit(None, cases, f"{cases} validation cases are fewer than {MIN_CASES}")
-    logits, truth = np.asarray(logits[known], dtype=np.float64), truth[known]
-    own = (truth * logits).sum(axis=1)
+    logits, classes = np.asarray(logits[known], dtype=np.float64), truth.shape[1]
+    targets = (cases * truth[known] + 1) / (cases + classes)
     return _least(
-        lambda temperature: -float((truth * log_softmax(logits / temperature, axis=1)).sum()),
-        worst=float((own - logits.max(axis=1)).min()),
-        lead=float((own - logits.mean(axis=1)).sum()),
+        lambda temperature: -float((targets * log_softmax(logits / temperature, axis=1)).sum()),
+        lead=float((targets * (logits - logits.mean(axis=1, keepdims=True))).sum()),
         cases=cases,
     )
 
 
 def _temperature(scores: Floats, truth: Floats) -> Fit:
     """The temperature of one finding."""
-    signed = np.where(truth == 1, scores, -scores)
+    targets = _targets(truth)
     return _least(
-        lambda temperature: float(np.logaddexp(0, -signed / temperature).sum()),
-        worst=float(signed.min()),
-        lead=float(signed.sum()),
+        lambda temperature: float(
+            (np.logaddexp(0, scores / temperature) - targets * scores / temperature).sum()
+        ),
+        lead=float(((targets - 0.5) * scores).sum()),
         cases=len(scores),
     )
 
 
-def _least(loss: Callable[[float], float], *, worst: float, lead: float, cases: int) -> Fit:
+def _targets(truth: Floats) -> Floats:
+    """What truths ``(N,)`` are taken for: ``(n+ + 1) / (n+ + 2)`` and ``1 / (n- + 2)`` (Platt 1999)."""
+    present = truth.sum()
+    absent = len(truth) - present
+    return np.asarray(np.where(truth == 1, (present + 1) / (present + 2), 1 / (absent + 2)))
+
+
+def _least(loss: Callable[[float], float], *, lead: float, cases: int) -> Fit:
     """The temperature of least loss; the loss is convex in its inverse.
 
     Args:
         loss: of a temperature.
-        worst: smallest margin of the true answer over the best other one; from 0 on, colder is always better.
         lead: minus the slope of the loss where the inverse is 0; up to 0, hotter is always better.
         cases: that the loss rests on.
     """
-    if worst >= 0:
-        return Fit(None, cases, "every validation case is answered right, which bounds no temperature")
     if lead <= 0:
         return Fit(None, cases, "the scores of the validation cases say nothing about the truth")
     bounds, options = (-_WIDEST, _WIDEST), {"xatol": 1e-9}
@@ -194,9 +216,8 @@ def _least(loss: Callable[[float], float], *, worst: float, lead: float, cases: 
 
 def _platt(scores: Floats, truth: Floats) -> Fit:
     """Slope and intercept, on scores of unit spread so that the search is well scaled."""
-    present = truth.sum()
+    targets, present = _targets(truth), truth.sum()
     absent = len(truth) - present
-    targets = np.where(truth == 1, (present + 1) / (present + 2), 1 / (absent + 2))
     spread = float(scores.std()) or 1.0
 
     def loss(line: Floats) -> tuple[float, Floats]:
@@ -239,6 +260,21 @@ def _corrected(fit: Fit, scores: Floats) -> Floats:
     if "slope" in found:
         return np.asarray(expit(found["slope"] * scores + found["intercept"]))
     return np.asarray(np.interp(expit(scores), found["scores"], found["values"]))
+
+
+def _blended(fit: Fit, share: float) -> Fit:
+    if fit.parameters is None or share == 1:
+        return fit
+    found = fit.parameters
+    if "temperature" in found:
+        mixed = {"temperature": 1 / (1 - share + share / found["temperature"])}
+    elif "slope" in found:
+        mixed = {"slope": 1 - share + share * found["slope"], "intercept": share * found["intercept"]}
+    else:  # the curve is flat outside its corners, what it is mixed with is not
+        scores = np.unique([0.0, *found["scores"], 1.0])
+        values = share * np.interp(scores, found["scores"], found["values"]) + (1 - share) * scores
+        mixed = {"scores": scores.tolist(), "values": values.tolist()}
+    return replace(fit, parameters=mixed, share=share)
 
 
 def _parameters(fit: Fit) -> Mapping[str, Any]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from foveate.errors import InputRefused, UsageError
-from foveate.evaluate.calibrators import Calibrator
 from foveate.evaluate.conformal import SetRule
+from foveate.evaluate.shrinking import fit_shrunk
 from foveate.evaluate.table import PredictionTable
 from foveate.evaluate.thresholds import choose_operating_points
 from foveate.run import Run
@@ -54,7 +54,9 @@ def fit_on_validation(
         bundle,
         operating_points=points,
         thresholds={name: point.threshold for name, point in findings.items()},
-        calibration=Calibrator.fit(val.logits, val.truth, task=val.task, method=calibrate.method),
+        calibration=fit_shrunk(
+            val.logits, val.truth, val.patient_ids, task=val.task, method=calibrate.method
+        ),
         set_rule=SetRule.fit(
             val.probabilities,
             val.truth,

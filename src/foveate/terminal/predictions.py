@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 from rich.markup import escape
 
 from foveate.evaluate.table import DEFAULT_THRESHOLD
@@ -54,25 +53,27 @@ def in_words(facts: Facts, points: Mapping[str, OperatingPoint], item: Predictio
         item: its numbers.
     """
     scores = dict(zip(facts.classes, item.probabilities.tolist(), strict=True))
+    stated = dict(zip(facts.classes, item.stated.tolist(), strict=True))
+    raw = "" if item.calibrated is None else "raw "  # thresholds are for raw probabilities
     best = max(scores, key=lambda name: scores[name])
     if facts.task == "multiclass":
-        yield f"answer: {best}, the most probable of {len(scores)} classes ({scores[best]:.3f})"
+        yield f"answer: {best}, the most probable of {len(scores)} classes ({stated[best]:.3f})"
         if best in points:
             side = "" if scores[best] >= points[best].threshold else ", which it stays below here"
-            yield f"threshold: {best} is told from the rest from {_point(points[best])}{side}"
+            yield f"threshold: {best} is told from the rest from {raw}{_point(points[best])}{side}"
         return
     limits = {name: facts.thresholds.get(name, DEFAULT_THRESHOLD) for name in scores}
     present = sorted((name for name in scores if scores[name] >= limits[name]), key=lambda n: -scores[n])
     if present:
         named = (
-            f"{name} ({scores[name]:.3f}, called present from {limits[name]:.3f} on)" for name in present
+            f"{name} ({raw}{scores[name]:.3f}, called present from {limits[name]:.3f} on)" for name in present
         )
         yield f"answer: {', '.join(named)}"
     else:
         near = max(scores, key=lambda name: scores[name] - limits[name])
         yield (
             f"answer: none of {len(scores)} findings; nearest to its threshold is {near} "
-            f"({scores[near]:.3f}, called present from {limits[near]:.3f} on)"
+            f"({raw}{scores[near]:.3f}, called present from {limits[near]:.3f} on)"
         )
     unset = [name for name in present if name not in facts.thresholds]
     if unset:
@@ -87,12 +88,11 @@ def _point(point: OperatingPoint) -> str:
 
 
 def _show_table(classes: Sequence[str], item: Prediction) -> None:
-    table = new_table(
-        escape(item.case_id), "probability", *([] if item.calibrated is None else ["calibrated"])
-    )
-    told = [item.probabilities] if item.calibrated is None else [item.probabilities, item.calibrated]
-    for name, *values in zip(classes, *told, strict=True):
-        table.add_row(escape(name), *map(_share, values))
+    """The probabilities to go by, and the raw ones, which thresholds are for, where they are others."""
+    others = [] if item.calibrated is None else [item.probabilities]
+    table = new_table(escape(item.case_id), "probability", *(["raw"] if others else []))
+    for name, *values in zip(classes, item.stated, *others, strict=True):
+        table.add_row(escape(name), *(f"{value:.3f}" for value in values))
     console.print(table)
 
 
@@ -100,7 +100,3 @@ def _set_in_words(answer: str) -> str:
     """An answer of a set; ``?`` and ``!`` are the marks of ``SetRule.texts``."""
     name, mark = answer.rstrip("?!"), answer[-1:]
     return name + {"?": " (or not)", "!": " (neither presence nor absence fits)"}.get(mark, "")
-
-
-def _share(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.3f}"

@@ -256,11 +256,13 @@ def recalibrated(files: RunFiles) -> Answer:
     how = within(files.study, "calibrate", "method")
     if not how:
         return Answer("", "calibration", "study.yaml")
-    text = (
-        "Probabilities are not changed after training."
-        if how == "none"
-        else f"Probabilities are recalibrated by {how} on validation cases; raw ones are shown beside."
-    )
+    fits = within(files.bundle, "calibration", "fits") or []
+    if how == "none":
+        text = "Probabilities are not changed after training."
+    elif any(fit.get("check") for fit in fits) and not any(fit["parameters"] for fit in fits):
+        text = f"Recalibration ({how}) was tried on validation cases and not kept: it did not help others."
+    else:
+        text = f"Probabilities are recalibrated ({how}) on validation cases; raw ones are shown beside."
     return Answer(text, "calibration", "study.yaml")
 
 

@@ -136,15 +136,24 @@ def _fitted(files: RunFiles) -> dict[str, object] | None:
     if not found:
         return None
     fits = found["fits"]
-    names = (files.bundle or {}).get("classes") or []
+    names = (files.bundle or {}).get("classes") or [] if fits else []
     if len(fits) == 1 and found["task"] == "multiclass":
         names = ["all classes"]
     done = [fit for fit in fits if fit["parameters"]]
     shared = len(names) == 1 and found["method"] == "temperature" and done
+    together = found["task"] == "multiclass" and found["method"] != "none"
+    check = (fits[0].get("check") or {}) if together else {}
+    advice = "calibrated" if done and len(done) == len(fits) else "some" if done else "raw"
     return {
         "method": METHODS[found["method"]],
         "temperature": done[0]["parameters"]["temperature"] if shared else None,
         "cases": max((fit["cases"] for fit in fits), default=0),
+        "advice": "raw" if together and advice == "some" else advice,
+        "tried": any(fit.get("check") for fit in fits),
+        "share": done[0].get("share", 1.0) if check and done else None,
+        "gain": check["raw"] - check["kept"] if check and done else None,
+        "error": check.get("error"),
+        "patients": check.get("patients"),
         "count": len(done),
         "of": len(fits),
         "lacking": [
