@@ -218,6 +218,28 @@ def test_a_head_of_the_same_number_of_classes_loads_too(tmp_path: Path) -> None:
         assert torch.equal(model({"image": x}).logits, network.eval()(x))
 
 
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "mobilenetv3_small_050"])
+def test_no_network_starts_sure_of_a_class(name: str) -> None:
+    """timm's own logits of three classes do: of the size of 3 and more."""
+    x = _noise(8, 3, 64, 64)
+    torch.manual_seed(0)
+    theirs = timm.create_model(name, num_classes=3).train()
+    ours = _build(name, 64, 64).train()
+    assert theirs(x).std() > 1
+    assert ours({"image": x}).logits.std() < 0.5
+    assert torch.equal(ours.net.conv_stem.weight, theirs.conv_stem.weight)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "vit_tiny_patch16_224"])
+def test_heads_that_start_small_are_timm_s_own(name: str) -> None:
+    ours = _build(name, 64, 64)
+    torch.manual_seed(0)
+    options = {"img_size": (64, 64), "global_pool": "avg"} if name.startswith("vit") else {}
+    theirs = timm.create_model(name, num_classes=3, **options)
+    expected = theirs.get_classifier().weight.std()
+    assert ours.net.get_classifier().weight.std().item() == pytest.approx(expected.item(), rel=0.1)
+
+
 def test_weights_without_a_head_load(tmp_path: Path) -> None:
     network = _pretrained()
     path = tmp_path / "trunk.safetensors"

@@ -179,7 +179,20 @@ def _create(architecture: str, num_classes: int, arguments: dict[str, Any]) -> n
             where=f"timm:{architecture}",
             fix="leave out the option, or change the size under preprocess",
         ) from error
+    for name, module in net.named_modules():
+        if name in _classifiers(architecture):
+            _start_unsure(module)
     return net
+
+
+def _start_unsure(head: nn.Module) -> None:
+    """Draw a last layer anew, as torch does, whose weights are far larger than its number of inputs asks for.
+
+    NOTE[DIFF]: timm draws those of EfficientNets and their like from ±1/√K. Of 1,000 classes that is little;
+    of three it makes an untrained network sure of its guesses, with a first loss of 3 to 4 in place of ln 3.
+    """
+    if isinstance(head, nn.Linear) and head.weight.detach().std() > 1 / math.sqrt(head.in_features):
+        head.reset_parameters()
 
 
 def _average_of_patches(net: nn.Module) -> dict[str, Any]:
