@@ -117,6 +117,7 @@ def test_every_engine_answers_as_the_run(run: Run, onnx: Exported, torch_file: E
             np.testing.assert_allclose(theirs.truth, ours.truth)
             assert theirs.novelty == pytest.approx(ours.novelty, rel=1e-2)
             assert one.decision.tolist() == other.decision.tolist()
+            assert ours.unlike == theirs.unlike and set(ours.unlike) <= set(theirs.abstain)
         sets = [
             one.prediction.answer_set == other.prediction.answer_set
             for one, other in zip(expected, found, strict=True)
@@ -132,6 +133,15 @@ def test_every_engine_answers_as_the_run(run: Run, onnx: Exported, torch_file: E
             assert [(item.target, item.explainer) for item in theirs] == [("a", "gradcam"), ("b", "gradcam")]
             for one, other in zip(ours, theirs, strict=True):
                 np.testing.assert_allclose(other.values, one.values, atol=1e-3 * np.abs(one.values).max())
+
+
+def test_every_engine_says_in_what_an_image_plainly_differs(run: Run, onnx: Exported, tmp_path: Path) -> None:
+    deep = np.random.default_rng(0).integers(0, 4000, (500, 40)).astype(np.uint16)
+    Picture.fromarray(deep).save(tmp_path / "deep.png")
+    case = Case("deep", "q", {"image": tmp_path / "deep.png"})
+    for engine in (Bundled(run.folder), open_engine(onnx.path, ENGINES["onnx"][0])):
+        (answer,) = engine.predict([engine.read(case)])
+        assert {"unlike-encoding", "unlike-size", "unlike-values"} <= set(answer.prediction.abstain)
 
 
 def test_the_export_says_how_well_it_was_met(run: Run, onnx: Exported) -> None:

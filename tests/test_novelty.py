@@ -65,7 +65,12 @@ def test_the_threshold_lets_the_stated_share_of_cases_pass() -> None:
     assert fitted.threshold == np.sort(val)[179]  # ceil(200 * 0.9), from 1
     assert fitted.is_novel(test).mean() == pytest.approx(0.1, abs=0.05)
     few = score.with_threshold(val[:18], [f"p{n}" for n in range(18)], 0.95)
-    assert not few.is_novel(np.array([1e9]))[0]
+    assert (
+        fitted.held and not few.held and few.threshold >= val[:18].max()
+    )  # too few to hold it by order alone
+    assert few.is_novel(np.array([1e9]))[0] and few.is_novel(test).mean() < 0.1
+    two = score.with_threshold(val[:2], ["a", "b"], 0.95)
+    assert not two.is_novel(np.array([1e9]))[0]
 
 
 def test_a_view_that_a_case_lacks_adds_nothing() -> None:

@@ -52,6 +52,15 @@ class TestSingleImages:
             "is told from the rest from" in done.out and f"3 predictions: {tmp_path / 'out.csv'}" in done.out
         )
 
+    def test_another_kind_of_image_is_said_to_be_one(self, run: Run, tmp_path: Path) -> None:
+        colours = np.stack([picture(900), picture(901), picture(902)], axis=-1)
+        coloured = write_image(tmp_path / "coloured.png", colours)
+        usual = write_image(tmp_path / "usual.png", picture(903))
+        done = foveate("predict", run.folder, coloured, usual, "-o", tmp_path / "out.csv")
+        assert "beware: grey where all training images are coloured, or coloured where they" in done.out
+        found = {row["case_id"]: row["abstain"].split(";") for row in table(tmp_path / "out.csv")}
+        assert "unlike-colour" in found["coloured.png"] and "unlike-colour" not in found["usual.png"]
+
     def test_one_bad_file_does_not_stop_the_rest(self, run: Run, tmp_path: Path) -> None:
         good = [write_image(tmp_path / f"{n}.png", picture(900 + n)) for n in range(2)]
         (tmp_path / "bad.png").write_bytes(good[0].read_bytes()[:100])

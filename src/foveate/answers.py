@@ -46,7 +46,7 @@ def with_doubts(
     """Add the set of each answer, and why one should rather not rely on it.
 
     Args:
-        predictions: with raw probabilities and novelty.
+        predictions: with raw probabilities, novelty, and in what the images plainly differ.
         classes: K names.
         rule: which answers go into a set; None leaves sets out.
         strangest: novelty above which an image counts as unlike the training images.
@@ -61,7 +61,9 @@ def with_doubts(
         replace(
             item,
             answer_set=sets[row],
-            abstain=tuple(filter(None, ("novel" if item.novelty > strangest else "", doubts[row]))),
+            abstain=tuple(
+                filter(None, ("novel" if item.novelty > strangest else "", *item.unlike, doubts[row]))
+            ),
         )
         for row, item in enumerate(predictions)
     ]

@@ -27,6 +27,7 @@ from foveate.errors import InputRefused
 from foveate.evaluate.calibrators import Calibrator
 from foveate.evaluate.conformal import SetRule
 from foveate.evaluate.thresholds import OperatingPoint
+from foveate.familiar import FamiliarImages
 from foveate.files import replacing, sha256_of, write_json
 from foveate.memory import keep_freed_memory
 from foveate.models import build_model
@@ -81,6 +82,7 @@ class Bundle:
         calibration: from logits to probabilities that mean what they say; None before the predict station.
         set_rule: which answers go into the prediction set; None likewise.
         novelty: how unlike the training images an image is; None likewise.
+        familiar: what the training images plainly are like; None likewise, and in older bundles.
         images: the images it learned from, recognisable in another cohort; None where that is not known.
     """
 
@@ -98,6 +100,7 @@ class Bundle:
     calibration: Calibrator | None = None
     set_rule: SetRule | None = None
     novelty: NoveltyScore | None = None
+    familiar: FamiliarImages | None = None
     images: KnownImages | None = None
 
     @torch.inference_mode()
@@ -158,6 +161,7 @@ def _fitted_facts(folder: Path, bundle: Bundle) -> dict[str, Any]:
         "calibration": bundle.calibration and bundle.calibration.to_json(),
         "conformal": bundle.set_rule and bundle.set_rule.to_json(),
         "novelty": bundle.novelty and bundle.novelty.save(folder / _NOVELTY),
+        "familiar": bundle.familiar and bundle.familiar.to_json(),
     }
 
 
@@ -207,7 +211,7 @@ def _read_fitted(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     """What was fitted after training; older bundles lack some of it."""
     points, calibration = facts.get("operating_points") or {}, facts.get("calibration")
     set_rule, novelty = facts.get("conformal"), facts.get("novelty")
-    images = facts.get("fingerprints")
+    images, familiar = facts.get("fingerprints"), facts.get("familiar")
     if novelty and not (folder / _NOVELTY).is_file():
         raise InputRefused(
             "the arrays of the novelty score are missing",
@@ -221,6 +225,7 @@ def _read_fitted(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
         "calibration": calibration and Calibrator.from_json(calibration),
         "set_rule": set_rule and SetRule.from_json(set_rule),
         "novelty": novelty and NoveltyScore.load(folder / _NOVELTY, novelty),
+        "familiar": familiar and FamiliarImages.from_json(familiar),
         "images": images and KnownImages.load(folder, images),
     }
 

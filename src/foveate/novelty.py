@@ -29,7 +29,7 @@ from torch import Tensor
 
 from foveate.contract import Classifier, ModelOutput, Views, given
 from foveate.errors import UsageError
-from foveate.evaluate.conformal import conformal_quantile
+from foveate.evaluate.conformal import familiar_limit
 from foveate.files import replacing
 
 Floats = NDArray[np.float64]
@@ -50,9 +50,10 @@ class NoveltyScore:
         whitening: ``(D, D)``; Euclidean distances of ``x @ whitening`` are Mahalanobis distances of ``x``.
         outside: variance per dimension outside the directions; 0 where training cases have none.
         cases: number of training cases.
-        threshold: above it a case counts as novel; infinite until it is set, and where too few cases were
-            there to set it.
+        threshold: above it a case counts as novel; infinite until it is set, and with fewer than three
+            patients to set it.
         familiar: share of cases that the threshold lets pass.
+        held: whether there were patients enough for that, or the threshold is a wider one.
     """
 
     centre: Floats
@@ -63,6 +64,7 @@ class NoveltyScore:
     cases: int
     threshold: float = float("inf")
     familiar: float = float("nan")
+    held: bool = False
 
     @classmethod
     def fit(cls, features: Floats, labels: NDArray[np.integer[Any]] | None = None) -> Self:
@@ -121,11 +123,11 @@ class NoveltyScore:
         Args:
             scores: ``(N,)`` of validation cases.
             patient_ids: of each; each patient counts the same.
-            familiar: share of cases like them that shall stay within the threshold. With fewer patients
-                than that needs (19 for 0.95) nothing is ever flagged.
+            familiar: share of cases like them that shall stay within the threshold. With few patients
+                (45 for 0.95) it is wider, see ``familiar_limit``.
         """
-        threshold = conformal_quantile(np.asarray(scores, dtype=np.float64), patient_ids, familiar)
-        return replace(self, threshold=threshold, familiar=familiar)
+        threshold, held = familiar_limit(np.asarray(scores, dtype=np.float64), patient_ids, familiar)
+        return replace(self, threshold=threshold, familiar=familiar, held=held)
 
     def is_novel(self, scores: Floats) -> NDArray[np.bool_]:
         """Which scores ``(N,)`` lie above the threshold."""
@@ -147,6 +149,7 @@ class NoveltyScore:
             "cases": self.cases,
             "threshold": self.threshold if np.isfinite(self.threshold) else None,
             "familiar": self.familiar if np.isfinite(self.familiar) else None,
+            "held": self.held,
         }
 
     @classmethod
@@ -160,6 +163,7 @@ class NoveltyScore:
             cases=facts["cases"],
             threshold=float("inf") if threshold is None else threshold,
             familiar=float("nan") if familiar is None else familiar,
+            held=bool(facts.get("held", True)),
         )
 
 

@@ -8,7 +8,8 @@ cases at once, and one case is a cohort of one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,11 +22,12 @@ from foveate.contract import ModelOutput, Views
 from foveate.data.dataset import ImageReader, MaskReader, prepare_case
 from foveate.errors import UsageError
 from foveate.explain import explain_batch
+from foveate.familiar import ImageFacts, plain_facts
 from foveate.io import read_image, read_mask
 from foveate.novelty import pooled_features
 from foveate.pixels import with_views_of
 from foveate.preprocess import Prepared
-from foveate.types import Case, Heatmap, Prediction
+from foveate.types import Case, Heatmap, Image, Prediction
 
 Floats = NDArray[np.float64]
 
@@ -38,15 +40,22 @@ class PreparedCase:
         case: as in the manifest.
         views: what ``Preprocess.prepare`` made of each of the model's views that the case has.
         truth: ``(K,)`` 1, 0, or NaN where unknown.
+        facts: plain facts of the image of each view.
     """
 
     case: Case
     views: Mapping[str, Prepared]
     truth: np.ndarray[tuple[int], np.dtype[np.float64]]
+    facts: Mapping[str, ImageFacts] = field(default_factory=dict)
 
 
 def read_and_prepare(
-    bundle: Bundle, case: Case, *, image_reader: ImageReader = read_image, mask_reader: MaskReader = read_mask
+    bundle: Bundle,
+    case: Case,
+    *,
+    image_reader: ImageReader = read_image,
+    mask_reader: MaskReader = read_mask,
+    plain: bool = True,
 ) -> PreparedCase:
     """Read the files of a case and prepare every view that the model needs and the case has.
 
@@ -55,13 +64,23 @@ def read_and_prepare(
         case: with a path for each view; for models that tolerate missing views, for at least one.
         image_reader, mask_reader: how files are read; who goes through the slices of a volume passes readers
             that remember it.
+        plain: whether plain facts of the images are taken down, which predictions are compared by.
 
     Raises:
         InputRefused: a view is missing that the model needs, or its file cannot be used.
     """
     needed = with_views_of(case, bundle.views, tolerant=bundle.model.tolerates_missing)
-    views = prepare_case(needed, bundle.preprocess, image_reader=image_reader, mask_reader=mask_reader)
-    return PreparedCase(case, views, truth_of(case, bundle.task, bundle.classes))
+    read: dict[Path, ImageFacts] = {}
+
+    def reader(path: Path) -> Image:
+        image = image_reader(path)
+        if plain:
+            read[path] = plain_facts(image, case.slice_index)
+        return image
+
+    views = prepare_case(needed, bundle.preprocess, image_reader=reader, mask_reader=mask_reader)
+    facts = {view: read[path] for view, path in needed.views.items() if path in read}
+    return PreparedCase(case, views, truth_of(case, bundle.task, bundle.classes), facts)
 
 
 def predict_case(bundle: Bundle, case: Case) -> Prediction:
@@ -131,6 +150,7 @@ def predictions_of(
             truth=item.truth,
             views=tuple(view for view in bundle.views if view in item.views),
             novelty=float(strange[row]),
+            unlike=bundle.familiar.differences(item.facts) if bundle.familiar is not None else (),
         )
         for row, item in enumerate(cases)
     ]

@@ -190,7 +190,9 @@ class Prediction:
         novelty: how unlike the training images it is, higher for stranger; NaN where that is not known.
         answer_set: names of the answers that the true one is among with a stated probability; None where the
             bundle has no rule for such sets.
-        abstain: why one should rather not rely on the answer: ``novel``, ``set-empty``, ``set-large``.
+        abstain: why one should rather not rely on the answer: ``novel``, those of ``unlike``, ``set-empty``,
+            ``set-large``.
+        unlike: in what its images plainly differ from the training images: ``unlike-colour``, …
     """
 
     case_id: str
@@ -204,6 +206,7 @@ class Prediction:
     novelty: float = float("nan")
     answer_set: tuple[str, ...] | None = None
     abstain: tuple[str, ...] = ()
+    unlike: tuple[str, ...] = ()
 
     @property
     def stated(self) -> NDArray[np.float64]:

@@ -87,6 +87,7 @@ def facts_of(bundle: Bundle) -> Facts:
         thresholds=dict(bundle.thresholds),
         set_rule=bundle.set_rule.to_json() if bundle.set_rule is not None else None,
         strangest=novelty.threshold if novelty is not None and finite else None,
+        familiar=bundle.familiar.to_json() if bundle.familiar is not None else None,
         explainer=EXPLAINER,
         calibrated=calibration.method if calibration is not None and calibration.fitted else "",
         weights_sha256=bundle.weights_sha256,

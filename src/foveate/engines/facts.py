@@ -35,6 +35,8 @@ class Facts:
         preprocess: the study's choices.
         thresholds: from which raw probability a finding counts as present (multi-label).
         set_rule: which answers go into the prediction set, as ``SetRule.to_json`` has it; None without.
+        familiar: what the training images plainly are like, as ``FamiliarImages.to_json`` has it; None
+            without.
         strangest: novelty above which an image counts as unlike the training images; None for never.
         explainer: what made the heat maps of all classes; empty where there are none.
         calibrated: by which method; empty where nothing was fitted.
@@ -53,6 +55,7 @@ class Facts:
     thresholds: dict[str, float] = field(default_factory=dict)
     set_rule: dict[str, Any] | None = None
     strangest: float | None = None
+    familiar: dict[str, Any] | None = None
     explainer: str = ""
     calibrated: str = ""
     precision: str = "float32"

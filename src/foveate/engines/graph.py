@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +26,7 @@ from foveate.engines.engine import Answer, Engine, ImageReader, MaskReader
 from foveate.engines.facts import Facts, attention_over, maps_over, range_of
 from foveate.engines.undo import undo
 from foveate.errors import InputRefused
+from foveate.familiar import FamiliarImages, ImageFacts, plain_facts
 from foveate.io import read_image, read_mask
 from foveate.pixels import chosen_pixels, limits, with_views_of
 from foveate.types import Array, Case, Heatmap, Prediction
@@ -47,12 +48,14 @@ class ReadCase:
         pixels: by view ``(C, *space)``, as the file stores them.
         ranges: by view, the values that become 0 and 1.
         truth: ``(K,)`` 1, 0, or NaN where unknown.
+        facts: plain facts of the image of each view, where there is something to compare them with.
     """
 
     case: Case
     pixels: Mapping[str, Array]
     ranges: Mapping[str, tuple[float, float]]
     truth: Floats
+    facts: Mapping[str, ImageFacts] = field(default_factory=dict)
 
 
 class GraphEngine(Engine[ReadCase]):
@@ -99,6 +102,7 @@ class GraphEngine(Engine[ReadCase]):
     def _answers(self, cases: Sequence[ReadCase]) -> list[Answer]:
         """Answers to cases of one size."""
         found = self.run(inputs_of(self.facts, cases))
+        familiar = None if self.facts.familiar is None else FamiliarImages.from_json(self.facts.familiar)
         predictions = [
             Prediction(
                 case_id=item.case.case_id,
@@ -110,6 +114,7 @@ class GraphEngine(Engine[ReadCase]):
                 views=tuple(view for view in self.facts.views if view in item.pixels),
                 calibrated=found["calibrated"][row].astype(np.float64) if "calibrated" in found else None,
                 novelty=float(found["novelty"][row]) if "novelty" in found else float("nan"),
+                unlike=() if familiar is None else familiar.differences(item.facts),
             )
             for row, item in enumerate(cases)
         ]
@@ -140,7 +145,9 @@ def read_case(facts: Facts, case: Case, image_reader: ImageReader = read_image) 
     for view, values in ranges.items():
         if not np.isfinite(values).all():
             raise InputRefused("some pixels are not finite", where=images[view].source, code="not-finite")
-    return ReadCase(case, pixels, ranges, truth_of(case, facts.task, facts.classes))
+    asked = images if facts.familiar is not None else {}
+    plain = {view: plain_facts(image, case.slice_index) for view, image in asked.items()}
+    return ReadCase(case, pixels, ranges, truth_of(case, facts.task, facts.classes), plain)
 
 
 def inputs_of(facts: Facts, cases: Sequence[ReadCase]) -> dict[str, NDArray[np.float32]]:

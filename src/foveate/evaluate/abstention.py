@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.evaluate.conformal import SetRule, conformal_quantile
+from foveate.evaluate.conformal import SetRule, familiar_limit, share_within
 from foveate.evaluate.intervals import (
     Bootstrap,
     Floats,
@@ -33,6 +33,9 @@ Bools = NDArray[np.bool_]
 SETS = ("coverage", "patient_coverage", "size", "one", "none", "one_right")
 _NO_VALIDATION = "no validation cases besides the evaluated ones, which it would have to be fitted on"
 _NO_NOVELTY = "the predictions do not tell the novelty of every case"
+_NOT_HELD = (
+    "too few validation patients: the limit is wider, that of a log-normal distribution with 90 % confidence"
+)
 _TOO_FEW = "too few validation patients for the share asked for"
 
 
@@ -234,7 +237,8 @@ class _Told:
             return {"reason": _NO_VALIDATION}
         if np.isnan(validation.novelty).any() or np.isnan(self.part.novelty).any():
             return {"reason": _NO_NOVELTY}
-        threshold = conformal_quantile(validation.novelty, validation.patient_ids, options.familiar)
+        threshold, held = familiar_limit(validation.novelty, validation.patient_ids, options.familiar)
+        patients = len(set(validation.patient_ids))
         novel = self.part.novelty > threshold
         figures = NoveltyFigures(novel, right)
         measured = self._measured(figures)
@@ -244,7 +248,8 @@ class _Told:
         return {
             "familiar": options.familiar,
             "threshold": threshold if reached else None,
-            "reason": None if reached else f"{_TOO_FEW}: no case is flagged",
+            "within": list(share_within(patients, options.familiar)) if held else None,
+            "reason": None if held else _NOT_HELD if reached else f"{_TOO_FEW}: no case is flagged",
             "metrics": {
                 name: measured.tell(name, cases=own, exact=exact.get(name)) for name, own in cases.items()
             },

@@ -37,6 +37,9 @@ from foveate.types import Task
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]  # of intervals, whose import of scipy a single prediction need not wait for
 Score = Literal["lac", "aps"]
+CONFIDENCE = 0.9  # of a limit from few patients
+FEWEST_PATIENTS = 3  # that a limit is extrapolated from
+_SMALLEST = 1e-9  # score whose logarithm is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +214,62 @@ def conformal_quantile(scores: Floats, patient_ids: Sequence[str] | NDArray[Any]
     reached = np.cumsum(1.0 / counts[index[order]])
     enough = np.flatnonzero(reached >= coverage * (len(counts) + 1) - 1e-9)  # sums of shares are inexact
     return float(scores[order[enough[0]]]) if len(enough) else float("inf")
+
+
+def familiar_limit(
+    scores: Floats, patient_ids: Sequence[str] | NDArray[Any], share: float
+) -> tuple[float, bool]:
+    """The score that a share of new patients' cases stays within, also of few patients.
+
+    It is ``conformal_quantile``, which holds on average whatever the distribution, where patients are enough
+    for their highest score to be a limit with 90 % confidence (``share**P <= 0.1``; Wilks 1941, Ann. Math.
+    Stat. 12:91): 45 for 0.95. With fewer it is no lower than that, and at least the tolerance limit of a
+    log-normal distribution, ``exp(m + k s)`` with mean ``m`` and standard deviation ``s`` of the logarithms
+    of P patients' highest scores, and ``k`` such that, with 90 % confidence, the share lies below (a quantile
+    of the noncentral
+    t distribution: Owen 1968, Technometrics 10:445).
+
+    Args:
+        scores: ``(N,)``, above 0; NaN where unknown.
+        patient_ids: ``(N,)``.
+        share: aimed at.
+
+    Returns:
+        The limit, infinite with fewer than three patients or where nothing differs; and whether it is held by
+        the order of the scores alone.
+    """
+    known = ~np.isnan(scores)
+    scores, patients = scores[known], np.asarray(patient_ids, dtype=object)[known]
+    limit = conformal_quantile(scores, patients, share)
+    _, index = np.unique(patients, return_inverse=True)
+    count = int(index.max(initial=-1)) + 1
+    if count and share**count <= 1 - CONFIDENCE:
+        return limit, True
+    if count < FEWEST_PATIENTS:
+        return float("inf"), False
+    from scipy.stats import nct, norm
+
+    logs = np.log(np.maximum([scores[index == place].max() for place in range(count)], _SMALLEST))
+    spread, root = float(logs.std(ddof=1)), float(np.sqrt(count))
+    if spread == 0:
+        return float("inf"), False
+    reach = float(nct.ppf(CONFIDENCE, count - 1, norm.ppf(share) * root)) / root
+    seen = limit if np.isfinite(limit) else float(scores.max())
+    return max(float(np.exp(logs.mean() + reach * spread)), seen), False
+
+
+def share_within(patients: int, share: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Between which shares of new cases lies what stays within ``conformal_quantile``, with this confidence.
+
+    It is right on average over validation parts; for the one at hand the share that stays within follows a
+    beta distribution (Vovk 2012, ACML, section 2): ``Beta(k, P + 1 - k)`` with ``k = ceil((P + 1) share)``.
+    """
+    from scipy.special import betaincinv
+
+    k = min(int(np.ceil((patients + 1) * share - 1e-9)), patients)
+    tails = ((1 - confidence) / 2, (1 + confidence) / 2)
+    low, high = (float(betaincinv(k, patients + 1 - k, tail)) for tail in tails)
+    return low, high
 
 
 def _scores(probabilities: Floats, task: Task, score: Score) -> tuple[Floats, Floats]:

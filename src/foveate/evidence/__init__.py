@@ -95,7 +95,9 @@ def explain(
         shares: list[Share] = []
         store = _Store(folder, bundle.preprocess)
         options = explain_options(bundle, settings)
-        for batch in prepared_batches(bundle, _to_explain(run, answers, only), refused, track, "Explaining"):
+        for batch in prepared_batches(
+            bundle, _to_explain(run, answers, only), refused, track, "Explaining", plain=False
+        ):
             targets = [answers[item.case.case_id].targets(settings.targets) for item in batch]
             found = explain_cases(
                 bundle,

@@ -132,7 +132,7 @@ def _ask(
         Columns(len(cases)),
     )
     patients: list[str] = []
-    for batch in prepared_batches(bundle, cases, refused, track, "Testing heat maps"):
+    for batch in prepared_batches(bundle, cases, refused, track, "Testing heat maps", plain=False):
         questions.ask(batch, len(patients))
         patients += [item.case.patient_id for item in batch]
     return questions, patients

@@ -80,7 +80,7 @@ def _further(facts: Facts, predictions: Sequence[Prediction]) -> Columns:
         columns["novelty"] = [_cell(item.novelty) for item in predictions]
     if facts.set_rule is not None:
         columns["set"] = [";".join(item.answer_set or ()) for item in predictions]
-    if facts.set_rule is not None or facts.strangest is not None:
+    if any(known is not None for known in (facts.set_rule, facts.strangest, facts.familiar)):
         columns["abstain"] = [";".join(item.abstain) for item in predictions]
     return columns
 

@@ -31,16 +31,31 @@ def cases_of(run: Run, cohort: Cohort, parts: Sequence[str]) -> list[Case]:
 
 
 def prepared_batches(
-    bundle: Bundle, cases: Sequence[Case], refused: list[InputRefused], track: Track, what: str
+    bundle: Bundle,
+    cases: Sequence[Case],
+    refused: list[InputRefused],
+    track: Track,
+    what: str,
+    *,
+    plain: bool = True,
 ) -> Iterator[list[PreparedCase]]:
-    """Read and prepare cases a batch ahead of the model; refused cases are collected, not raised."""
+    """Read and prepare cases a batch ahead of the model; refused cases are collected, not raised.
+
+    Args:
+        bundle: whose preprocessing and views count.
+        cases: in their order.
+        refused: those that cannot be used are added here.
+        track: shows progress.
+        what: is done with them.
+        plain: whether plain facts of the images are taken down, which predictions are compared by.
+    """
     from foveate.predict import read_and_prepare
 
     images, masks = lru_cache(VOLUMES)(read_image), lru_cache(VOLUMES)(read_mask)
 
     def attempt(case: Case) -> PreparedCase | InputRefused:
         try:
-            return read_and_prepare(bundle, case, image_reader=images, mask_reader=masks)
+            return read_and_prepare(bundle, case, image_reader=images, mask_reader=masks, plain=plain)
         except InputRefused as error:
             return error
 

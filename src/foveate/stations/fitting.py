@@ -19,6 +19,7 @@ from foveate.types import Case, Cohort, Prediction, Track
 
 if TYPE_CHECKING:
     from foveate.bundle import Bundle
+    from foveate.familiar import FamiliarImages
     from foveate.novelty import NoveltyScore
     from foveate.train.evidence_settings import AbstainConfig, CalibrateConfig
 
@@ -26,10 +27,11 @@ FAMILIAR, FAMILIAR_VOLUMES = 500, 100  # training cases at most whose features a
 
 
 def learn_familiar(run: Run, bundle: Bundle, cohort: Cohort, track: Track) -> Bundle:
-    """The bundle with a novelty score from a sample of the training cases; no threshold is set yet."""
+    """The bundle with what a sample of the training cases is like, and a novelty score without threshold."""
     most = FAMILIAR_VOLUMES if bundle.preprocess.config.volumes else FAMILIAR
     cases = _sample(cases_of(run, cohort, ("train",)), most, run.study.seed)
-    return replace(bundle, novelty=_novelty(bundle, cases, track))
+    novelty, familiar = _novelty(bundle, cases, track)
+    return replace(bundle, novelty=novelty, familiar=familiar)
 
 
 def fit_on_validation(
@@ -78,21 +80,27 @@ def _sample(cases: Sequence[Case], most: int, seed: int) -> list[Case]:
     return [cases[place] for place in np.sort(drawn)]
 
 
-def _novelty(bundle: Bundle, cases: Sequence[Case], track: Track) -> NoveltyScore | None:
-    """Features of training cases, summed up; None where they tell nothing apart."""
+def _novelty(
+    bundle: Bundle, cases: Sequence[Case], track: Track
+) -> tuple[NoveltyScore | None, FamiliarImages | None]:
+    """Features and plain facts of training cases, summed up; None where they tell nothing apart."""
+    from foveate.familiar import FamiliarImages
     from foveate.novelty import NoveltyScore
     from foveate.predict import features_of
 
     refused: list[InputRefused] = []  # as they were in training
-    features, labels = [], []
+    features, labels, facts, patients = [], [], [], []
     for batch in prepared_batches(bundle, cases, refused, track, "Looking at training cases"):
         features.append(features_of(bundle, batch))
         labels += [item.truth for item in batch]
+        facts += [item.facts for item in batch]
+        patients += [item.case.patient_id for item in batch]
     if not features:
-        return None
+        return None, None
+    familiar = FamiliarImages.of(facts, patients)
     found, truth = np.concatenate(features), np.stack(labels)
     groups = truth.argmax(axis=1) if bundle.task == "multiclass" else None
     try:
-        return NoveltyScore.fit(found, groups)
+        return NoveltyScore.fit(found, groups), familiar
     except UsageError:
-        return None
+        return None, familiar

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 DOUBTS: Mapping[str, str] = {
     "novel": "unlike the training images",
+    "unlike-views": "it has fewer views than any training case",
+    "unlike-colour": "grey where all training images are coloured, or coloured where they are grey",
+    "unlike-kind": "a volume where all training images are pictures, or the other way round",
+    "unlike-encoding": "its values have another depth or unit than those of all training images",
+    "unlike-size": "far larger, smaller, higher or wider than all training images",
+    "unlike-values": "its values lie far outside those of the training images",
+    "unlike-look": "brightness, colour, texture or layout unlike those of the training images",
     "set-empty": "no class fits",
     "set-large": "several classes fit",
 }

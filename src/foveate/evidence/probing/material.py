@@ -110,7 +110,7 @@ def load_material(
 
     def attempt(case: Case) -> PreparedCase | InputRefused:
         try:
-            return read_and_prepare(bundle, case, image_reader=facts.read)
+            return read_and_prepare(bundle, case, image_reader=facts.read, plain=False)
         except InputRefused as error:
             return error
 

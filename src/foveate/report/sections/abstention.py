@@ -90,6 +90,7 @@ def _novelty(found: Json) -> dict[str, object]:
         "reason": found["reason"],
         "rows": rows,
         "threshold": found["threshold"],
+        "within": found.get("within"),
         "familiar": found["familiar"],
     }
 
