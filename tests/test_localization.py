@@ -605,7 +605,7 @@ def _paired(heatmap: float, control: float, spread_: float) -> list[CaseScore]:
 
 @pytest.mark.parametrize(
     ("heatmap", "control", "words"),
-    [(0.7, 0.3, "better than"), (0.3, 0.7, "worse than"), (0.5, 0.5, "not distinguishable from")],
+    [(0.7, 0.3, "better than"), (0.3, 0.7, "worse than"), (0.5, 0.5, "not shown to be better than")],
 )
 def test_differences_are_paired_and_told_in_words(heatmap: float, control: float, words: str) -> None:
     rows = _paired(heatmap, control, 0.05)

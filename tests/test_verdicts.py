@@ -41,9 +41,10 @@ def test_two_ways_must_lie_above_nought_and_none_below() -> None:
 
 def test_the_controls_that_were_not_beaten_are_named() -> None:
     found = beats({"random": [UP], "centre": [OPEN], "edge": [DOWN]}, 1, "pointing game")
-    assert found == Condition(
-        "failed", "pointing game: not better than a centred map or an edge map", ("centre", "edge")
-    )
+    told = "pointing game: worse than an edge map and not shown to be better than a centred map"
+    assert found == Condition("failed", told, ("centre", "edge"), ("edge",))
+    mixed = beats({"random": [UP, UP, DOWN]}, 1, "ways")
+    assert mixed.state == "failed" and mixed.worse_than == (), "better in more ways than worse"
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def explain(
     method: Annotated[
         str | None,
         typer.Option(
-            help="gradcam, integrated_gradients, gradient, … (docs/study.md) [default: the study's]."
+            help="gradcam, integrated_gradients, gradient, … (docs/study.md) \\[default: the study's]."
         ),
     ] = None,
     case: Annotated[list[str] | None, typer.Option("--case", help="Only these cases; repeatable.")] = None,
@@ -177,7 +177,7 @@ def report(
         bool, typer.Option("--compare", help="One page for several runs, side by side.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for --compare [default: comparisons/<names>].")
+        Path | None, typer.Option("--out", "-o", help="Folder for --compare \\[default: comparisons/<names>].")
     ] = None,
     pdf: Annotated[
         bool, typer.Option("--pdf", help="Print it as PDF too, with the browser that is here.")
@@ -188,6 +188,7 @@ def report(
     Example: foveate report runs/study --pdf
     """
     from foveate import stations, terminal
+    from foveate.report.build import SHORT
     from foveate.report.pdf import print_pdf
 
     if compare:
@@ -198,8 +199,9 @@ def report(
     else:
         page = stations.report(open_run(targets[0], run))
     terminal.say(f"report: {page}")
-    if pdf:
-        terminal.say(f"print: {print_pdf(page, page.with_suffix('.pdf'))}")
+    for each in (page, page.with_name(SHORT)) if pdf else ():
+        if each.is_file():
+            terminal.say(f"print: {print_pdf(each, each.with_suffix('.pdf'))}")
 
 
 @app.command(name="run")

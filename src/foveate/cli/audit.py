@@ -27,7 +27,7 @@ def audit(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="JSON for --bundle [default: beside the CSV].")
+        Path | None, typer.Option("--out", "-o", help="JSON for --bundle \\[default: beside the CSV].")
     ] = None,
 ) -> None:
     """Look for leakage, duplicates, contradictory labels and unusable images.

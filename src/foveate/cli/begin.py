@@ -13,7 +13,7 @@ def manifest(
         Path, typer.Argument(help="One folder per class, images inside; or images/ and masks/ with these.")
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="CSV to write [default: FOLDER/manifest.csv].")
+        Path | None, typer.Option("--out", "-o", help="CSV to write \\[default: FOLDER/manifest.csv].")
     ] = None,
 ) -> None:
     """Make a manifest from a folder-per-class tree, with the masks in it, and say what was found.
@@ -53,6 +53,7 @@ def init(
     """
     from foveate import terminal
     from foveate.data.manifest import load_manifest
+    from foveate.evaluate.sample import are_known, cases_in_words
     from foveate.train.study import Study
 
     cohort = load_manifest(
@@ -69,8 +70,7 @@ def init(
     }
     study = Study.for_cohort(cohort, name=out.stem, data=data, model=model)
     study.write(out)
-    patients = len({item.patient_id for item in cohort.cases})
-    terminal.say(
-        f"{len(cohort.cases)} cases of {patients} patients, {len(cohort.classes)} classes, {cohort.task}"
-    )
+    ids = [item.case_id for item in cohort.cases], [item.patient_id for item in cohort.cases]
+    sample = cases_in_words(len(cohort.cases), len(set(ids[1])), are_known(*ids))
+    terminal.say(f"{sample}, {len(cohort.classes)} classes, {cohort.task}")
     terminal.say(f"study: {out}   next: foveate run {out}")

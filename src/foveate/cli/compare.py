@@ -27,11 +27,11 @@ def compare(
         Path | None, typer.Option("--grid", help="A grid (.yaml) instead: one base study and its variants.")
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Trainings of each variant [default: the grid's, or 3].")
+        int | None, typer.Option(min=1, help="Trainings of each variant \\[default: the grid's, or 3].")
     ] = None,
     reference: Annotated[
         str | None,
-        typer.Option(help="Variant that the others are paired with [default: the grid's, or first]."),
+        typer.Option(help="Variant that the others are paired with \\[default: the grid's, or first]."),
     ] = None,
     without: Annotated[
         list[str] | None, typer.Option("--without", help="View to withhold in a further test; repeatable.")
@@ -43,7 +43,7 @@ def compare(
         bool, typer.Option("--shared", help="Runs: compare the cases that all of them were tested on.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder to write [default: comparisons/<name>].")
+        Path | None, typer.Option("--out", "-o", help="Folder to write \\[default: comparisons/<name>].")
     ] = None,
     allow: Annotated[
         list[str] | None, typer.Option("--allow", help="Audit finding to accept, by its code; repeatable.")

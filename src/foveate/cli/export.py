@@ -19,7 +19,7 @@ def export(
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The file [default: model.onnx, … in the run's folder]."),
+        typer.Option("--out", "-o", help="The file \\[default: model.onnx, … in the run's folder]."),
     ] = None,
 ) -> None:
     """Write a run as one file, with preprocessing, calibration, thresholds and heat maps inside.

@@ -15,38 +15,38 @@ def phantom(
         Literal["ct", "liver-mri", "paired", "chest", "cells"], typer.Option(help="What to draw.")
     ] = "ct",
     patients: Annotated[
-        int | None, typer.Option(min=5, help="Number of patients; slides of cells [default: 60; cells 30].")
+        int | None, typer.Option(min=5, help="Number of patients; slides of cells \\[default: 60; cells 30].")
     ] = None,
     cases: Annotated[
         int | None,
-        typer.Option(min=1, help="Images per patient or slide, of chest and cells [default: 2; cells 8]."),
+        typer.Option(min=1, help="Images per patient or slide, of chest and cells \\[default: 2; cells 8]."),
     ] = None,
     slices: Annotated[
         int | None,
-        typer.Option(min=1, help="Labelled slices of a ct [default: 4]; of a volume of liver-mri [16]."),
+        typer.Option(min=1, help="Labelled slices of a ct \\[default: 4]; of a volume of liver-mri [16]."),
     ] = None,
     size: Annotated[
-        int | None, typer.Option(min=32, help="Pixels per side [default: 128; liver-mri 64, cells 96].")
+        int | None, typer.Option(min=32, help="Pixels per side \\[default: 128; liver-mri 64, cells 96].")
     ] = None,
     format: Annotated[
-        Literal["nifti", "dicom", "png"] | None, typer.Option(help="Of the images of ct [default: nifti].")
+        Literal["nifti", "dicom", "png"] | None, typer.Option(help="Of the images of ct \\[default: nifti].")
     ] = None,
     difficulty: Annotated[float, typer.Option(min=0, max=1, help="0 easy … 1 hard.")] = 0.5,
     shortcut: Annotated[bool, typer.Option(help="Plant a burned-in marker that predicts the class.")] = False,
     missing: Annotated[
         float | None,
-        typer.Option(min=0, max=0.8, help="Share of views left out, of liver-mri and paired [default: 0]."),
+        typer.Option(min=0, max=0.8, help="Share of views left out, of liver-mri and paired \\[default: 0]."),
     ] = None,
     classes: Annotated[
-        str | None, typer.Option(help="Classes of liver-mri, separated by commas [default: all seven].")
+        str | None, typer.Option(help="Classes of liver-mri, separated by commas \\[default: all seven].")
     ] = None,
     carriers: Annotated[
         Literal["all", "contrast"] | None,
-        typer.Option(help="Phases of liver-mri that tell the class [default: all]."),
+        typer.Option(help="Phases of liver-mri that tell the class \\[default: all]."),
     ] = None,
     rule: Annotated[
         Literal["grid", "xor"] | None,
-        typer.Option(help="Of paired: four classes, or two that neither view tells [default: grid]."),
+        typer.Option(help="Of paired: four classes, or two that neither view tells \\[default: grid]."),
     ] = None,
     fields: Annotated[bool, typer.Option("--fields", help="Of cells: several in an image.")] = False,
     seed: Annotated[int, typer.Option(help="Same seed, same phantom.")] = 0,

@@ -29,7 +29,7 @@ def predict(
     *,
     run: RunOption = None,
     part: Annotated[
-        list[str] | None, typer.Option("--part", help="Parts to classify; repeatable [default: val, test].")
+        list[str] | None, typer.Option("--part", help="Parts to classify; repeatable \\[default: val, test].")
     ] = None,
     manifest: Annotated[
         Path | None, typer.Option(help="Another cohort, with the study's column names, to test the model on.")
@@ -37,7 +37,7 @@ def predict(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="CSV for single images, --manifest [default: predictions.csv] or --without."
+            "--out", "-o", help="CSV for single images, --manifest \\[default: predictions.csv] or --without."
         ),
     ] = None,
     without: Annotated[
@@ -59,7 +59,7 @@ def predict(
         str, typer.Option(help="Of an archive or image: auto, bundle, openvino, onnxruntime or torch.")
     ] = "auto",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Archive: processes [default: one for two cores, at most 8].")
+        int | None, typer.Option(min=1, help="Archive: processes \\[default: one for two cores, at most 8].")
     ] = None,
     shard: Annotated[int, typer.Option(min=1, help="Archive: cases that are written together.")] = 500,
     ray: Annotated[
@@ -100,6 +100,7 @@ def _predict_cohort(
     """Classify another cohort, or the parts of the run's own, with or without all views."""
     from foveate import stations, terminal
     from foveate.evaluate.table import SEEN
+    from foveate.terminal.predictions import show_known_cautions
 
     if manifest:
         refuse_unused(context, "another cohort is classified", *_MODEL, "manifest", "without", "out")
@@ -114,6 +115,7 @@ def _predict_cohort(
         written = opened.folder / "predictions.csv"
         table = stations.predict(opened, parts, track=terminal.track)
     terminal.say(f"{len(table.case_ids)} predictions: {written}")
+    show_known_cautions(opened.folder)
     if seen := table.splits.count(SEEN):
         terminal.say(
             f"beware: {seen} of them show what the model learned from, the same or nearly the same image "

@@ -13,10 +13,10 @@ def search(
     space: Annotated[Path, typer.Argument(metavar="SPACE", help="Which keys may take which values (.yaml).")],
     *,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder to write [default: searches/<study name>].")
+        Path | None, typer.Option("--out", "-o", help="Folder to write \\[default: searches/<study name>].")
     ] = None,
     trials: Annotated[
-        int | None, typer.Option(min=1, help="Settings to try, all calls together [default: the space's].")
+        int | None, typer.Option(min=1, help="Settings to try, all calls together \\[default: the space's].")
     ] = None,
 ) -> None:
     """Look for better settings of a study, judged by its validation cases alone.

@@ -42,7 +42,7 @@ def predict_single(
     from foveate.engines.single import answer_files
     from foveate.evaluate.table import write_predictions
     from foveate.terminal import say
-    from foveate.terminal.predictions import show_answer
+    from foveate.terminal.predictions import show_answer, show_known_cautions
 
     opened = open_engine(target, engine)
     facts, refused = opened.facts, list[InputRefused]()
@@ -53,6 +53,7 @@ def predict_single(
         if maps is not None:
             _write(maps, answer.heatmaps)
         found.append(answer.prediction)
+    show_known_cautions(target)
     if out is not None and found:
         write_predictions(out, facts.task, facts.classes, found, thresholds=facts.thresholds)
         say(f"{len(found)} predictions: {out}")

@@ -38,7 +38,7 @@ def source(
     name: Annotated[str, typer.Argument(help="A name from `foveate sources`.")],
     root: Annotated[Path, typer.Argument(help="The data set's folder, as downloaded and unpacked.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="CSV to write [default: ROOT/manifest.csv].")
+        Path | None, typer.Option("--out", "-o", help="CSV to write \\[default: ROOT/manifest.csv].")
     ] = None,
     option: Annotated[
         list[str] | None, typer.Option("--option", help="NAME=VALUE of the adapter; repeatable.")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Target = Annotated[Path, typer.Argument(metavar="STUDY|RUN", help="A study (.yaml), or the folder of a run.")]
 RunOption = Annotated[
-    Path | None, typer.Option("--run", help="Folder of the run [default: runs/<study name>].")
+    Path | None, typer.Option("--run", help="Folder of the run \\[default: runs/<study name>].")
 ]
 Allow = Annotated[
     list[str] | None, typer.Option("--allow", help="Audit finding to accept, by its code; repeatable.")

@@ -17,7 +17,7 @@ def test(
     ],
     *,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the test [default: RUN-on-MANIFEST].")
+        Path | None, typer.Option("--out", "-o", help="Folder of the test \\[default: RUN-on-MANIFEST].")
     ] = None,
     set_apart: Annotated[
         bool,

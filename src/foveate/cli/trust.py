@@ -17,7 +17,7 @@ def trust(
     *,
     method: Annotated[
         list[str] | None,
-        typer.Option(help="Explanation method to test; repeatable [default: the study's trust.methods]."),
+        typer.Option(help="Explanation method to test; repeatable \\[default: the study's trust.methods]."),
     ] = None,
     second: Annotated[
         Path | None, typer.Option(help="Run of the same study with another seed: is the picture the same?")

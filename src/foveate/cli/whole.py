@@ -73,6 +73,7 @@ def _test_stations(run: Run, refused: list[Partial]) -> None:
     terminal.heading("Result", run.study.name)
     terminal.show_metrics(metrics)
     show_localization(localization)
+    terminal.show_cautions(stations.note_cautions(run))
     terminal.say(f"report: {stations.report(run)}")
 
 

@@ -16,6 +16,7 @@ from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.paired import Entry
 from foveate.files import sha256_of, write_json
 from foveate.report.case_sheets import case_sheets
+from foveate.report.cautions import of_runs
 from foveate.report.comparison import write_comparison
 from foveate.report.files import RunFiles
 from foveate.report.published import published_by_class
@@ -66,6 +67,7 @@ def compare_folders(
     replicates = max(settings.bootstrap, enough_replicates(entries, settings.level, every_pair=True))
     bootstrap = Bootstrap(replicates, settings.level, studies[named].seed)
     cases = case_sheets(runs, named)
+    files = {label: RunFiles.read(folder) for label, folder in runs.items()}
     result = {
         "name": " · ".join(runs),
         "foveate": __version__,
@@ -83,9 +85,9 @@ def compare_folders(
         "side_by_side": cases.to_json(),
         "failures": [],
         "notes": notes,
+        "cautions": of_runs(files),
     }
     write_json(out / "comparison.json", result)
-    files = {label: RunFiles.read(folder) for label, folder in runs.items()}
     write_comparison(result, out, cases, evidence_tables(files))
     return result
 

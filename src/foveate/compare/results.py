@@ -25,7 +25,9 @@ from foveate.evaluate.scores import read_scores
 from foveate.evaluate.table import PredictionTable, read_predictions
 from foveate.files import sha256_of, write_json
 from foveate.report.case_sheets import CaseSheets, case_sheets
+from foveate.report.cautions import of_runs
 from foveate.report.comparison import write_comparison
+from foveate.report.files import RunFiles
 from foveate.report.published import published_by_class
 from foveate.train.study import Study
 from foveate.types import Task, Track, quiet
@@ -64,7 +66,9 @@ def write_results(plan: Plan, out: Path, trained: Trained, track: Track = quiet)
     settings = plan.base.evaluate
     replicates = max(settings.bootstrap, enough_replicates(entries, settings.level))
     bootstrap = Bootstrap(replicates, settings.level, plan.base.seed)
-    cases = _side_by_side(plan, out, entries, reference)
+    seed, several = _shared_seed(plan, out, entries), len({run.seed for run in planned_runs(plan, out)}) > 1
+    shown = _shown(plan, out, entries, seed)
+    cases = _side_by_side(shown, reference, seed, several)
     result = {
         "name": plan.name,
         "foveate": __version__,
@@ -80,22 +84,34 @@ def write_results(plan: Plan, out: Path, trained: Trained, track: Track = quiet)
         "side_by_side": cases.to_json(),
         "failures": [asdict(row) for row in trained.failures],
         "notes": notes,
+        "cautions": of_runs({label: RunFiles.read(folder) for label, folder in shown.items()}),
     }
     write_json(out / "comparison.json", result)
     write_comparison(result, out, cases)
     return result
 
 
-def _side_by_side(plan: Plan, out: Path, entries: Entries, reference: str) -> CaseSheets:
-    """Cases of one run of each variant: the first seed (and fold) that all of them have."""
-    labels = [label for label, found in entries.items() if found]
+def _shared_seed(plan: Plan, out: Path, entries: Entries) -> Seed | None:
+    """The first seed (and fold) of which every variant that has any run has one."""
     seeds = [run.seed for run in planned_runs(plan, out)]
-    shared = [seed for seed in seeds if all(seed in entries[label] for label in labels)]
-    if not shared:
-        return CaseSheets(tuple(labels), problem="there is no seed that all variants have a run of")
-    seed, several = shared[0], len(set(seeds)) > 1
+    return next((seed for seed in seeds if all(seed in found for found in entries.values() if found)), None)
+
+
+def _shown(plan: Plan, out: Path, entries: Entries, seed: Seed | None) -> dict[str, Path]:
+    """The run of this seed of each variant that has any; without a seed, the first run of each."""
+    return {
+        label: _folders(plan, label, out)[next(iter(found)) if seed is None else seed]
+        for label, found in entries.items()
+        if found
+    }
+
+
+def _side_by_side(shown: Mapping[str, Path], reference: str, seed: Seed | None, several: bool) -> CaseSheets:
+    """Cases of one run of each variant, if there is a seed that all have."""
+    if seed is None:
+        return CaseSheets(tuple(shown), problem="there is no seed that all variants have a run of")
     notes = [f"of every variant the run of seed {seed} is shown, the first that all have"] if several else []
-    return case_sheets({label: _folders(plan, label, out)[seed] for label in labels}, reference, notes)
+    return case_sheets(shown, reference, notes)
 
 
 def _labels(entries: Entries) -> tuple[tuple[str, ...], Task]:

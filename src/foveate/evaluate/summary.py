@@ -20,6 +20,7 @@ from foveate.evaluate.discrimination import Bools, Discrimination
 from foveate.evaluate.intervals import Bootstrap, Floats
 from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.patients import per_patient
+from foveate.evaluate.sample import are_known
 from foveate.evaluate.subgroups import subgroups
 from foveate.evaluate.table import DEFAULT_THRESHOLD, SEEN, PredictionTable
 from foveate.evaluate.thresholds import operating_points
@@ -68,12 +69,13 @@ def evaluate_predictions(
         track: shows progress.
 
     Returns:
-        Plain JSON: how many cases were left out because their truth is not known (``without_truth``) or the
-        model learned from them (``seen``), metrics over all classes and per class, confusion, calibration,
-        what the operating points reach (``operating_points``), curves, and the main metrics by which views
-        the cases had (``by_views``), in ``subgroups``, ``per_patient``, and where the model may abstain
-        (``abstention``). Undefined values are None with a reason. Definitions stand in the modules of these
-        names, ``discrimination``, ``calibration`` and ``thresholds``.
+        Plain JSON: whether it is known who is who (``patients_known``), how many cases were left out because
+        their truth is not known (``without_truth``) or the model learned from them (``seen``), metrics over
+        all classes and per class, confusion, calibration, what the operating points reach
+        (``operating_points``), curves, and the main metrics by which views the cases had (``by_views``), in
+        ``subgroups``, ``per_patient``, and where the model may abstain (``abstention``). Undefined values are
+        None with a reason. Definitions stand in the modules of these names, ``discrimination``,
+        ``calibration`` and ``thresholds``.
 
     Raises:
         UsageError: the part has no case, or a threshold is for no finding of this cohort.
@@ -94,6 +96,7 @@ def evaluate_predictions(
         "split": split,
         "n": len(known.case_ids),
         "patients": len(set(known.patient_ids)),
+        "patients_known": are_known(known.case_ids, known.patient_ids),
         "without_truth": len(part.case_ids) - len(known.case_ids),
         "seen": table.splits.count(SEEN),
         "bootstrap": {

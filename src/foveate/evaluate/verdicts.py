@@ -7,7 +7,7 @@ interval over patients, not by a mean: a method has to show what it claims.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from foveate.evaluate.intervals import Value
@@ -87,15 +87,23 @@ class Condition:
         state: ``passed``, ``failed``, or ``not tested``.
         reason: what decided, in words; for ``not tested``, why.
         not_beaten: controls that the method was not shown to be better than.
+        worse_than: those of them that were shown to be better than the method.
     """
 
     state: State
     reason: str
     not_beaten: tuple[str, ...] = ()
+    worse_than: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain text."""
-        return asdict(self) | {"not_beaten": list(self.not_beaten)}
+        return asdict(self) | {"not_beaten": list(self.not_beaten), "worse_than": list(self.worse_than)}
+
+    def in_words(self) -> str:
+        """How the method compares with controls that it did not beat, worst first."""
+        ties = [control for control in self.not_beaten if control not in self.worse_than]
+        told = [f"worse than {_listed(self.worse_than)}"] if self.worse_than else []
+        return " and ".join([*told, *([f"not shown to be better than {_listed(ties)}"] if ties else [])])
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,19 +134,24 @@ def beats(differences: Mapping[str, Sequence[Value]], needed: int, what: str) ->
     Args:
         differences: for each control, paired differences (method less control, above 0 is better), one for
             each way of measuring; those that are undefined decide nothing.
-        needed: in how many of these the interval must lie above 0; in none may it lie below.
+        needed: in how many of these the interval must lie above 0; in none may it lie below. A control is
+            better than the method where more of them lie below 0 than above.
         what: is measured, in words.
     """
-    lost = []
+    lost, worse = [], []
     for control, values in differences.items():
         decided = [value for value in values if not _undecidable([value])]
         if len(decided) < needed:
             return not_tested(_undecidable(values))
         better = sum(low > 0 for low, _ in _bounds(decided))
-        if better < needed or any(high < 0 for _, high in _bounds(decided)):
+        below = sum(high < 0 for _, high in _bounds(decided))
+        if better < needed or below:
             lost.append(control)
+        if below > better:
+            worse.append(control)
     if lost:
-        return Condition("failed", f"{what}: not better than {_listed(lost)}", tuple(lost))
+        found = Condition("failed", "", tuple(lost), tuple(worse))
+        return replace(found, reason=f"{what}: {found.in_words()}")
     return Condition("passed", f"{what}: better than {_listed(list(differences))}")
 
 
@@ -227,7 +240,7 @@ def _refusal(conditions: Mapping[str, Condition], purpose: str) -> str:
     if found is None or found.state == "not tested":
         return f"{purpose} was not tested ({found.reason if found else 'no figures'})"
     if found.state == "failed":
-        return f"not shown to be better than {_listed(found.not_beaten)} at {purpose}"
+        return f"{found.in_words()} at {purpose}"
     missing = [
         f"{ground}: {conditions[ground].reason if ground in conditions else 'no figures'}"
         for ground in _GROUNDS[purpose][0]

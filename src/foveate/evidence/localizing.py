@@ -28,6 +28,7 @@ from foveate.files import write_atomic, write_json
 from foveate.heatmaps import Entry, read_index
 from foveate.localize import BoxRule, RuleKind, choose_threshold, localize_heatmap, sweep
 from foveate.run import Run
+from foveate.stations.cautioning import note_cautions
 from foveate.types import Box, Track, quiet
 
 _NO_GRID = "these heat maps do not say their grid; draw them again with `foveate explain`"
@@ -96,6 +97,7 @@ def localize(run: Run, part: str = "test", track: Track = quiet) -> dict[str, An
         write_json(run.folder / "localization.json", result)
         write_scores(run.folder / "localization.csv", rows)
         _write_boxes(run.folder / "boxes.csv", truths, entries, chosen.rules["heatmap"])
+    note_cautions(run)
     return result
 
 

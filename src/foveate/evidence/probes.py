@@ -49,7 +49,7 @@ from foveate.evidence.probing.questions import (
 from foveate.files import write_json
 from foveate.heatmaps import read_index
 from foveate.run import Run
-from foveate.stations import cases_of, raise_if_partial
+from foveate.stations import cases_of, note_cautions, raise_if_partial
 from foveate.types import Box, Case, Track, quiet
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def probe(
         result = _facts(parts["test"], part, bootstrap)
         result |= _tell(run, part, parts, asked, tests, bootstrap, not_tested=not_tested)
         write_json(run.folder / "probes.json", result)
+    note_cautions(run)
     raise_if_partial(refused, f"probed {result['n']} cases")
     return result
 

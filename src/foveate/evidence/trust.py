@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveate.errors import InputRefused, UsageError
-from foveate.evaluate.intervals import Bootstrap
+from foveate.evaluate.intervals import Bootstrap, Value
 from foveate.evaluate.verdicts import CONTROLS, RULES
 from foveate.files import write_json
 from foveate.run import Run
-from foveate.stations import cases_of, prepared_batches, raise_if_partial
+from foveate.stations import cases_of, note_cautions, prepared_batches, raise_if_partial
 from foveate.types import Track, quiet
 
 if TYPE_CHECKING:
@@ -78,9 +78,10 @@ def trust(
             run, part, methods, _rivals(run, rivals or {}, retrain, console), refused, track
         )
         result = {"split": part, "n": len(patients), "patients": len(set(patients))} | _tell(
-            run, questions, patients
+            run, part, questions, patients
         )
         write_json(run.folder / "trust.json", result)
+    note_cautions(run)
     raise_if_partial(refused, f"tested the heat maps of {result['n']} cases")
     return result
 
@@ -138,7 +139,7 @@ def _ask(
     return questions, patients
 
 
-def _tell(run: Run, questions: Questions, patients: list[str]) -> Json:
+def _tell(run: Run, part: str, questions: Questions, patients: list[str]) -> Json:
     from foveate.evidence.trusting.plan import is_costly
     from foveate.evidence.trusting.telling import add_gaps, card_of, conditions_of, tell, verdict_of
 
@@ -148,9 +149,14 @@ def _tell(run: Run, questions: Questions, patients: list[str]) -> Json:
     add_gaps(columns)
     told = tell(columns, methods, patients, bootstrap)
     flags, shortcuts = _flags(run.folder / "probes.json")
+    explainer, located = _located(run.folder / "localization.json", part)
     cards: dict[str, Json] = {}
     for name in (*methods, *CONTROLS, *(["random_order"] if "random_order" in columns.numbers else ())):
-        conditions = {} if name == "random_order" else conditions_of(name, told, _reasons(questions))
+        conditions = (
+            {}
+            if name == "random_order"
+            else conditions_of(name, told, _reasons(questions), located if name == explainer else {})
+        )
         cards[name] = card_of(name, told, conditions, columns)
         if name in methods:
             cards[name]["verdict"] = verdict_of(conditions, bool(flags))
@@ -207,6 +213,21 @@ def _reasons(questions: Questions) -> dict[str, str]:
     if not any("pointing_game" in own for own in questions.columns.numbers.values()):
         found["localizing"] = "nothing is marked in these images"
     return found
+
+
+def _located(path: Path, part: str) -> tuple[str, dict[str, dict[str, Value]]]:
+    """What ``foveate localize`` found on all marked cases of a part: one fact is to be told in one strength.
+
+    Returns:
+        Which method drew those maps, and its differences from each control by measure.
+    """
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if found.get("split") != part:
+        return "", {}
+    return found["explainer"], {
+        control: {measure: Value(**value) for measure, value in own.items()}
+        for control, own in (found.get("differences") or {}).items()
+    }
 
 
 def _flags(path: Path) -> tuple[list[str], str]:

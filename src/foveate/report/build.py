@@ -6,13 +6,15 @@ policy that forbids them. Every text from the run is escaped by the template eng
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from foveate import __version__
 from foveate.files import write_atomic
+from foveate.report.cases import Group, Sheet, key_cases
 from foveate.report.files import RunFiles
 from foveate.report.sections.abstention import abstention
 from foveate.report.sections.calibration import calibration, operating_points
@@ -30,6 +32,8 @@ from foveate.report.sections.subgroups import subgroups
 from foveate.report.sections.summary import summary
 from foveate.report.sections.trust import trust
 from foveate.report.sections.views import views
+
+SHORT = "summary.html"  # the head of the report alone, beside it
 
 # The order of the page; a section's template is ``templates/sections/<anchor>.html.j2``.
 # A section may leave itself out where it has no subject, as that about several views.
@@ -60,6 +64,8 @@ SECTIONS: tuple[Callable[[RunFiles], Section | None], ...] = (
 def write_report(run: Path, out: Path | None = None) -> Path:
     """Write the report of a run from whatever files it has; a section without its files says how to get them.
 
+    Its head, which fits two printed pages, is written beside it as ``summary.html``.
+
     Args:
         run: the run folder.
         out: the page to write; None writes ``report.html`` in the run folder.
@@ -73,19 +79,26 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     """
     run = Path(run)
     files = RunFiles.read(run)
-    page = (
-        environment()
-        .get_template("report.html.j2")
-        .render(
-            run=str(run),
-            version=__version__,
-            head=summary(files),
-            sections=[section for make in SECTIONS if (section := make(files)) is not None],
-        )
-    )
+    sections = [section for make in SECTIONS if (section := make(files)) is not None]
     path = out or run / "report.html"
-    write_atomic(path, page)
+    shared = {
+        "run": str(run),
+        "version": __version__,
+        "head": summary(files),
+        "key_cases": _key_cases(sections),
+        "cases_of": files.cases_of,
+    }
+    pages = environment()
+    write_atomic(path, pages.get_template("report.html.j2").render(**shared, sections=sections, whole=""))
+    short = pages.get_template("short.html.j2").render(**shared, whole=path.name)
+    write_atomic(path.with_name(SHORT), short)
     return path
+
+
+def _key_cases(sections: Sequence[Section]) -> tuple[Group, ...]:
+    """A few of the cases that the page shows further down."""
+    content = next((section.content for section in sections if section.anchor == "cases"), None)
+    return key_cases(cast(Sequence[Sheet], content["sheets"])) if content else ()
 
 
 def environment() -> Environment:

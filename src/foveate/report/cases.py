@@ -18,6 +18,7 @@ from foveate.report.panels import Panel, PanelMaker
 MAX_CARDS = 96  # on the page, so that it stays small enough to send
 MAX_PER_CLASS = 6
 MAX_SHEETS = 40
+MAX_KEY_CASES = 4
 Bools = NDArray[np.bool_]
 
 
@@ -67,6 +68,26 @@ class Sheet:
 
     name: str
     groups: tuple[Group, ...]
+
+
+def key_cases(sheets: Sequence[Sheet], most: int = MAX_KEY_CASES) -> tuple[Group, ...]:
+    """The few cases to see first: of each kind those that the model was surest of, each of another class.
+
+    Args:
+        sheets: of all classes.
+        most: cases in all.
+    """
+    groups: dict[str, list[Group]] = {}
+    for group in (group for sheet in sheets for group in sheet.groups):
+        groups.setdefault(group.title, []).append(group)
+    each = max(1, most // max(1, len(groups)))
+    found = []
+    for title, own in groups.items():
+        first = [group.cards[0] for group in own if group.cards and group.cards[0].views]
+        first.sort(key=lambda card: -card.probability)
+        if first:
+            found.append(Group(title, sum(group.total for group in own), tuple(first[:each])))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

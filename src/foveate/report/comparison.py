@@ -17,6 +17,7 @@ from foveate.evaluate.wording import kind_of
 from foveate.files import write_atomic
 from foveate.report.build import environment
 from foveate.report.case_sheets import CaseSheets
+from foveate.report.cautions import in_words
 from foveate.report.comparison_tables import COLUMNS, comparison_tables, pair_name, shown_figures
 from foveate.report.figures import svg
 from foveate.report.figures.comparison import forest_figure, rank_figure, variants_figure
@@ -47,6 +48,7 @@ def write_comparison(result: Json, folder: Path, cases: CaseSheets, beside: Sequ
             name=result["name"],
             lead=lead(result),
             sentences=_sentences(result),
+            care=in_words(result["cautions"], len(result["variants"])),
             cautions=_cautions(result),
             charts=list(_charts(result)),
             forests=list(_forests(result)),
@@ -200,6 +202,8 @@ def _listed(found: Json, label: str, kind: str) -> Iterator[Cell]:
 def _markdown(result: Json, tables: Sequence[Table]) -> str:
     lines = [f"# Comparison: {result['name']}", "", lead(result), ""]
     lines += [*(f"- {one_line(text)}" for text in _sentences(result)), ""]
+    if care := in_words(result["cautions"], len(result["variants"])):
+        lines += ["**Read with care:**", "", *(f"- {one_line(text)}" for text in care), ""]
     if cautions := _cautions(result):
         lines += ["**Not everything worked out:**", "", *(f"- {one_line(text)}" for text in cautions), ""]
     lines += [line for table in tables for line in markdown(table)]

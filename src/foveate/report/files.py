@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from foveate.errors import InputRefused, UsageError
 from foveate.evaluate.intervals import Value
+from foveate.evaluate.sample import cases_in_words
 from foveate.evaluate.table import PredictionTable, read_predictions
 from foveate.heatmaps import CaseMaps, Entry, Share, read_case, read_index, read_shares
 from foveate.types import Box
@@ -77,6 +78,17 @@ class RunFiles:
     bundle: Json | None = None
     test: Json | None = None
     shift: Json | None = None
+
+    @property
+    def patients_known(self) -> bool:
+        """Whether anything is known of which cases are of one patient."""
+        told = (self.metrics or {}).get("patients_known")
+        findings = (self.audit or {}).get("findings") or ()
+        return told is not False and not any(found["code"] == "patients-unknown" for found in findings)
+
+    def cases_of(self, cases: int, patients: int, noun: str = "case") -> str:
+        """Such as ``60 cases of 56 patients``, or that patients are unknown."""
+        return cases_in_words(cases, patients, self.patients_known, noun)
 
     @property
     def views(self) -> tuple[str, ...]:

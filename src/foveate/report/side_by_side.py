@@ -19,6 +19,7 @@ from foveate.evaluate.table import PredictionTable
 from foveate.files import write_atomic
 from foveate.report.build import environment
 from foveate.report.case_sheets import case_sheets
+from foveate.report.cautions import in_words, of_runs
 from foveate.report.class_tables import class_tables
 from foveate.report.comparison_tables import COLUMNS
 from foveate.report.figures import svg
@@ -67,6 +68,7 @@ def write_side_by_side(folders: Mapping[str, Path], out: Path) -> Path:
             lead=f"{len(runs)} runs side by side, each as its own files tell. Whether they differ is for a "
             "paired comparison to say: foveate compare, with the same folders.",
             sentences=[],
+            care=in_words(of_runs(runs), len(runs)),
             cautions=_cautions(runs),
             charts=list(_charts(runs)),
             forests=[],

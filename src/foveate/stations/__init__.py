@@ -20,6 +20,7 @@ from foveate.engines.single import predict_images, predict_views
 from foveate.files import write_json
 from foveate.run import Run
 from foveate.stations.batches import BATCH, VOLUMES, cases_of, prepared_batches, raise_if_partial
+from foveate.stations.cautioning import note_cautions
 from foveate.stations.evaluating import evaluate, evaluate_file
 from foveate.stations.predicting import (
     predict,
@@ -46,6 +47,7 @@ __all__ = [
     "cases_of",
     "evaluate",
     "evaluate_file",
+    "note_cautions",
     "predict",
     "predict_cases",
     "predict_elsewhere",
@@ -121,7 +123,8 @@ def train(run: Run, console: Console | None = None) -> FitResult:
 
 
 def report(run: Run) -> Path:
-    """Write ``report.html`` from whatever files the run has."""
+    """Write ``report.html`` and ``cautions.json`` from whatever files the run has."""
     from foveate.report import write_report
 
+    note_cautions(run)
     return write_report(run.folder)

@@ -13,6 +13,7 @@ from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.table import PredictionTable, read_predictions
 from foveate.files import write_json
 from foveate.run import Run
+from foveate.stations.cautioning import note_cautions
 from foveate.stations.testing import home_predictions
 from foveate.types import Track, quiet
 
@@ -43,6 +44,7 @@ def evaluate(run: Run, part: str = "test", track: Track = quiet) -> dict[str, ob
             track=track,
         )
         write_json(run.folder / "metrics.json", metrics)
+    note_cautions(run)
     return metrics
 
 

@@ -18,6 +18,7 @@ from rich.progress import (
 from rich.table import Table
 
 from foveate.errors import FoveateError
+from foveate.evaluate.sample import cases_in_words, counted
 from foveate.methods import caveat
 from foveate.types import Item
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from foveate.data.splits import Splits
     from foveate.heatmaps import Entry
     from foveate.models.cards import ModelCard
+    from foveate.report.cautions import Cautions
     from foveate.train.fit import FitResult
 
 FEW_MAPS = 20  # of which each gap is printed
@@ -76,10 +78,20 @@ def show_audit(audit: Audit) -> None:
         say("nothing found")
 
 
+def show_cautions(found: Cautions) -> None:
+    """Print what a reader must know before quoting a figure, the worst first."""
+    if not found.items:
+        say(found.all_clear)
+        return
+    say(f"read with care ({counted(len(found.items), 'caution')}, the worst first):")
+    for item in found.items:
+        say(f"- {item.sentence}")
+
+
 def show_splits(splits: Splits, fold: int) -> None:
     """Print how many cases each part has, and what could not be balanced."""
     parts = splits.parts(fold)
-    say(", ".join(f"{name} {len(cases)} cases" for name, cases in parts.items()))
+    say(", ".join(f"{name} {counted(len(cases), 'case')}" for name, cases in parts.items()))
     for warning in splits.warnings:
         say(f"note: {warning}")
 
@@ -92,7 +104,8 @@ def show_training(result: FitResult) -> None:
 
 def show_metrics(metrics: Mapping[str, Any]) -> None:
     """Print the cohort's metrics with their intervals."""
-    say(f"{metrics['split']}: {metrics['n']} cases of {metrics['patients']} patients")
+    sample = cases_in_words(metrics["n"], metrics["patients"], metrics["patients_known"])
+    say(f"{metrics['split']}: {sample}")
     if seen := metrics.get("seen"):
         say(f"left out: {seen} cases that the model learned from")
     if unknown := metrics.get("without_truth"):

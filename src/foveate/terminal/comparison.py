@@ -8,13 +8,24 @@ from typing import Any
 from rich.markup import escape
 
 from foveate.evaluate.wording import kind_of, shown_p
+from foveate.report.cautions import in_words
 from foveate.terminal import console, new_table, number, say
 
 _MOST_SENTENCES = 10
 
 
 def show_comparison(result: Mapping[str, Any]) -> None:
-    """Print the main figures of every variant, how they differ from the reference, and that in words."""
+    """Print the main figures of every variant, how they differ from the reference, and what to beware of."""
+    _show_figures(result)
+    cautions = in_words(result["cautions"], len(result["variants"]))
+    for text in cautions[:_MOST_SENTENCES]:
+        say(f"read with care: {text}")
+    if (more := len(cautions) - _MOST_SENTENCES) > 0:
+        say(f"and {more} more cautions: see the page")
+
+
+def _show_figures(result: Mapping[str, Any]) -> None:
+    """Figures and what they come to in words."""
     reference, main = result["reference"], result["tests"]["main"]
     if len(result["figures"]) == 1:
         _show_alone(result)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
+from foveate.evaluate.sample import counted
 from foveate.evaluate.table import DEFAULT_THRESHOLD
+from foveate.report.cautions import Cautions
 from foveate.terminal import console, new_table, say
 
 if TYPE_CHECKING:
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from foveate.evaluate.thresholds import OperatingPoint
     from foveate.types import Prediction
 
+_MOST_CAUTIONS = 3
 DOUBTS: Mapping[str, str] = {
     "novel": "unlike the training images",
     "unlike-views": "it has fewer views than any training case",
@@ -49,6 +53,22 @@ def show_answer(facts: Facts, points: Mapping[str, OperatingPoint], answer: File
         doubts.append(f"the model learned from {answer.learned}, so this is no test of it")
     for doubt in doubts:
         say(f"beware: {doubt}")
+
+
+def show_known_cautions(source: Path) -> None:
+    """Print the worst of what is known of a model, as its run and its bundle tell; nothing of an export.
+
+    Args:
+        source: a run folder, a bundle, or an exported file.
+    """
+    found = Cautions.read(source) if source.is_dir() else None
+    if found is None or not found.items:
+        return
+    say(f"read with care, of this model ({counted(len(found.items), 'caution')}, the worst first):")
+    for item in found.items[:_MOST_CAUTIONS]:
+        say(f"- {item.sentence}")
+    if (more := len(found.items) - _MOST_CAUTIONS) > 0:
+        say(f"- and {more} more: see its report")
 
 
 def in_words(facts: Facts, points: Mapping[str, OperatingPoint], item: Prediction) -> Iterator[str]:

@@ -54,15 +54,28 @@ def verdict(found: Mapping[str, Any], measure: str) -> str:
     pairs = [own[measure] for own in (found.get("differences") or {}).values() if measure in own]
     if pairs and (patients := min(pair["patients"] for pair in pairs)) < FEW_PATIENTS:
         return f"In {MEASURES[measure]} nothing is compared: only {patients} patients are marked."
-    groups: dict[str, list[str]] = {"better than": [], "worse than": [], "not distinguishable from": []}
+    groups: dict[str, list[str]] = {"better than": [], "worse than": [], "not shown to be better than": []}
     for control, words in CONTROLS.items():
         difference = (found.get("differences") or {}).get(control, {}).get(measure)
         if difference is None or difference["low"] is None:
             continue
         outcome = "better than" if difference["low"] > 0 else "worse than" if difference["high"] < 0 else ""
-        groups[outcome or "not distinguishable from"].append(words)
+        groups[outcome or "not shown to be better than"].append(words)
     said = [f"{outcome} {_listed(names)}" for outcome, names in groups.items() if names]
     return f"In {MEASURES[measure]} the heat maps are {'; '.join(said)}." if said else ""
+
+
+def not_beaten(found: Mapping[str, Any], measure: str) -> bool:
+    """Whether heat maps are not shown to be better than some control in a measure; False where none is known.
+
+    Args:
+        found: content of ``localization.json``.
+        measure: a key of ``MEASURES``.
+    """
+    pairs = [own[measure] for own in (found.get("differences") or {}).values() if measure in own]
+    return any(
+        pair["low"] is not None and pair["low"] <= 0 and pair["patients"] >= FEW_PATIENTS for pair in pairs
+    )
 
 
 def _listed(names: list[str]) -> str:

@@ -22,6 +22,7 @@ from foveate.evaluate.verdicts import (
 from foveate.evidence.trusting.columns import Columns
 
 Json = dict[str, Any]
+Located = Mapping[str, Mapping[str, Value]]  # by control and measure
 FAITHFULNESS = ("gap_blur", "gap_mean", "road", "sensitivity_n")
 FORGOTTEN = {"half of the layers": "randomised_half", "all layers": "randomised"}
 ENOUGH = 2  # of these four ways
@@ -94,13 +95,17 @@ def tell(columns: Columns, methods: Sequence[str], patients: Sequence[str], boot
     return Told(scores, differences)
 
 
-def conditions_of(method: str, told: Told, reasons: Mapping[str, str]) -> dict[str, Condition]:
+def conditions_of(
+    method: str, told: Told, reasons: Mapping[str, str], located: Located | None = None
+) -> dict[str, Condition]:
     """What a method was asked to show, and whether it did.
 
     Args:
         method: or control; a control is not compared with controls.
         told: all figures.
         reasons: by condition, why it could not be tested of any method.
+        located: differences from each control of maps that were scored on more cases than are asked here, as
+            ``localization.json`` has them; None where there are none.
     """
     scores = told.scores.get(method, {})
     found = {
@@ -112,7 +117,7 @@ def conditions_of(method: str, told: Told, reasons: Mapping[str, str]) -> dict[s
         ),
     }
     if method in told.differences:
-        found = _against_controls(told.differences[method], _score(scores, "rises")) | found
+        found = _against_controls(told.differences[method], _score(scores, "rises"), located or {}) | found
     if method == "attention":
         reasons = {**reasons, "attention": "this is the model's own attention"}
     return {
@@ -139,10 +144,17 @@ def verdict_of(conditions: Mapping[str, Condition], flagged: bool) -> Json:
     return judge(conditions, flagged=flagged).to_json()
 
 
-def _against_controls(differences: Mapping[str, Mapping[str, Value]], rises: Value) -> dict[str, Condition]:
+def _against_controls(
+    differences: Mapping[str, Mapping[str, Value]],
+    rises: Value,
+    located: Located,
+) -> dict[str, Condition]:
     ways = {control: [found[name] for name in FAITHFULNESS] for control, found in differences.items()}
     measure = IN_PLANE if all(IN_PLANE in found for found in differences.values()) else "pointing_game"
-    points = {control: [found[measure]] for control, found in differences.items()}
+    points = {
+        control: [located.get(control, {}).get(measure) or found[measure]]
+        for control, found in differences.items()
+    }
     return {
         "faithful": beats(ways, ENOUGH, "what the score loses with the map's places"),
         "localizing": beats(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from foveate.evaluate.sample import cases_in_words, counted
+from foveate.report.cautions import Cautions
 from foveate.report.checklists.item import Answer
 from foveate.report.files import Json, RunFiles, value_of
-from foveate.report.sections.cohort import count_parts
+from foveate.report.sections.cohort import Part, count_parts
 from foveate.report.sections.section import within
-from foveate.report.sections.summary import cautions_of
 
 
 def kind_of_model(files: RunFiles) -> Answer:
@@ -38,7 +39,7 @@ def learned(files: RunFiles) -> Answer:
     counts = within(files.test, "learned") or {}
     cohort = "what its run tells"
     if counts:
-        cohort = f"a manifest of {counts['cases']} cases of {counts['patients']} patients"
+        cohort = f"a manifest of {cases_in_words(counts['cases'], counts['patients'])}"
     text = f"Made by {within(files.test, 'of')} from {cohort}." if files.test else ""
     return Answer(text, "shift", "test.json")
 
@@ -53,7 +54,7 @@ def manifest(files: RunFiles) -> Answer:
     """Which table listed the cases."""
     if files.audit is None:
         return Answer("", "data", "audit.json")
-    counts = f"{files.audit['cases']} cases of {files.audit['patients']} patients"
+    counts = files.cases_of(files.audit["cases"], files.audit["patients"])
     digest = str(within(files.audit, "manifest_sha256") or "")[:12]
     return Answer(f"A manifest lists {counts} (SHA-256 {digest}…).", "data", "audit.json")
 
@@ -127,9 +128,15 @@ def partition(files: RunFiles) -> Answer:
     parts = count_parts(files, files.splits["folds"][number])
     if files.test:
         parts = {name: part for name, part in parts.items() if part.cases}
-    told = ", ".join(f"{name} {part.cases} cases of {part.patients} patients" for name, part in parts.items())
+    told = ", ".join(f"{name} {_of(files, part)}" for name, part in parts.items())
     how = "nothing was trained on" if files.test else "drawn by patient, classes spread evenly"
     return Answer(f"{told}; {how}.", "splits", "splits.json")
+
+
+def _of(files: RunFiles, part: Part) -> str:
+    if part.patients is None:
+        return counted(part.cases, "case")
+    return files.cases_of(part.cases, part.patients)
 
 
 def disjoint(files: RunFiles) -> Answer:
@@ -155,7 +162,7 @@ def disjoint(files: RunFiles) -> Answer:
 def test_size(files: RunFiles) -> Answer:
     """How many were tested."""
     found = files.metrics
-    text = f"{found['n']} cases of {found['patients']} patients were tested." if found else ""
+    text = f"{files.cases_of(found['n'], found['patients'])} were tested." if found else ""
     return Answer(text, "performance", "metrics.json")
 
 
@@ -330,8 +337,9 @@ def cautions(files: RunFiles) -> Answer:
     """What the page itself warns of."""
     if files.metrics is None:
         return Answer("", "top", "metrics.json")
-    found = list(cautions_of(files))
-    return Answer(" ".join(found) or "The run itself gives no reason for caution.", "top", "metrics.json")
+    found = Cautions.of(files)
+    told = " ".join(item.sentence for item in found.items)
+    return Answer(told or found.all_clear, "top", "metrics.json")
 
 
 def protocol(files: RunFiles) -> Answer:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import textwrap
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -137,7 +138,8 @@ def confusion_figure(labels: Sequence[str], counts: Sequence[Sequence[int]], *, 
     totals = cases.sum(axis=1, keepdims=True)
     shares = np.divide(cases, totals, out=np.zeros_like(cases), where=totals > 0)
     cell = 0.5 if len(labels) <= 8 else 0.36
-    margin = 0.5 + 0.075 * max(len(shorten(label)) for label in labels)
+    names = [in_lines(label) for label in labels]
+    margin = 0.5 + 0.085 * max(len(line) for name in names for line in name.split("\n"))
     figure, axes = new_figure(max(cell * len(labels), 1.6) + margin, max(cell * len(labels), 1.2) + margin)
     for (row, column), part in np.ndenumerate(shares):
         axes.add_patch(
@@ -146,7 +148,7 @@ def confusion_figure(labels: Sequence[str], counts: Sequence[Sequence[int]], *, 
         text = _share_text(part, bool(totals[row, 0])) if share else f"{cases[row, column]:.0f}"
         colour = PAPER if part > 0.55 else INK if part > 0 else MUTED
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
-    _square_cells(axes, [shorten(label) for label in labels])
+    _square_cells(axes, names)
     axes.set(xlabel="predicted", ylabel="true")
     return figure
 
@@ -203,6 +205,13 @@ def shorten(label: str, most: int = 18) -> str:
     return label if len(label) <= most else label[: most - 1] + "…"
 
 
+def in_lines(label: str, width: int = 16) -> str:
+    """Break a long name into two lines between words, and cut what does not fit them."""
+    lines = textwrap.wrap(label, width, break_long_words=False) or [""]
+    kept = lines[:1] if len(lines) == 1 else [lines[0], " ".join(lines[1:])]
+    return "\n".join(shorten(line, width + 8) for line in kept)
+
+
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     """An empty chart, in inches, in the style that surrounds it."""
     figure = Figure(figsize=(width, height))
@@ -218,8 +227,9 @@ def unit_figure() -> tuple[Figure, Axes]:
 
 def _square_cells(axes: Axes, labels: Iterable[str]) -> None:
     names = list(labels)
-    upright = max(map(len, names), default=0) > 5
-    axes.set_xticks(range(len(names)), names, rotation=90 if upright and len(names) > 3 else 0)
+    longest = max((len(line) for name in names for line in name.split("\n")), default=0)
+    upright = longest > (9 if len(names) < 3 else 5)
+    axes.set_xticks(range(len(names)), names, rotation=90 if upright else 0)
     axes.set_yticks(range(len(names)), names)
     axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5), aspect="equal")
     axes.tick_params(length=0)

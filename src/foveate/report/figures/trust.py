@@ -23,6 +23,12 @@ CONTROL_NAMES = {
 }
 
 
+def _legend(figure: Figure) -> None:
+    """Every curve below the chart, in as many columns as the names leave room for."""
+    names = [text for axes in figure.axes for text in axes.get_legend_handles_labels()[1]]
+    figure.legend(loc="outside lower center", ncols=3 if max(map(len, names), default=0) <= 12 else 2)
+
+
 @styled
 def removal_figure(shares: Curve, curves: Mapping[str, Curve], methods: Sequence[str]) -> Figure:
     """Mean score over the share of the image that is removed or shown.
@@ -35,7 +41,7 @@ def removal_figure(shares: Curve, curves: Mapping[str, Curve], methods: Sequence
     figure, axes = new_figure(3.6, 3.3)
     _draw(axes, shares, curves, methods)
     axes.set(xlabel="share of the image", ylabel="score")
-    figure.legend(loc="outside lower center", ncols=3)
+    _legend(figure)
     return figure
 
 
@@ -54,7 +60,7 @@ def stages_figure(curves: Mapping[str, Sequence[Value]], methods: Sequence[str],
     _draw(axes, stages, {name: [1.0, *(v.value for v in values)] for name, values in curves.items()}, methods)
     axes.set_xticks(stages, ["trained", "last layer", "half", "all"][: len(stages)])
     axes.set(xlabel="layers drawn anew", ylabel="rank correlation", ylim=(-0.35, 1.05))
-    figure.legend(loc="outside lower center", ncols=3)
+    _legend(figure)
     return figure
 
 

@@ -56,7 +56,7 @@ def _whom(files: RunFiles, metrics: Json) -> Iterator[str]:
         "who took no part in training" if metrics["split"] == "test" else f"of the part “{metrics['split']}”"
     )
     source = f"of another cohort ({files.test['manifest']})" if files.test else "of the same source"
-    yield f"{metrics['n']} cases of {metrics['patients']} patients {part}, {source}."
+    yield f"{files.cases_of(metrics['n'], metrics['patients'])} {part}, {source}."
     if groups := within(metrics, "subgroups"):
         yield f"Figures are told apart by {', '.join(groups)}."
     use = files.answers.get("Intended use")
@@ -70,12 +70,39 @@ def _how_good(files: RunFiles, metrics: Json) -> Iterator[str]:
     for key, name in (("balanced_accuracy", "Balanced accuracy"), ("auroc_macro", "Macro AUROC")):
         found, chance = value_of(metrics["metrics"].get(key)), chances(metrics)[key]
         yield f"{name}: {_told(found)}; guessing gives {chance:.2f}."
+    yield from _at_thresholds(metrics)
     raw, calibrated = (
         value_of(within(metrics, "calibration", *path)) for path in (("ece",), ("calibrated", "ece"))
     )
     if raw.value is not None:
         after = "" if calibrated.value is None else f", {100 * calibrated.value:.0f} once calibrated"
         yield f"Its probabilities are off by {100 * raw.value:.0f} points on average{after} (ECE)."
+
+
+def _at_thresholds(metrics: Json) -> Iterator[str]:
+    """What the thresholds that validation cases chose come to; of many classes of the best and the worst."""
+    points = {
+        name: found
+        for name, found in (within(metrics, "operating_points") or {}).items()
+        if value_of(found.get("sensitivity")).value is not None
+        and value_of(found.get("specificity")).value is not None
+    }
+    ranked = sorted(points, key=lambda name: -float(points[name]["sensitivity"]["value"]))
+    named = ranked[-1:] if len(metrics["classes"]) == 2 else dict.fromkeys([*ranked[:1], *ranked[-1:]])
+    for name in named:
+        found, threshold = points[name], points[name]["chosen"]["threshold"]
+        yield (
+            f"From a probability of {threshold:.2f} on, which validation cases chose, it finds "
+            f"{_of_hundred(found['sensitivity'])} of 100 cases of {name} and clears "
+            f"{_of_hundred(found['specificity'])} of 100 others."
+        )
+
+
+def _of_hundred(raw: Json) -> str:
+    """A share in whole cases of a hundred, with its interval."""
+    found = value_of(raw)
+    shares = [f"{100 * number:.0f}" for number in (found.value, found.low, found.high) if number is not None]
+    return shares[0] + (f" [{shares[1]}, {shares[2]}]" if len(shares) == 3 else "")
 
 
 def _where(files: RunFiles, metrics: Json) -> Iterator[str]:
@@ -126,15 +153,8 @@ def _pictures(files: RunFiles) -> Iterator[str]:
     if files.trust is None:
         yield "Not tested yet: run foveate trust."
         return
-    usable: dict[str, list[str]] = {}
     for method, found in files.trust["methods"].items():
-        usable.setdefault(" and ".join(found["verdict"]["usable_for"]), []).append(method)
-    for purpose, methods in usable.items():
-        listed = ", ".join(methods)
-        if purpose:
-            yield f"{listed}: usable for {purpose}."
-        else:
-            yield f"{listed}: not shown to be of use; the trust card says what was found."
+        yield f"{method}: {found['verdict']['sentence']}"
 
 
 def _told(found: Value) -> str:

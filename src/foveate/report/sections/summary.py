@@ -7,16 +7,13 @@ from dataclasses import dataclass
 
 from foveate.evaluate.intervals import Value
 from foveate.evaluate.localization.wording import main_measure
+from foveate.report.cautions import Cautions
 from foveate.report.files import Json, RunFiles, value_of
 from foveate.report.sections.localization import LOCALIZATION
 from foveate.report.sections.one_minute import one_minute
 from foveate.report.sections.provenance import date_in_words
-from foveate.report.sections.results import chances, class_values, sample
-from foveate.report.sections.section import reasons, within
-
-# Sentences about a shift that a reader must know before quoting a figure.
-_HARMFUL = ("worse-here", "seen", "wrong-where-novel", "group-worse", "recalibration-worse", "not-compared")
-FEW_PATIENTS = 30  # below this, an interval by resampling patients is rough
+from foveate.report.sections.results import chances, sample
+from foveate.report.sections.section import within
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +46,7 @@ def summary(files: RunFiles) -> dict[str, object]:
         "sample": sample(metrics) if metrics else None,
         "tiles": list(_tiles(files)),
         "questions": one_minute(files),
-        "cautions": list(cautions_of(files)),
+        "cautions": Cautions.of(files),
     }
 
 
@@ -73,7 +70,8 @@ def _tiles(files: RunFiles) -> Iterator[Tile]:
         value = value_of(metrics["metrics"].get(key)) if metrics else None
         chance = chances(metrics)[key] if metrics else None
         yield Tile(name, value, chance, f"guessing: {chance:.2g}" if chance else "", "evaluate")
-    yield _pointing_tile(files.localization)
+    if files.localization is None or within(files.localization, "overall", "methods"):
+        yield _pointing_tile(files.localization)
 
 
 def _pointing_tile(localization: Json | None) -> Tile:
@@ -93,24 +91,3 @@ def _pointing_tile(localization: Json | None) -> Tile:
     chance = values.get("random", nothing).value
     name = LOCALIZATION[measure][0]
     return Tile(name, values.get("heatmap", nothing), chance, ", ".join(beside), "localize")
-
-
-def cautions_of(files: RunFiles) -> Iterator[str]:
-    """What a reader must know before quoting a figure, in whole sentences."""
-    for finding in within(files.audit, "findings") or ():
-        if finding["severity"] == "stop":
-            accepted = ", accepted by whoever ran the study" if finding["allowed"] else ""
-            yield f"The audit found “{finding['code']}”{accepted}: {finding['message']}"
-    for found in within(files.shift, "sentences") or ():
-        if found["code"] in _HARMFUL:
-            yield found["sentence"]
-    metrics = files.metrics
-    if not metrics:
-        return
-    if metrics["split"] != "test":
-        yield f"These figures are of the part “{metrics['split']}”, which helped to make the model."
-    if metrics["patients"] < FEW_PATIENTS:
-        few = f"Only {metrics['patients']} patients were tested."
-        yield f"{few} With fewer than {FEW_PATIENTS}, intervals are rough, and usually too narrow."
-    if undefined := reasons(class_values(metrics), undefined=True):
-        yield f"Undefined, and in no average: {'; '.join(undefined)}."

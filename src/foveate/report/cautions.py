@@ -1,0 +1,363 @@
+"""What a reader must know before quoting a figure or a picture of a run: one list, the worst first.
+
+The first page, the end of ``foveate run``, the model card, ``foveate predict`` and ``foveate compare`` all
+show this list. It is made of what the stations left in their files, so that it is never older than they are;
+``cautions.json``, in the run and in its bundle, holds it for those who have the bundle alone: ``cautions``
+(``code``, ``sentence``, ``section`` of the report), ``asked`` and ``not_asked`` (what was looked for).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from foveate.errors import InputRefused
+from foveate.evaluate.intervals import Value
+from foveate.evaluate.localization.wording import main_measure, not_beaten, verdict
+from foveate.evaluate.sample import counted
+from foveate.files import write_json
+from foveate.report.files import RunFiles, value_of
+from foveate.report.sections.cohort import count_parts
+from foveate.report.sections.results import class_values
+from foveate.report.sections.section import reasons, within
+
+FILE = "cautions.json"
+FEW_PATIENTS = 30
+"""Below this, an interval by resampling patients is rough, and what is chosen on so few may be chance."""
+FEW_EVENTS = 10
+"""Fewest cases with a class, and without it, whose figures say much about it."""
+FEW_TILES = 4
+"""Tiles outside what is marked; below this the search for shortcuts could ask almost nothing."""
+WORSE = 0.005
+"""Log loss by which calibration must have made it worse to be named although chance could explain it."""
+HARM = {
+    "accepted": "a fault of the data that was accepted",
+    "not-a-test": "figures of cases that helped to make the model",
+    "no-better-than-guessing": "a network that is not shown to know anything",
+    "told-without-looking": "labels that are told as well without the disease",
+    "shortcut": "a shortcut that the network was found to use",
+    "patients-unknown": "images of one patient may lie in several parts",
+    "elsewhere": "what differs in another cohort and does harm there",
+    "label-told": "labels that are told, if less well, without the disease",
+    "maps-miss": "heat maps no better than a control at pointing at what is marked",
+    "maps-unusable": "heat maps that were shown to be of no use",
+    "calibration-worse": "calibrated probabilities that are worse than raw ones",
+    "few-patients": "intervals over few patients",
+    "few-events": "classes of few cases",
+    "small-validation": "choices made on few patients",
+    "few-questions": "a search for shortcuts that could ask little",
+    "undefined": "figures that could not be computed",
+    "names-tell": "file names that tell the label, which the network does not see",
+    "noted": "what the audit noticed in the images",
+}
+"""Every code, in order of harm, with what it warns of."""
+_BY_AUDIT = {
+    "patients-unknown": "patients-unknown",
+    "metadata-tells-label": "label-told",
+    "names-tell-label": "names-tell",
+    "sizes-tell-label": "label-told",
+    "mixed-colour": "noted",
+    "training-images-unknown": "elsewhere",
+}
+"""Notes of the audit that a reader must know, and how they are called here."""
+_SAME_AS_LEAK = ("metadata-tells-label", "sizes-tell-label")
+_SHIFT = ("worse-here", "seen", "wrong-where-novel", "group-worse", "recalibration-worse", "not-compared")
+
+
+@dataclass(frozen=True, slots=True)
+class Caution:
+    """One reason for care.
+
+    Attributes:
+        code: a key of ``HARM``.
+        sentence: a whole sentence, or several.
+        section: anchor of the report's section that has more.
+    """
+
+    code: str
+    sentence: str
+    section: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cautions:
+    """All reasons for care, the worst first, and what was looked for.
+
+    Attributes:
+        items: the reasons.
+        asked: questions that were asked, in words.
+        not_asked: those that were not, each with its reason.
+    """
+
+    items: tuple[Caution, ...]
+    asked: tuple[str, ...]
+    not_asked: tuple[str, ...]
+
+    @classmethod
+    def of(cls, files: RunFiles) -> Cautions:
+        """The cautions of a run, from whatever files it has."""
+        found = {item.sentence: item for gather in _GATHERERS for item in gather(files)}
+        order = list(HARM)
+        items = sorted(found.values(), key=lambda item: order.index(item.code))
+        states = [(what, why(files)) for what, why in _QUESTIONS.items()]
+        return cls(
+            tuple(items),
+            tuple(what for what, missing in states if not missing),
+            tuple(f"{what} ({missing})" for what, missing in states if missing),
+        )
+
+    @property
+    def all_clear(self) -> str:
+        """What may be said where there is no caution: what was looked for, and what was not."""
+        asked = f"Looked for: {'; '.join(self.asked)}." if self.asked else "Nothing was looked for yet."
+        not_asked = f" Not looked for: {'; '.join(self.not_asked)}." if self.not_asked else ""
+        return f"No reason for caution was found. {asked}{not_asked}"
+
+    def write(self, folder: Path) -> None:
+        """Write ``cautions.json`` into a folder."""
+        write_json(folder / FILE, self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain text."""
+        return {
+            "cautions": [asdict(item) for item in self.items],
+            "asked": list(self.asked),
+            "not_asked": list(self.not_asked),
+        }
+
+    @classmethod
+    def read(cls, folder: Path) -> Cautions | None:
+        """What ``write`` wrote; None where there is no such file.
+
+        Raises:
+            InputRefused: it cannot be understood.
+        """
+        path = folder / FILE
+        if not path.is_file():
+            return None
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            items = tuple(Caution(**item) for item in content["cautions"])
+            return cls(items, tuple(content["asked"]), tuple(content["not_asked"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputRefused(
+                f"this list of cautions cannot be understood ({error})",
+                where=str(path),
+                fix="run `foveate report` on its run again",
+                code="damaged-run-file",
+            ) from error
+
+
+def of_runs(runs: Mapping[str, RunFiles]) -> list[dict[str, Any]]:
+    """The cautions of several runs, the worst first, each once: ``code``, ``sentence`` and its ``runs``.
+
+    Args:
+        runs: by name.
+    """
+    owners: dict[Caution, list[str]] = {}
+    for label, files in runs.items():
+        for item in Cautions.of(files).items:
+            owners.setdefault(item, []).append(label)
+    order = list(HARM)
+    return [
+        {"code": item.code, "sentence": item.sentence, "runs": labels}
+        for item, labels in sorted(owners.items(), key=lambda pair: order.index(pair[0].code))
+    ]
+
+
+def in_words(found: Sequence[Mapping[str, Any]], runs: int) -> list[str]:
+    """What ``of_runs`` found as sentences, each with the runs that it is about unless it is all of them.
+
+    Args:
+        found: by ``of_runs``.
+        runs: how many there are.
+    """
+    return [
+        item["sentence"] if len(item["runs"]) == runs else f"{', '.join(item['runs'])}: {item['sentence']}"
+        for item in found
+    ]
+
+
+def _of_audit(files: RunFiles) -> Iterator[Caution]:
+    by_metadata = any(leak["kind"] == "metadata" for leak in within(files.probes, "leaks") or ())
+    for finding in within(files.audit, "findings") or ():
+        if by_metadata and finding["code"] in _SAME_AS_LEAK:
+            continue  # the probes say it with the network beside
+        if finding["severity"] == "stop":
+            accepted = ", accepted by whoever ran the study" if finding["allowed"] else ""
+            told = f"The audit found “{finding['code']}”{accepted}: {finding['message']}"
+            yield Caution("accepted", _sentence(told), "data")
+        elif code := _BY_AUDIT.get(finding["code"]):
+            yield Caution(code, _sentence(finding["message"]), "data")
+
+
+def _of_shift(files: RunFiles) -> Iterator[Caution]:
+    for found in within(files.shift, "sentences") or ():
+        if found["code"] in _SHIFT:
+            yield Caution("elsewhere", found["sentence"], "shift")
+
+
+def _of_metrics(files: RunFiles) -> Iterator[Caution]:
+    metrics = files.metrics
+    if not metrics:
+        return
+    if metrics["split"] != "test":
+        told = f"These figures are of the part “{metrics['split']}”, which helped to make the model."
+        yield Caution("not-a-test", told, "performance")
+    auroc = value_of(metrics["metrics"].get("auroc_macro"))
+    if auroc.low is not None and auroc.low <= 0.5:
+        told = f"The network is not shown to know more than guessing: macro AUROC {in_brackets(auroc)}."
+        yield Caution("no-better-than-guessing", told, "performance")
+    if metrics["patients"] < FEW_PATIENTS:
+        few = f"Only {metrics['patients']} patients were tested."
+        told = f"{few} With fewer than {FEW_PATIENTS}, intervals are rough, and usually too narrow."
+        yield Caution("few-patients", told, "performance")
+    if rare := [f"{name} ({share})" for name, share in _few_events(files)]:
+        told = f"Few cases to judge some classes by: {'; '.join(rare)}."
+        yield Caution("few-events", told, "performance")
+    if undefined := reasons(class_values(metrics), undefined=True):
+        yield Caution("undefined", f"Undefined, and in no average: {'; '.join(undefined)}.", "performance")
+    yield from _of_calibration(files)
+
+
+def _few_events(files: RunFiles) -> Iterator[tuple[str, str]]:
+    for name, found in (files.metrics or {})["per_class"].items():
+        known, events = value_of(found.get("auroc")).n, int(found["n"])
+        if events < FEW_EVENTS:
+            yield name, f"{events} of {known} cases"
+        elif known - events < FEW_EVENTS:
+            yield name, f"all but {known - events} of {known} cases"
+
+
+def _of_calibration(files: RunFiles) -> Iterator[Caution]:
+    change = value_of(within(files.metrics, "calibration", "calibrated", "change", "log_loss"))
+    if change.value is None or change.value <= 0:
+        return
+    if change.low is not None and change.low > 0:
+        told = "Calibration made the probabilities worse"
+    elif change.value > WORSE:
+        told = "Calibration is not shown to have helped"
+    else:
+        return
+    told = f"{told}: log loss {in_brackets(change, signed=True)}. Go by the raw probabilities."
+    yield Caution("calibration-worse", told, "calibration")
+
+
+def _of_validation(files: RunFiles) -> Iterator[Caution]:
+    if files.test is not None or files.splits is None:
+        return
+    fold = files.splits["folds"][int(within(files.splits, "config", "fold") or 0)]
+    part = count_parts(files, fold)["val"]
+    patients = part.cases if part.patients is None else part.patients
+    if part.cases and patients < FEW_PATIENTS:
+        sample = files.cases_of(part.cases, patients, "validation case")
+        told = f"Only {sample} chose {_listed(list(_chosen(files)))}: others may choose otherwise."
+        yield Caution("small-validation", told, "splits")
+
+
+def _chosen(files: RunFiles) -> Iterator[str]:
+    """What was chosen on the validation part."""
+    bundle = files.bundle or {}
+    yield "the epoch"
+    if any(fit.get("parameters") for fit in within(bundle, "calibration", "fits") or ()):
+        yield "the calibration"
+    if bundle.get("operating_points") or bundle.get("thresholds"):
+        yield "thresholds"
+    if bundle.get("conformal"):
+        yield "the sets of answers"
+    if bundle.get("novelty"):
+        yield "the limit of novelty"
+
+
+def _of_probes(files: RunFiles) -> Iterator[Caution]:
+    probes = files.probes
+    if probes is None:
+        return
+    for found in probes["shortcuts"]:
+        yield Caution("shortcut", found["sentence"], "shortcuts")
+    yield from _of_leaks(files)
+    for view, own in probes["views"].items():
+        asked = sum(map(sum, within(own, "tiles", "suspect") or ()))
+        if asked < FEW_TILES:
+            of = f" of {view}" if len(probes["views"]) > 1 else ""
+            told = f"The search for shortcuts could ask about {counted(asked, 'tile')}{of}: it says little."
+            yield Caution("few-questions", told, "shortcuts")
+
+
+def _of_leaks(files: RunFiles) -> Iterator[Caution]:
+    """What tells the truth without the disease, worst where the network is not shown to know more."""
+    probes = files.probes or {}
+    for leak in probes["leaks"]:
+        by_metadata = leak["kind"] == "metadata"
+        model = probes["metadata"] if by_metadata else probes["views"][leak["where"]["view"]]["background"]
+        difference = value_of(model.get("difference"))
+        code = "told-without-looking" if difference.low is not None and difference.low <= 0 else "label-told"
+        yield Caution(code, leak["sentence"], "shortcuts")
+
+
+def _of_maps(files: RunFiles) -> Iterator[Caution]:
+    found = files.localization
+    methods = within(found, "overall", "methods")
+    if found and methods and not_beaten(found, measure := main_measure(methods)):
+        yield Caution("maps-miss", verdict(found, measure), "localization")
+    cards = within(files.trust, "methods") or {}
+    method = within(files.study, "explain", "method") or next(iter(cards), "")
+    card = cards.get(method)
+    if card and not card["verdict"]["usable_for"]:
+        yield Caution("maps-unusable", f"Heat maps by {method}: {card['verdict']['sentence']}", "trust")
+
+
+_GATHERERS: tuple[Callable[[RunFiles], Iterator[Caution]], ...] = (
+    _of_audit,
+    _of_shift,
+    _of_metrics,
+    _of_validation,
+    _of_probes,
+    _of_maps,
+)
+
+
+def _no_metadata(files: RunFiles) -> str:
+    if files.probes is None:
+        return "foveate probe has not run"
+    return str(within(files.probes, "metadata", "reason") or "")
+
+
+def _no_localization(files: RunFiles) -> str:
+    if files.localization is None:
+        return "foveate localize has not run"
+    return "" if within(files.localization, "overall", "methods") else "nothing is marked"
+
+
+_QUESTIONS: dict[str, Callable[[RunFiles], str]] = {
+    "leakage and contradictions in the data": lambda files: (
+        "" if files.audit else "foveate audit has not run"
+    ),
+    "answers better than guessing": lambda files: "" if files.metrics else "foveate evaluate has not run",
+    "labels told by metadata and files": _no_metadata,
+    "shortcuts in the image": lambda files: "" if files.probes else "foveate probe has not run",
+    "heat maps that point at what is marked": _no_localization,
+    "heat maps that depend on the model": lambda files: "" if files.trust else "foveate trust has not run",
+}
+"""What the cautions come from, each with why it could not be asked; empty where it was."""
+
+
+def in_brackets(value: Value, *, signed: bool = False) -> str:
+    """A figure with its interval: ``0.72 [0.61, 0.81]``, with a sign in front if it is a difference."""
+    form = "{:+.2f}" if signed else "{:.2f}"
+    numbers = [form.format(number) for number in (value.value, value.low, value.high) if number is not None]
+    text = numbers[0] + (f" [{', '.join(numbers[1:])}]" if len(numbers) == 3 else "")
+    return text.replace("-", "−")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _sentence(text: str) -> str:
+    """A text with a capital and a full stop."""
+    text = text[0].upper() + text[1:]
+    return text if text[-1] in ".!?…" else f"{text}."
