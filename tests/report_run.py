@@ -458,7 +458,8 @@ def _write_probes(path: Path, classes: Sequence[str], views: Sequence[str], tabl
         "p": 0.01,
         "sentence": marker,
     }
-    leak = shortcut | {"kind": "metadata", "sentence": f"Metadata alone ({EVIL}) tell the class."}
+    sentence = f"Metadata alone ({EVIL}) tell the class."
+    leak = shortcut | {"kind": "metadata", "network_better": False, "sentence": sentence}
     told = {"auroc_macro": sure, "per_class": {classes[0]: sure | {"p": 0.01}}, "telling": [classes[0]]}
     content = {
         "split": "test",

@@ -34,11 +34,7 @@ def _harmless(content: dict[str, Any]) -> dict[str, Any]:
     """An audit without findings, probes without shortcuts and leaks."""
     if "findings" in content:
         return content | {"findings": [], "allowed": []}
-    views = {
-        view: own | {"tiles": own["tiles"] | {"suspect": [[True] * 8] * 8}}
-        for view, own in content["views"].items()
-    }
-    return content | {"shortcuts": [], "leaks": [], "views": views}
+    return content | {"shortcuts": [], "leaks": [], "tiles": 28}
 
 
 def read(run: Path, name: str) -> Any:
@@ -169,23 +165,21 @@ def test_choices_on_a_small_validation_part_are_listed(tmp_path: Path) -> None:
 
 
 def test_shortcuts_and_leaks_come_with_the_network_beside(run: Path, tmp_path: Path) -> None:
-    def leak(probes: Any, low: float) -> None:
+    def leak(probes: Any, better: bool) -> None:
         probes["shortcuts"] = [
             {"sentence": "A marker decides.", "kind": "marker", "where": {}, "class": "benign"}
         ]
-        probes["leaks"] = [{"kind": "metadata", "where": {"view": None}, "sentence": "The size tells."}]
-        probes["metadata"]["difference"] = _value(0.02, low, 0.1)
+        probes["leaks"] = [{"kind": "metadata", "sentence": "The size tells.", "network_better": better}]
 
-    equal = found_in(run, tmp_path / "1", probes=lambda probes: leak(probes, -0.1))
+    equal = found_in(run, tmp_path / "1", probes=lambda probes: leak(probes, False))
     assert equal == {"shortcut": "A marker decides.", "told-without-looking": "The size tells."}
-    better = found_in(run, tmp_path / "2", probes=lambda probes: leak(probes, 0.01))
+    better = found_in(run, tmp_path / "2", probes=lambda probes: leak(probes, True))
     assert better == {"shortcut": "A marker decides.", "label-told": "The size tells."}
 
 
 def test_a_search_that_could_ask_nothing_is_no_all_clear(run: Path, tmp_path: Path) -> None:
     def asked(probes: Any) -> None:
-        for own in probes["views"].values():
-            own["tiles"]["suspect"] = [[False] * 8] * 8
+        probes["tiles"] = 0
 
     found = found_in(run, tmp_path, probes=asked)
     assert "could ask about 0 tiles" in found["few-questions"]

@@ -6,12 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import numpy as np
 import pandas as pd
 import pytest
+from rich.markup import render
+from typer.main import get_command
 
+from foveate.cli import app
 from foveate.data.phantom import make_phantom
 from foveate.heatmaps import read_case, read_index
 from foveate.io import read_image
@@ -185,3 +190,22 @@ except SystemExit:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Example: foveate train study.yaml" in done.stdout
+
+
+def test_no_help_text_loses_what_stands_in_brackets() -> None:
+    """Rich takes ``[default: …]`` for a style and prints nothing, unless the bracket is escaped."""
+
+    def all_of(command: click.Command) -> Iterator[click.Command]:
+        yield command
+        for one in getattr(command, "commands", {}).values():
+            yield from all_of(one)
+
+    texts = [
+        text
+        for command in all_of(get_command(app))
+        for text in (command.help, *(getattr(parameter, "help", None) for parameter in command.params))
+        if text
+    ]
+    assert len([text for text in texts if "[default: " in text]) > 20
+    for text in texts:
+        assert render(text).plain == text.replace("\\[", "["), text

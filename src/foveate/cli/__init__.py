@@ -177,7 +177,8 @@ def report(
         bool, typer.Option("--compare", help="One page for several runs, side by side.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for --compare \\[default: comparisons/<names>].")
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for --compare \\[default: comparisons/<names>]."),
     ] = None,
     pdf: Annotated[
         bool, typer.Option("--pdf", help="Print it as PDF too, with the browser that is here.")

@@ -4,7 +4,8 @@ Content of ``probes.json``:
 
 * ``shortcuts``: what the model is shown to use: ``kind``, ``where``, ``class``, ``effect``, ``interval``,
   ``p``, ``sentence``. Empty where nothing was found.
-* ``leaks``: what tells the truth without the disease, whether or not the model uses it; the same keys.
+* ``leaks``: what tells the truth without the disease, whether or not the model uses it; the same keys, and
+  ``network_better``: whether the network is shown to know more.
 * ``sentences``: all of it in plain words.
 * ``views``: by view, ``attribution`` (shares of the heat maps), ``tiles`` (the grid, what lies in each tile,
   and by how much it moves the answers), ``tested`` (exchanges with AUROCs, effect and corrected p-value),

@@ -103,9 +103,11 @@ class Cautions:
         order = list(HARM)
         items = sorted(found.values(), key=lambda item: order.index(item.code))
         states = [(what, why(files)) for what, why in _QUESTIONS.items()]
+        details = "; ".join(within(files.probes, "asked") or ())
+        asked = {_SHORTCUTS: f"{_SHORTCUTS} ({details})" if details else _SHORTCUTS}
         return cls(
             tuple(items),
-            tuple(what for what, missing in states if not missing),
+            tuple(asked.get(what, what) for what, missing in states if not missing),
             tuple(f"{what} ({missing})" for what, missing in states if missing),
         )
 
@@ -276,26 +278,14 @@ def _of_probes(files: RunFiles) -> Iterator[Caution]:
     probes = files.probes
     if probes is None:
         return
-    for found in probes["shortcuts"]:
+    for found in probes.get("shortcuts") or ():
         yield Caution("shortcut", found["sentence"], "shortcuts")
-    yield from _of_leaks(files)
-    for view, own in probes["views"].items():
-        asked = sum(map(sum, within(own, "tiles", "suspect") or ()))
-        if asked < FEW_TILES:
-            of = f" of {view}" if len(probes["views"]) > 1 else ""
-            told = f"The search for shortcuts could ask about {counted(asked, 'tile')}{of}: it says little."
-            yield Caution("few-questions", told, "shortcuts")
-
-
-def _of_leaks(files: RunFiles) -> Iterator[Caution]:
-    """What tells the truth without the disease, worst where the network is not shown to know more."""
-    probes = files.probes or {}
-    for leak in probes["leaks"]:
-        by_metadata = leak["kind"] == "metadata"
-        model = probes["metadata"] if by_metadata else probes["views"][leak["where"]["view"]]["background"]
-        difference = value_of(model.get("difference"))
-        code = "told-without-looking" if difference.low is not None and difference.low <= 0 else "label-told"
+    for leak in probes.get("leaks") or ():  # those of 0.1.0 had no network beside
+        code = "label-told" if leak.get("network_better", True) else "told-without-looking"
         yield Caution(code, leak["sentence"], "shortcuts")
+    if (tiles := probes.get("tiles", FEW_TILES)) < FEW_TILES:
+        told = f"The search for shortcuts could ask about {counted(tiles, 'tile')}: it says little."
+        yield Caution("few-questions", told, "shortcuts")
 
 
 def _of_maps(files: RunFiles) -> Iterator[Caution]:
@@ -332,13 +322,14 @@ def _no_localization(files: RunFiles) -> str:
     return "" if within(files.localization, "overall", "methods") else "nothing is marked"
 
 
+_SHORTCUTS = "shortcuts in the image"
 _QUESTIONS: dict[str, Callable[[RunFiles], str]] = {
     "leakage and contradictions in the data": lambda files: (
         "" if files.audit else "foveate audit has not run"
     ),
     "answers better than guessing": lambda files: "" if files.metrics else "foveate evaluate has not run",
     "labels told by metadata and files": _no_metadata,
-    "shortcuts in the image": lambda files: "" if files.probes else "foveate probe has not run",
+    _SHORTCUTS: lambda files: "" if files.probes else "foveate probe has not run",
     "heat maps that point at what is marked": _no_localization,
     "heat maps that depend on the model": lambda files: "" if files.trust else "foveate trust has not run",
 }

@@ -140,6 +140,7 @@ def _leak(kind: str, view: str | None, found: Json, what: str) -> Json:
         "effect": value["value"] - 0.5,
         "interval": [value["low"] - 0.5, value["high"] - 0.5],
         "p": value["p"],
+        "network_better": _better(found, best),
         "sentence": f"{what[0].upper()}{what[1:]} {verb} {told}{others}. {_beside(found, best)}",
     }
 
