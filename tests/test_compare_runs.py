@@ -240,7 +240,7 @@ def test_side_by_side_says_when_cases_differ(runs: Path, tmp_path: Path) -> None
     for folder in (ours, lacking):
         (folder / "trust.json").unlink()
     tree, tables = side_by_side(tmp_path, ours, lacking)
-    assert "these runs were not tested on the same cases" in tree.one("div", class_="cautions").text
+    assert "these runs were not tested on the same cases" in tree.all("div", class_="cautions")[-1].text
     assert "Trust in heat maps" not in tables
     with pytest.raises(UsageError, match="with --compare"):
         foveate("report", *named(runs, "ours", "plain"))
