@@ -14,6 +14,7 @@ others may come in by and by. Where a step takes very long, batches are smaller 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -23,19 +24,26 @@ from typing import Any
 
 import yaml
 
+from foveate.files import write_atomic
 from recipe import STUDIES, on_a_phantom, parse_changes, training_steps
 from sheet import Sheet, add_page, machine
 
 HEADER = ("study", "network", "size", "batch", "s a step", "loss of each step")
 # Cases of a step in place of the study's.
 BATCHES: Mapping[str, int] = {
-    "agf_pairs": 8,
+    "agf_pairs": 4,
+    "can_chestxray14": 4,
+    "cervical_herlev": 4,
+    "cervical_masked": 4,
+    "cervical_multicell": 4,
+    "cervical_sipakmed": 4,
+    "dadrn_liver_ct": 4,
     "lca_db_lld_mmri": 2,
     "lca_db_lld_mmri_malignancy": 2,
     "lca_db_lld_mmri_paper": 2,
 }
 # Patients of phantoms, by the kind of network, so that an epoch has several steps.
-PATIENTS: Mapping[str, int] = {"dadrn50": 60, "lca": 28, "agf": 100, "can": 100}
+PATIENTS: Mapping[str, int] = {"dadrn50": 60, "lca": 28, "agf": 60, "can": 60}
 OF_CELLS = 20
 
 
@@ -73,12 +81,18 @@ def main() -> None:
     parser.add_argument("studies", nargs="*", type=Path, help="study files; all shipped ones unless given")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", dest="changes")
+    parser.add_argument("--json", type=Path, help="keep what is finished here, and go on from it")
     add_page(parser)
     given = parser.parse_args()
+    kept = json.loads(given.json.read_text()) if given.json and given.json.exists() else {}
     rows = []
     for path in given.studies or sorted(STUDIES.glob("*.yaml")):
-        rows += rows_of(path, given.steps, parse_changes(given.changes))
-        print(*rows[-2:], sep="\n", flush=True)
+        if path.stem not in kept:
+            kept[path.stem] = rows_of(path, given.steps, parse_changes(given.changes))
+            print(*kept[path.stem], sep="\n", flush=True)
+            if given.json:
+                write_atomic(given.json, json.dumps(kept, ensure_ascii=False, indent=1))
+        rows += kept[path.stem]
     sheet = Sheet("first_losses")
     sheet.say(f"{machine()}; seconds are of processor time.")
     sheet.table(HEADER, rows)
