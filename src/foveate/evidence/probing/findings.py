@@ -154,8 +154,10 @@ def _beside(found: Json, label: str) -> str:
     figures = f"The network has {network:.2f}"
     if more["low"] is not None:
         figures += f", {more['value']:+.2f} [{more['low']:+.2f}, {more['high']:+.2f}]"
-    shown = "it knows more than that" if _better(found, label) else "it is not shown to know more than that"
-    return f"{figures}: {shown}."
+    if _better(found, label):
+        return f"{figures}: it knows more than that."
+    worse = more["high"] is not None and more["high"] < 0
+    return f"{figures}: it {'does worse' if worse else 'is not shown to know more'} than that."
 
 
 def what_was_asked(
