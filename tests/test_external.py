@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -51,7 +52,7 @@ def other_cohort(folder: Path, run: Run, strangers: int = 60) -> Path:
     for name, pixels in (
         ("same", picture(int(same[1:]))),
         ("paler", (picture(int(paler[1:])) * 0.7 + 20).astype(np.uint8)),
-        ("patient", picture(901)),
+        ("patient", np.stack([picture(901), picture(903), picture(904)], axis=-1)),
     ):
         write_image(folder / f"{name}.png", pixels)
         patient = f"p-{int(owner[1:])}" if name == "patient" else f"of {name}"
@@ -109,6 +110,12 @@ class TestWholeWay:
         metrics = read(folder, "metrics.json")
         assert (metrics["n"], metrics["seen"]) == (60, 4)
         assert read(folder, "shift.json")["seen"]["cases"] == 4
+
+    def test_an_image_of_another_kind_is_said_to_be_one(self, ended: tuple[Path, Ended]) -> None:
+        with (ended[0] / "predictions.csv").open(newline="") as stream:
+            doubts = {row["case_id"]: row["abstain"].split(";") for row in csv.DictReader(stream)}
+        assert "unlike-colour" in doubts["patient"]
+        assert np.mean(["unlike-colour" in found for found in doubts.values()]) == 1 / len(doubts)
 
     def test_limits_are_those_of_the_run_that_made_the_model(
         self, ended: tuple[Path, Ended], home: Run

@@ -39,6 +39,7 @@ _FOLDS = 5
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 _LARGEST = 512  # pixels along the longer side; from twice as many on, every other one is enough
 _LEAST = 1e-3
+_DECIMALS = 6  # of what is kept of looks: far less than images differ by
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +192,8 @@ class Familiar:
             (float(sides.min()), float(sides.max())),
             (float(aspects.min()), float(aspects.max())),
             (min(item.values[0] for item in images), max(item.values[1] for item in images)),
-            tuple(mean.tolist()),
-            tuple(tuple(row) for row in whitening.tolist()),
+            tuple(mean.round(_DECIMALS).tolist()),
+            tuple(tuple(row) for row in whitening.round(_DECIMALS).tolist()),
             limit,
             held,
         )

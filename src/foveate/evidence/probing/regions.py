@@ -99,12 +99,12 @@ def with_content(tiles: Tiles, places: Places, images: Tensor) -> NDArray[np.boo
         places: of N cases.
         images: ``(N, C, *space)`` in [0, 1].
     """
-    pixels = images.float()
-    where = places.field[:, None].expand(pixels.shape)
     plain = np.zeros(tiles.shape, dtype=bool)
-    for place in tiles.places:
-        inside = pixels[over_channels(tiles.mask(place), pixels) & where]
-        plain[place] = not len(inside) or float(inside.max() - inside.min()) < PLAIN
+    for row, column in tiles.places:
+        down, across = slice(*tiles.rows[row : row + 2]), slice(*tiles.columns[column : column + 2])
+        part, field = images[..., down, across], places.field[:, None, ..., down, across]
+        inside = part[field.expand(part.shape)].float()
+        plain[row, column] = not len(inside) or float(inside.max() - inside.min()) < PLAIN
     return np.asarray((tiles.covered(places.field).mean(axis=0) >= CONTENT) & ~plain)
 
 
