@@ -35,6 +35,25 @@ def quiet(items: Sequence[Item], what: str) -> Iterable[Item]:
     return items
 
 
+class Steps:
+    """Counts steps that no list stands for, such as cases within batches, with a ``Track``.
+
+    Args:
+        track: shows progress.
+        total: how many steps there are.
+        what: they do.
+    """
+
+    def __init__(self, track: Track, total: int, what: str) -> None:
+        self._left = iter(track(range(total), what))
+        next(self._left, None)
+
+    def advance(self, count: int = 1) -> None:
+        """So many more are done."""
+        for _ in range(count):
+            next(self._left, None)
+
+
 @dataclass(frozen=True, slots=True)
 class Geometry:
     """How array indices map to millimetres.

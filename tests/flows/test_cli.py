@@ -8,8 +8,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 import numpy as np
 import pandas as pd
 import pytest
@@ -195,7 +195,7 @@ except SystemExit:
 def test_no_help_text_loses_what_stands_in_brackets() -> None:
     """Rich takes ``[default: …]`` for a style and prints nothing, unless the bracket is escaped."""
 
-    def all_of(command: click.Command) -> Iterator[click.Command]:
+    def all_of(command: Any) -> Iterator[Any]:
         yield command
         for one in getattr(command, "commands", {}).values():
             yield from all_of(one)
@@ -209,3 +209,51 @@ def test_no_help_text_loses_what_stands_in_brackets() -> None:
     assert len([text for text in texts if "[default: " in text]) > 20
     for text in texts:
         assert render(text).plain == text.replace("\\[", "["), text
+
+
+def driven(code: str, command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run Python that calls a command on the run that is there."""
+    call = [sys.executable, "-c", code, command, "run"]
+    return subprocess.run(call, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(workplace: Path) -> None:
+    code = (
+        "import os, signal\n"
+        "from foveate import cli, stations\n"
+        "stations.audit = lambda *given, **more: os.kill(os.getpid(), signal.SIGINT)\n"
+        "cli.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "audit", "run"],
+        cwd=workplace,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 130 and "the same command goes on" in done.stderr
+
+
+def test_a_model_that_does_not_fit_is_refused_before_the_audit(workplace: Path) -> None:
+    wrong = STUDY.replace("name: dadrn50", "name: dadrn50, pretrained: nowhere.pth")
+    (workplace / "wrong.yaml").write_text(wrong)
+    done = foveate("run", "wrong.yaml", "--run", "wrong", folder=workplace)
+    assert done.returncode in (2, 3) and "nowhere.pth" in done.stderr
+    assert not (workplace / "wrong" / "audit.json").exists()
+
+
+def test_warnings_are_sentences(workplace: Path) -> None:
+    code = (
+        "import warnings\n"
+        "from foveate import cli, stations\n"
+        "stations.split = lambda run: warnings.warn('this [is] odd') or exit(0)\n"
+        "cli.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "split", "run"],
+        cwd=workplace,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == "warning  this [is] odd\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,7 @@ from foveate.cli.target import Allow, Part, RunOption, Target, open_run, refuse_
 from foveate.cli.whole import whole_way
 from foveate.errors import FoveateError, UsageError
 
+_STOPPED = (130, 143)  # exit codes after Ctrl-C and SIGTERM
 _DEMO_STUDY = Path(__file__).parents[1] / "studies" / "ct_phantom_dadrn.yaml"
 
 app = typer.Typer(
@@ -251,8 +253,14 @@ def main() -> None:
     """Run the command line; every error ends as a clear message and a documented exit code."""
     from foveate import terminal
 
+    warnings.showwarning = terminal.show_warning
     try:
         app()
+    except SystemExit as ending:
+        if ending.code in _STOPPED or isinstance(ending.__context__, typer.Abort):
+            terminal.tell_of_a_stop()
+            raise SystemExit(ending.code if ending.code in _STOPPED else _STOPPED[0]) from None
+        raise
     except FoveateError as error:
         terminal.complain(error)
         raise SystemExit(error.exit_code) from None

@@ -21,6 +21,8 @@ def whole_way(run: Run) -> None:
     from foveate import stations, terminal
 
     test = run.external
+    if test is None:
+        stations.check_model(run)
     terminal.heading("Audit", "duplicates, leakage, contradictory labels")
     found = stations.audit(run, track=terminal.track)
     terminal.show_audit(found)

@@ -28,7 +28,7 @@ from foveate.evaluate.verdicts import CONTROLS, RULES
 from foveate.files import write_json
 from foveate.run import Run
 from foveate.stations import cases_of, note_cautions, prepared_batches, raise_if_partial
-from foveate.types import Track, quiet
+from foveate.types import Steps, Track, quiet
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -108,7 +108,7 @@ def _ask(
     """Ask every question of every case; the answers, and the patients of the cases."""
     from foveate.bundle import load_bundle
     from foveate.evidence.explained import explain_options
-    from foveate.evidence.trusting.asking import Questions
+    from foveate.evidence.trusting.asking import ROUNDS, Questions
     from foveate.evidence.trusting.columns import Columns
     from foveate.evidence.trusting.plan import economical, in_order
     from foveate.evidence.trusting.pointing import Pointing
@@ -133,9 +133,13 @@ def _ask(
         Columns(len(cases)),
     )
     patients: list[str] = []
-    for batch in prepared_batches(bundle, cases, refused, track, "Testing heat maps", plain=False):
-        questions.ask(batch, len(patients))
+    steps = Steps(track, ROUNDS * len(cases), f"Testing heat maps, {ROUNDS} rounds a case")
+    steps = Steps(track, ROUNDS * len(cases), f"Testing heat maps, {ROUNDS} rounds a case")
+    for batch in prepared_batches(bundle, cases, refused, quiet, "", plain=False):
+        for _ in questions.ask(batch, len(patients)):
+            steps.advance(len(batch))
         patients += [item.case.patient_id for item in batch]
+    steps.advance(ROUNDS * len(refused))
     return questions, patients
 
 

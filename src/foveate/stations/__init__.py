@@ -45,6 +45,7 @@ __all__ = [
     "audit",
     "begin_test",
     "cases_of",
+    "check_model",
     "evaluate",
     "evaluate_file",
     "note_cautions",
@@ -98,6 +99,18 @@ def split(run: Run) -> Splits:
         )
         splits.write(run.folder / "splits.json")
     return splits
+
+
+def check_model(run: Run) -> None:
+    """Build the network once and drop it, so that a model that does not fit is refused before any work.
+
+    Raises:
+        UsageError: the study's model does not exist or does not take what the study feeds it.
+        InputRefused: its weights cannot be used.
+    """
+    from foveate.train.fit import make_model
+
+    make_model(run.study, run.cohort())
 
 
 def train(run: Run, console: Console | None = None) -> FitResult:

@@ -12,7 +12,7 @@ from foveate.data.splits import read_splits
 from foveate.errors import InputRefused, Partial
 from foveate.io import read_image, read_mask
 from foveate.run import Run
-from foveate.types import Case, Cohort, Track
+from foveate.types import Case, Cohort, Steps, Track
 
 if TYPE_CHECKING:
     from foveate.bundle import Bundle
@@ -61,15 +61,17 @@ def prepared_batches(
 
     size = VOLUME_BATCH if bundle.preprocess.config.volumes else BATCH
     batches = [cases[start : start + size] for start in range(0, len(cases), size)]
+    steps = Steps(track, len(cases), what)
     with ThreadPoolExecutor(max_workers=2) as pool:
         ahead = [pool.submit(attempt, case) for case in (batches[0] if batches else [])]
-        for number, _ in enumerate(track(batches, what)):
+        for number, batch in enumerate(batches):
             ready = [future.result() for future in ahead]
             following = batches[number + 1] if number + 1 < len(batches) else []
             ahead = [pool.submit(attempt, case) for case in following]
             refused += [item for item in ready if isinstance(item, InputRefused)]
             if good := [item for item in ready if not isinstance(item, InputRefused)]:
                 yield good
+            steps.advance(len(batch))
 
 
 def raise_if_partial(refused: Sequence[InputRefused], done: str) -> None:

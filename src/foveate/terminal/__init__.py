@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,9 +44,50 @@ _COLUMNS = (
 
 
 def track(items: Sequence[Item], what: str) -> Iterable[Item]:
-    """Show a bar with the time left while items are gone through (a ``foveate.types.Track``)."""
+    """Show how far one is while items are gone through (a ``foveate.types.Track``).
+
+    On a terminal a bar with the time left; elsewhere, as in a log file, a line a minute.
+    """
+    if not _errors.is_terminal:
+        yield from track_in_lines(items, what, _errors)
+        return
     with Progress(*_COLUMNS, console=_errors, transient=True) as progress:
         yield from progress.track(items, total=len(items), description=what)
+
+
+def track_in_lines(items: Sequence[Item], what: str, out: Console, every: float = 60) -> Iterable[Item]:
+    """Print a line now and then while items are gone through; none where that takes less than ``every``.
+
+    Args:
+        items: to go through.
+        what: is done.
+        out: where the lines go.
+        every: seconds between two lines.
+    """
+    began = told = time.monotonic()
+    for done, item in enumerate(items):
+        now = time.monotonic()
+        if now - told >= every:
+            told, left = now, (now - began) * (len(items) - done) / max(done, 1)
+            rest = f", about {_in_words(left)} left" if done else ""
+            out.print(f"  {what}: {done} of {len(items)}{rest}", markup=False)
+        yield item
+
+
+def _in_words(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning as a sentence, without the line of Python that gave it (for ``warnings``)."""
+    _errors.print(f"[yellow]warning[/yellow]  {escape(str(message))}")
 
 
 def heading(title: str, note: str = "") -> None:
@@ -61,6 +103,11 @@ def say(text: str) -> None:
 def complain(error: FoveateError) -> None:
     """Print an error on standard error: its code, what happened, where, and the way out."""
     _errors.print(f"[bold red]{error.code}[/bold red]  {escape(str(error))}")
+
+
+def tell_of_a_stop() -> None:
+    """Print on standard error that work was stopped, and how it goes on."""
+    _errors.print("[bold]stopped[/bold]  what is finished is kept; the same command goes on from there")
 
 
 def complain_of_a_fault() -> None:

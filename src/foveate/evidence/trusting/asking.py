@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +24,7 @@ from foveate.explain.sanity import HALF, STAGES, likeness, noisy, randomised, sh
 from foveate.predict import PreparedCase, as_batch
 
 Maps = Mapping[str, Tensor]
+ROUNDS = 4  # that the questions about a batch are asked in
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,24 +85,33 @@ class Questions:
     shares: dict[str, list[float]] = field(default_factory=dict)
     impossible: dict[str, str] = field(default_factory=dict)
 
-    def ask(self, items: Sequence[PreparedCase], start: int) -> None:
-        """Ask everything of a batch.
+    def ask(self, items: Sequence[PreparedCase], start: int) -> Iterator[None]:
+        """Ask everything of a batch, in ``ROUNDS`` rounds.
 
         Args:
             items: prepared cases.
             start: position of the first among all cases.
+
+        Yields:
+            Nothing, after each round.
         """
         batch = self._batch(items, start)
         maps = {name: found for name in list(self.methods) if (found := self._explained(batch, name))}
+        yield
         self._ask_faithfulness(batch, maps)
         self._ask_localization(batch, maps)
-        if len(batch.first(self.plan.sanity).items) > 1:  # one case alone has nothing to be compared with
+        yield
+        several = len(batch.first(self.plan.sanity).items) > 1  # one alone has nothing to be compared with
+        if several:
             self._ask_randomisation(batch, maps)
+        yield
+        if several:
             self._ask_stability(batch, maps)
             for kind, rival in self.rivals.items():
                 self._ask_rival(batch, maps, kind, rival)
             self._ask_attention(batch, maps)
             self._ask_signs(batch, maps)
+        yield
 
     def _batch(self, items: Sequence[PreparedCase], start: int) -> Batch:
         views = as_batch(self.bundle, items)
