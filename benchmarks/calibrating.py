@@ -7,15 +7,19 @@ by the log loss of these very validation cases. Log loss is told on 6,000 other 
 raw probabilities: the best that the method can do, the correction that fits validation best, and what is kept
 of it; in brackets the per cent of the simulated models that it made worse by more than 0.005.
 
-    python benchmarks/calibrating.py [--rounds 200] [--write]
+Real models are those of ``benchmarks/epochs.py``, which leaves their answers in its work folder: of each
+split and learning rate the epoch that the product chooses, its correction fitted on the validation part, or
+on some of its patients, and tried on the patients held back.
 
-``--write`` puts the table into docs/statistics.md.
+    python benchmarks/calibrating.py [--rounds 200] [--real FOLDER] [--write]
+
+``--write`` puts the tables into docs/statistics.md.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
+from epochs import product_epoch, put, trainings
 from foveate.evaluate.calibrators import Calibrator
 from foveate.evaluate.shrinking import fit_shrunk, log_losses
 from foveate.types import Task
@@ -30,7 +35,7 @@ from foveate.types import Task
 Floats = NDArray[np.float64]
 Part = tuple[Floats, Floats, list[str]]
 LARGE, EPOCHS, WORSE = 6_000, 8, 0.005
-_START, _END = "<!-- calibrating -->", "<!-- /calibrating -->"
+REAL_SIZES = (30, None)
 
 
 @dataclass(frozen=True)
@@ -139,19 +144,64 @@ def table(rounds: int, sizes: list[int]) -> str:
     return "\n".join(lines)
 
 
+def real_table(folder: Path) -> str:
+    """One row a set and size of the validation part."""
+    lines = [
+        "| set | validation patients | raw log loss | all of the fit | what is kept |",
+        "|---|---|---|---|---|",
+    ]
+    for stored in sorted(folder.glob("*.npz")):
+        for size in REAL_SIZES:
+            found = np.array(list(_real_changes(stored, size)))
+            cells = [
+                f"{column.mean():+.4f} ({100 * (column > WORSE).mean():.0f})".replace("-", "−")
+                for column in found.T[1:]
+            ]
+            row = [stored.stem, str(size or "all"), f"{found[:, 0].mean():.3f}", *cells]
+            lines.append(f"| {' | '.join(row)} |")
+            print(lines[-1], flush=True)
+    return "\n".join(lines)
+
+
+def _real_changes(stored: Path, size: int | None) -> Iterator[tuple[float, float, float]]:
+    """Of each training, log loss held back: raw, its change by the whole fit and by what is kept."""
+    for training in trainings(stored):
+        task: Task = "multilabel" if training.weights is None else "multiclass"
+        names = np.random.default_rng(training.seed).permutation(np.unique(training.val.patients))[:size]
+        rows = np.isin(training.val.patients, names)
+        logits, truth = training.val.logits["mean"][:, rows], training.val.truth[rows]
+        epoch = product_epoch(logits, truth, training.weights)
+        val, patients = logits[epoch], [str(number) for number in training.val.patients[rows]]
+        held, real = training.test.logits["mean"][epoch], training.test.truth
+        raw = softmax(held, axis=1) if task == "multiclass" else expit(held)
+        before = log_losses(raw, real, task).mean()
+        changes = []
+        for fit in (
+            Calibrator.fit(val, truth, task=task),
+            fit_shrunk(val, truth, patients, task=task),
+        ):
+            stated = fit.apply(held) if fit.fitted else raw
+            stated = np.where(np.isnan(stated), raw, stated)
+            changes.append(log_losses(stated, real, task).mean() - before)
+        yield float(before), *map(float, changes)
+
+
 def main() -> None:
+    """Print, and perhaps write, the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--cases", type=int, nargs="+", default=[30, 60, 150])
+    parser.add_argument("--real", type=Path, help="work folder of benchmarks/epochs.py")
     parser.add_argument("--write", action="store_true")
     chosen = parser.parse_args()
-    found = table(chosen.rounds, chosen.cases)
-    if chosen.write:
-        page = Path(__file__).parents[1] / "docs" / "statistics.md"
-        before, _, rest = page.read_text(encoding="utf-8").partition(_START)
-        page.write_text(f"{before}{_START}\n{found}\n{_END}{rest.partition(_END)[2]}", encoding="utf-8")
+    found = {"calibrating": table(chosen.rounds, chosen.cases)} if chosen.rounds else {}
+    if chosen.real:
+        found["calibrating real sets"] = real_table(chosen.real)
+    for name, text in found.items():
+        if chosen.write:
+            put(Path(__file__).parents[1] / "docs" / "statistics.md", name, text)
 
 
 if __name__ == "__main__":
