@@ -56,10 +56,10 @@ def test_it_learns_and_leaves_a_bundle_a_log_and_a_checkpoint(tmp_path: Path) ->
     columns = "epoch train_loss val_loss balanced_accuracy accuracy auroc_macro lr seconds images_per_second"
     assert list(rows[0]) == [*columns.split(), "waiting"]
     assert float(rows[-1]["train_loss"]) < 0.7 * float(rows[0]["train_loss"])
-    figures = [float(row["balanced_accuracy"]) for row in rows]
-    assert result.best_value == max(figures)
-    assert result.best_epoch == figures.index(max(figures)) + 1
-    assert (result.epochs, result.monitor, result.resumed) == (12, "balanced_accuracy", False)
+    losses = [float(row["val_loss"]) for row in rows]
+    assert result.best_value == min(losses)
+    assert result.best_epoch == losses.index(min(losses)) + 1
+    assert (result.epochs, result.monitor, result.resumed) == (12, "val_loss", False)
     assert result.seconds == pytest.approx(sum(float(row["seconds"]) for row in rows))
     bundle = load_bundle(result.bundle)
     assert bundle.classes == CLASSES
@@ -140,7 +140,7 @@ def test_a_finished_training_is_not_trained_again_unless_asked_to(
 def test_early_stopping_counts_epochs_without_improvement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = iter([0.5, 0.7, 0.7, 0.6, 0.8])
+    told = iter([0.5, 0.7, 0.65, 0.6, 0.8])
     monkeypatch.setattr("foveate.train.loop.validation_figures", lambda *_: {"auroc_macro": next(told)})
     result = tiny_fit(tmp_path, epochs=9, patience=2, monitor="auroc_macro")
     assert (result.best_epoch, result.best_value, result.epochs) == (2, 0.7, 4)

@@ -36,6 +36,11 @@ def test_validation_figures_agree_with_scikit_learn_and_leave_out_what_is_undefi
 
 
 def test_better_means_higher_or_for_a_loss_lower() -> None:
-    assert is_better("auroc_macro", 0.5, None) and is_better("auroc_macro", 0.6, 0.5)
-    assert not is_better("auroc_macro", 0.5, 0.5) and not is_better("auroc_macro", 0.4, 0.5)
-    assert is_better("val_loss", 0.4, 0.5) and not is_better("val_loss", 0.5, 0.5)
+    def row(auroc: float, loss: float) -> dict[str, float]:
+        return {"auroc_macro": auroc, "val_loss": loss}
+
+    best = row(0.5, 0.7)
+    assert is_better("auroc_macro", row(0.6, 0.9), best) and not is_better("auroc_macro", row(0.4, 0.1), best)
+    assert is_better("auroc_macro", row(0.5, 0.6), best)  # equal: by the loss
+    assert not is_better("auroc_macro", row(0.5, 0.7), best)
+    assert is_better("val_loss", row(0.4, 0.6), best) and not is_better("val_loss", row(0.6, 0.7), best)

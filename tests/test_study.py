@@ -33,7 +33,7 @@ def test_a_short_study_has_the_documented_defaults(tmp_path: Path) -> None:
     assert (study.model.name, study.model.pretrained) == ("dadrn50", False)
     train = study.train
     assert (train.epochs, train.batch_size, train.optimizer, train.lr) == (60, 16, "adamw", 1e-3)
-    assert (train.schedule, train.balance, train.monitor) == ("cosine", "none", "balanced_accuracy")
+    assert (train.schedule, train.balance, train.monitor) == ("cosine", "none", "val_loss")
     assert study.augment.rotate_degrees == 15
     assert study.split.test == 0.2
 
@@ -149,7 +149,7 @@ def test_write_keeps_only_what_was_chosen(tmp_path: Path) -> None:
     assert len(text.splitlines()) <= 40
     assert "momentum" not in text and "label" not in text
     assert Study.load(tmp_path / "chests.yaml") == study
-    assert study.train.monitor == "auroc_macro"
+    assert study.train.monitor == "val_loss"
 
 
 def test_with_manifest_changes_data_and_seeds_alone(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from foveate.contract import Classifier
 from foveate.errors import RunFailed
+from foveate.train.averaging import Weights, in_place, running_mean
 from foveate.train.checkpoint import CheckpointFolder, random_state, restore_random_state, seed_everything
 from foveate.train.display import Display
 from foveate.train.feed import Batch, Feed
@@ -56,6 +57,7 @@ class TrainingState:
         best_epoch: 1-based epoch with the best figure, 0 before the first.
         best_value: its figure.
         best_weights: its weights.
+        mean_weights: mean of the weights over the epochs done, if there is to be one.
         finished: the last epoch is done.
         half: whether steps are computed in bfloat16 after the first epoch; None before it is over, and where
             that was not asked again.
@@ -71,7 +73,8 @@ class TrainingState:
     rows: list[dict[str, float | int | None]] = field(default_factory=list)
     best_epoch: int = 0
     best_value: float | None = None
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    best_weights: Weights = field(default_factory=dict)
+    mean_weights: Weights = field(default_factory=dict)
     finished: bool = False
     half: bool | None = None
     cosine: float | None = None
@@ -113,6 +116,7 @@ class Loop:
     ) -> None:
         self._watch = watch
         self.state = TrainingState()
+        self._own: Weights | None = None  # while others are in the model
         self._config, self._seed, self._task = study.train, study.seed, task
         self._fabric, self._feed, self._checkpoints = fabric, feed, checkpoints
         self._display, self._folder = display, folder
@@ -166,7 +170,7 @@ class Loop:
         with self._display.steps(self.steps_done, self.steps):
             while not self.state.finished:
                 self._train_epoch(stop)
-                self._finish_epoch(self._validate(stop))
+                self._finish_epoch(self._validate_mean(stop))
                 if self._fabric.is_global_zero:
                     log.write(self.state.rows)
                     best = (
@@ -261,11 +265,22 @@ class Loop:
         self._optimizer.step()
         return value
 
+    def _validate_mean(self, stop: StopRequest) -> Tensor:
+        """The same as ``_validate``, of the mean of the weights over the epochs up to this one."""
+        state, decay = self.state, self._config.ema_decay
+        self._share_buffers()
+        if decay == 0:
+            return self._validate(stop)
+        mean = running_mean(state.mean_weights, self._model.state_dict(), state.epoch + 1, decay)
+        with in_place(self._model, mean) as self._own:
+            logits = self._validate(stop)
+        self._own, state.mean_weights = None, mean
+        return logits
+
     @torch.inference_mode()
     def _validate(self, stop: StopRequest) -> Tensor:
         """``(N, K)`` logits of the validation cases, in their order."""
         self._model.eval()
-        self._share_buffers()
         found = []
         for batch in self._feed.validation():
             logits = self._arithmetic.logits(batch.views)
@@ -288,15 +303,15 @@ class Loop:
         """Log the epoch, keep its weights if they are the best, and decide whether it was the last."""
         state, config = self.state, self._config
         row = self._row(logits)
-        value = cast(float, row[config.monitor])  # defined: seen to before the training began
         state.rows.append(row)
         state.epoch += 1
-        if is_better(config.monitor, value, state.best_value):
-            state.best_epoch, state.best_value = state.epoch, value
-            weights = self._model.state_dict()
+        if not state.best_epoch or is_better(config.monitor, row, state.rows[state.best_epoch - 1]):
+            state.best_epoch, state.best_value = state.epoch, cast(float, row[config.monitor])
+            weights = state.mean_weights or self._model.state_dict()
             state.best_weights = {name: item.detach().cpu().clone() for name, item in weights.items()}
         tired = config.patience is not None and state.epoch - state.best_epoch >= config.patience
         state.finished = tired or state.epoch >= config.epochs
+        state.mean_weights = {} if state.finished else state.mean_weights
         state.batch, state.cases = 0, 0
         state.loss_sum = state.seconds = state.waiting = 0.0
 
@@ -332,7 +347,7 @@ class Loop:
         began = time.monotonic()
         content: dict[str, Any] = {"state": self.state.as_dict()}
         if not self.state.finished:  # a finished training needs its best weights only
-            content["model"] = self._model.state_dict()
+            content["model"] = self._own or self._model.state_dict()  # also in the middle of a validation
             content["optimizer"] = self._plain_optimizer.state_dict()
             content["random"] = random_state()
         self._checkpoints.save(content)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
 
+from foveate.train.log import Row
 from foveate.types import Task
 
 Scores = NDArray[np.float64]
@@ -45,11 +46,20 @@ def validation_figures(task: Task, scores: Scores, truth: Scores) -> dict[str, f
     return {"balanced_accuracy": _mean(balanced), "accuracy": _mean(right), "auroc_macro": _mean(areas)}
 
 
-def is_better(monitor: str, value: float, best: float | None) -> bool:
-    """Whether a figure beats the best so far (an equal one does not)."""
-    if best is None:
-        return True
-    return value > best if HIGHER_IS_BETTER[monitor] else value < best
+def is_better(monitor: str, row: Row, best: Row) -> bool:
+    """Whether an epoch beats the best so far: by the figure, by the validation loss where that is equal.
+
+    Figures of few cases are often equal, or 1 from early on.
+
+    Args:
+        monitor: name of the figure.
+        row, best: of the training log.
+    """
+    value, reached = row[monitor], best[monitor]
+    assert value is not None and reached is not None  # seen to before the training began
+    if value == reached:
+        monitor, value, reached = "val_loss", row["val_loss"] or 0.0, best["val_loss"] or 0.0
+    return value > reached if HIGHER_IS_BETTER[monitor] else value < reached
 
 
 def _by_class(figure: Callable[[Scores, Scores], float], truth: Scores, scores: Scores) -> list[float]:

@@ -113,7 +113,10 @@ class TrainConfig(Settings):
         milestones: epochs at which ``step`` falls.
         factor: of each fall of ``step``.
         balance: ``none``; ``weights`` (loss), ``sampler`` (drawing) or ``focal`` (loss) for rare classes.
-        monitor: the validation figure that decides which epoch is best.
+        monitor: the validation figure that decides which epoch is best; of equal ones the lower validation
+            loss.
+        ema_decay: the weights that are validated and kept are a mean over epochs, of which this share stays
+            with each further epoch; 0 takes the weights of each epoch by itself.
         patience: epochs without a better figure after which training ends; None never ends early.
         precision: ``32``, ``bf16``, or ``auto``: bf16 where the device computes in it, its gradients are
             those of float32, and it is faster.
@@ -139,7 +142,8 @@ class TrainConfig(Settings):
     milestones: tuple[Count, ...] = ()
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     balance: Literal["none", "weights", "sampler", "focal"] = "none"
-    monitor: Literal["balanced_accuracy", "accuracy", "auroc_macro", "val_loss"] = "balanced_accuracy"
+    monitor: Literal["balanced_accuracy", "accuracy", "auroc_macro", "val_loss"] = "val_loss"
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.7
     patience: Count | None = None
     precision: Annotated[Literal["auto", "32", "bf16"], BeforeValidator(lambda value: str(value))] = "auto"
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
@@ -234,7 +238,6 @@ class Study(Settings):
                 batch_size=16,
                 lr=1e-3,
                 balance="weights" if single else "none",
-                monitor="balanced_accuracy" if single else "auroc_macro",
             ),
             seed=0,
         )

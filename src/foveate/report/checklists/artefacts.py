@@ -211,7 +211,10 @@ def imbalance(files: RunFiles) -> Answer:
 def selection(files: RunFiles) -> Answer:
     """Which epoch was kept."""
     monitor = within(files.study, "train", "monitor")
-    text = f"The epoch with the best {str(monitor).replace('_', ' ')} on validation cases." if monitor else ""
+    best = "lowest loss" if monitor == "val_loss" else f"best {str(monitor).replace('_', ' ')}"
+    decay = within(files.study, "train", "ema_decay")
+    kept = f"; its weights are a running mean over epochs (decay {decay:g})" if decay else ""
+    text = f"The epoch with the {best} on validation cases{kept}." if monitor else ""
     return Answer(text, "training", "study.yaml")
 
 
@@ -260,11 +263,10 @@ def calibration(files: RunFiles) -> Answer:
 
 def recalibrated(files: RunFiles) -> Answer:
     """What was changed after training."""
-    how = within(files.study, "calibrate", "method")
+    how, fits = within(files.study, "calibrate", "method"), within(files.bundle, "calibration", "fits") or []
     if not how:
-        return Answer("", "calibration", "study.yaml")
-    fits = within(files.bundle, "calibration", "fits") or []
-    if how == "none":
+        text = ""
+    elif how == "none":
         text = "Probabilities are not changed after training."
     elif any(fit.get("check") for fit in fits) and not any(fit["parameters"] for fit in fits):
         text = f"Recalibration ({how}) was tried on validation cases and not kept: it did not help others."

@@ -183,21 +183,28 @@ def training(files: RunFiles) -> Section | None:
     columns = files.training
     if columns is None:
         return Section("training", "Training", "train", None)
-    monitor = str(within(files.study, "train", "monitor") or "balanced_accuracy")
+    monitor = str(within(files.study, "train", "monitor") or "val_loss")
     best = best_epoch(columns, monitor)
     charts = [_line_chart(title, names, columns, best) for title, names in _training_lines(columns).items()]
-    content = {"charts": charts, "monitor": monitor, "epochs": len(columns.get("epoch", ())), "best": best}
+    words = "validation loss" if monitor == "val_loss" else monitor.replace("_", " ")
+    content = {"charts": charts, "monitor": words, "epochs": len(columns.get("epoch", ())), "best": best}
+    content["averaged"] = bool(within(files.study, "train", "ema_decay"))
     if best is not None:
         content |= {"best_epoch": columns["epoch"][best], "best_value": columns[monitor][best]}
     return Section("training", "Training", "train", content)
 
 
 def best_epoch(columns: Mapping[str, NDArray[np.float64]], monitor: str) -> int | None:
-    """Position of the epoch that was kept: the first of the best; None where the figure was never defined."""
+    """Position of the epoch that was kept; None where the figure was never defined.
+
+    It is the one with the best figure, of several such the one with the lowest validation loss.
+    """
     values = columns.get(monitor)
     if values is None or not np.isfinite(values).any():
         return None
-    return int(np.nanargmin(values) if monitor.endswith("loss") else np.nanargmax(values))
+    best = np.nanmin(values) if monitor.endswith("loss") else np.nanmax(values)
+    losses = np.nan_to_num(columns.get("val_loss", np.zeros(len(values))), nan=np.inf)
+    return int(np.where(values == best, losses, np.inf).argmin())
 
 
 def _training_lines(columns: Mapping[str, object]) -> dict[str, list[str]]:
