@@ -78,7 +78,12 @@ def write_run(
     predictions = _calibrated(folder, task, classes, predictions)
     write_predictions(folder / "predictions.csv", task, classes, predictions)
     table = read_predictions(folder / "predictions.csv")
-    options = EvaluateOptions(metadata=_metadata(table), min_group=6, prevalence={classes[0]: 0.05})
+    options = EvaluateOptions(
+        metadata=_metadata(table),
+        min_group=6,
+        prevalence={classes[0]: 0.05},
+        order=tuple(classes) if task == "multiclass" else None,
+    )
     write_json(folder / "metrics.json", evaluate_predictions(table, n_boot=200, options=options))
     if len(views) == 1 and not volumes:
         _write_evidence(folder, table, draws)

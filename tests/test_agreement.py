@@ -9,8 +9,10 @@ import pytest
 from sklearn.metrics import cohen_kappa_score, matthews_corrcoef
 from statsmodels.stats.inter_rater import cohens_kappa
 
+from foveate.errors import UsageError
 from foveate.evaluate import evaluate_predictions
 from foveate.evaluate.agreement import Agreement, kappa, mcc
+from foveate.evaluate.options import EvaluateOptions
 from foveate.types import Task
 from test_discrimination import random_multiclass, random_multilabel, table_of
 
@@ -75,6 +77,27 @@ def test_what_is_undefined() -> None:
     assert np.isnan(kappa(np.zeros((3, 3)), COSTS))
 
 
+def test_weighted_kappas_take_the_stated_order_and_nothing_else() -> None:
+    draws = np.random.default_rng(3)
+    truth = np.eye(3)[draws.integers(0, 3, 40)]
+    said = draws.dirichlet(np.ones(3), 40) + truth
+    table = table_of("multiclass", truth, said / said.sum(axis=1, keepdims=True))
+    stated = ("c2", "c0", "c1")
+    found = evaluate_predictions(table, n_boot=0, options=EvaluateOptions(order=stated))["agreement"]
+    rank = [stated.index(name) for name in ("c0", "c1", "c2")]
+    answers = [[rank[k] for k in values.argmax(axis=1)] for values in (truth, said)]
+    for name in ("linear", "quadratic"):
+        expected = cohen_kappa_score(*answers, weights=name)
+        assert found["metrics"][f"kappa_{name}"]["value"] == pytest.approx(expected)
+    assert found["order"] == list(stated)
+    plain = evaluate_predictions(table, n_boot=0)["agreement"]["metrics"]
+    assert {name: plain[name]["value"] for name in plain} == {
+        name: pytest.approx(found["metrics"][name]["value"]) for name in ("kappa", "mcc")
+    }
+    with pytest.raises(UsageError, match="no order of these classes"):
+        evaluate_predictions(table, n_boot=0, options=EvaluateOptions(order=("c0", "c1")))
+
+
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])
 def test_metrics_json_tells_the_order_and_reasons(task: Task) -> None:
     truth = np.eye(3)[[0, 1, 2, 0, 1, 2] * 3]
@@ -82,8 +105,7 @@ def test_metrics_json_tells_the_order_and_reasons(task: Task) -> None:
     found = evaluate_predictions(table, n_boot=30)["agreement"]
     assert found["metrics"]["kappa"]["value"] == found["metrics"]["mcc"]["value"] == 1
     if task == "multiclass":
-        assert found["order"] == ["c0", "c1", "c2"]
-        assert found["metrics"]["kappa_quadratic"]["value"] == 1
+        assert found["order"] is None and set(found["metrics"]) == {"kappa", "mcc"}
     single = table_of(task, np.eye(2)[[0] * 8], np.eye(2)[[0] * 8])
     found = evaluate_predictions(single, n_boot=30)["agreement"]
     assert set(found["metrics"]) == {"kappa", "mcc"}

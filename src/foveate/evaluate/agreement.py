@@ -4,7 +4,7 @@
   answers with the same totals would give, each counted ``w``. Plain: w = 1 off the diagonal (Cohen 1960,
   Educ. Psychol. Meas. 20:37). Linear and quadratic: w = |i - j| and (i - j)^2, so that a neighbour is less
   wrong (Cohen 1968, Psychol. Bull. 70:213); that means something only where the classes have an order, so
-  both are told with the order that was taken.
+  both are told only where one is stated.
 * MCC: the correlation of answers with truth (Matthews 1975, Biochim. Biophys. Acta 405:442), for K classes
   the R_K of Gorodkin 2004, Comput. Biol. Chem. 28:367.
 
@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from foveate.errors import UsageError
 from foveate.evaluate.averages import average_interval
 from foveate.evaluate.classwise import exact_intervals
 from foveate.evaluate.intervals import Bootstrap, Floats, Interval, Value, mean_of_defined, ratio
@@ -40,7 +41,12 @@ _UNDEFINED = {
 
 
 def agreement(
-    table: PredictionTable, decided: NDArray[np.bool_], bootstrap: Bootstrap, track: Track = quiet
+    table: PredictionTable,
+    decided: NDArray[np.bool_],
+    bootstrap: Bootstrap,
+    track: Track = quiet,
+    *,
+    order: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """The block ``agreement`` of ``metrics.json``.
 
@@ -49,19 +55,24 @@ def agreement(
         decided: ``(N, K)`` what the model decides.
         bootstrap: of the intervals.
         track: shows progress.
+        order: of the classes, such as grades from the mildest to the gravest; None where they have none.
 
     Returns:
-        Multi-class: ``metrics`` and the ``order`` of the classes that the weighted kappas take; with two
-        classes they are the plain one and left out. Multi-label: ``metrics``, averaged over the findings for
-        which they are defined, and ``per_class``.
+        Multi-class: ``metrics`` and the ``order`` of the classes that the weighted kappas take; without one
+        they are left out, and with two classes, where they are the plain one. Multi-label: ``metrics``,
+        averaged over the findings for which they are defined, and ``per_class``.
+
+    Raises:
+        UsageError: the order is not one of these classes, each once.
     """
-    statistic = Agreement(table, decided)
+    ranks = _ranks(table, order)
+    statistic = Agreement(table, decided, ranks)
     measured = Measured.of(statistic, table, bootstrap, track)
     edges = _edges(statistic, table, decided, bootstrap.level)
     if table.task == "multiclass":
-        told = (*_UNDEFINED, *(ORDERED if len(table.classes) > 2 else ()))
+        told = (*_UNDEFINED, *(ORDERED if order and len(table.classes) > 2 else ()))
         return {
-            "order": list(table.classes),
+            "order": None if order is None else list(order),
             "metrics": {name: _told(measured, name, 0, edges) for name in told},
         }
     known = (~np.isnan(table.truth)).sum(axis=0)
@@ -83,9 +94,12 @@ class Agreement:
     Args:
         table: N cases over K classes; unknown truth counts for nothing.
         decided: ``(N, K)`` what the model decides.
+        ranks: place of each class in their order; None takes that of the table.
     """
 
-    def __init__(self, table: PredictionTable, decided: NDArray[np.bool_]) -> None:
+    def __init__(
+        self, table: PredictionTable, decided: NDArray[np.bool_], ranks: Sequence[int] | None = None
+    ) -> None:
         classes = len(table.classes)
         if table.task == "multiclass":
             self._size, tables = classes, 1
@@ -95,6 +109,7 @@ class Agreement:
             self._size, tables = 2, classes
             case, finding = np.nonzero(~np.isnan(table.truth))
             cell = 4 * finding + 2 * (table.truth[case, finding] == 1) + decided[case, finding]
+        self.steps = _steps(range(self._size) if ranks is None else ranks)
         shape = (tables * self._size**2, len(table.case_ids))
         self._cells = csr_array((np.ones(len(case)), (cell, case)), shape=shape)
 
@@ -110,7 +125,7 @@ class Agreement:
         finding.
         """
         tables = self.confusion(weights)
-        steps = _steps(self._size)
+        steps = self.steps
         plain, correlation = kappa(tables, np.minimum(steps, 1)), mcc(tables)
         return {
             "kappa": plain,
@@ -158,7 +173,7 @@ def _edges(
     counts = statistic.confusion(np.ones((1, len(table.case_ids))))[0]
     perfect = np.trace(counts, axis1=1, axis2=2) == counts.sum(axis=(1, 2))
     error = 1 - exact_intervals(table, decided, level)["accuracy"][:, 0]
-    steps = _steps(counts.shape[-1])
+    steps = statistic.steps
     found: dict[str, list[Interval | None]] = {}
     for name, costs in (("kappa", np.minimum(steps, 1)), *zip(ORDERED, (steps, steps**2), strict=True)):
         expected = ratio(expected_cost(counts, costs), counts.sum(axis=(1, 2)) ** 2)
@@ -169,9 +184,23 @@ def _edges(
     return found | {"mcc": found["kappa"]}
 
 
-def _steps(classes: int) -> Floats:
+def _ranks(table: PredictionTable, order: Sequence[str] | None) -> list[int] | None:
+    """Place of each class in the stated order."""
+    if order is None:
+        return None
+    if table.task != "multiclass" or sorted(order) != sorted(table.classes):
+        raise UsageError(
+            f"{', '.join(order)} is no order of these classes",
+            where="evaluate.order",
+            fix=f"name each once: {', '.join(table.classes)}; or leave it out where they have no order",
+        )
+    return [list(order).index(name) for name in table.classes]
+
+
+def _steps(ranks: Sequence[int]) -> Floats:
     """How far apart each two classes lie in their order, ``(C, C)``."""
-    return np.abs(np.subtract.outer(np.arange(classes), np.arange(classes))).astype(np.float64)
+    places = np.asarray(ranks, dtype=np.float64)
+    return np.asarray(np.abs(places[:, None] - places[None, :]))
 
 
 def _told(

@@ -21,6 +21,7 @@ class EvaluateOptions:
         coverage: share of cases whose prediction set shall hold the truth.
         set_score: score of conformity of the prediction sets.
         familiar: share of cases that shall not be flagged as novel.
+        order: of the classes, from one end of a scale to the other; None where they have none.
         threshold: rule by which the operating point of each class is chosen on validation cases.
         target: the sensitivity or specificity that the rule aims at.
     """
@@ -34,5 +35,6 @@ class EvaluateOptions:
     coverage: float = 0.9
     set_score: Literal["lac", "aps"] = "lac"
     familiar: float = 0.95
+    order: tuple[str, ...] | None = None
     threshold: Literal["youden", "f1", "sensitivity", "specificity"] = "youden"
     target: float = 0.9

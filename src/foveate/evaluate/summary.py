@@ -109,7 +109,7 @@ def evaluate_predictions(
         "metrics": {name: counted.overall(name) for name in OVERALL},
         "per_class": {name: counted.per_class(k) for k, name in enumerate(known.classes)},
         "delong": delong_intervals(known, level),
-        "agreement": agreement(known, counted.decided, bootstrap, track),
+        "agreement": agreement(known, counted.decided, bootstrap, track, order=chosen.order),
         "confusion": _confusion(known, counted.decided),
         "calibration": calibration(known, bootstrap, track),
         "operating_points": operating_points(known, validation, chosen, bootstrap, track),

@@ -101,6 +101,7 @@ def _options(run: Run) -> EvaluateOptions:
         subgroups=None if settings.subgroups is None else tuple(settings.subgroups),
         min_group=settings.min_group,
         per_patient=settings.per_patient,
+        order=None if settings.order is None else tuple(settings.order),
         coverage=abstain.coverage,
         set_score=abstain.score,
         familiar=abstain.novelty,

@@ -117,6 +117,7 @@ class EvaluateConfig(Settings):
         min_group: patients that a subgroup needs for its figures to be told.
         per_patient: how the cases of a patient are put together: ``mean`` or ``max`` of the probabilities, or
             ``none``.
+        order: classes that are grades, from one end of the scale to the other: weighted kappas are told too.
     """
 
     bootstrap: Annotated[int, Field(ge=100)] = 1000
@@ -126,6 +127,7 @@ class EvaluateConfig(Settings):
     subgroups: list[str] | None = None
     min_group: Count = 10
     per_patient: Literal["mean", "max", "none"] = "mean"
+    order: list[str] | None = None
 
 
 class TrustConfig(Settings):
