@@ -91,7 +91,8 @@ def test_it_finds_what_is_better_and_writes_it_as_a_study(
     cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = Pretended()
-    found = look(cohort, tmp_path, train, monkeypatch, SPACE.model_copy(update={"trials": 25}))
+    space = SPACE.model_copy(update={"trials": 25})
+    found = look(cohort, tmp_path, train, monkeypatch, space, monitor="auroc_macro")
     assert found.best is not None and len(found.trials) == len(train.studies) == 25
     assert found.best.values["train.optimizer"] == "sgd"
     assert abs(math.log10(found.best.values["train.lr"]) + 2) < 0.5
