@@ -206,7 +206,9 @@ def best_columns(features: Features, truth: Floats, *, seed: int = 0, most: int 
     """The columns that the trees use most (mean decrease of impurity), the first of them first."""
     answers = np.where(np.isnan(truth), _UNKNOWN, truth).astype(np.int64)
     trees = ExtraTreesClassifier(_TREES, min_samples_leaf=_LEAF, random_state=seed)
-    weight = trees.fit(features.values, _columns(answers)).feature_importances_
+    trees.fit(features.values, _columns(answers))
+    with np.errstate(invalid="ignore"):  # where no split tells anything, the trees divide nought by nought
+        weight = np.nan_to_num(trees.feature_importances_)
     sums = {
         name: sum(w for w, owner in zip(weight, features.owners, strict=True) if owner == name)
         for name in features.columns
