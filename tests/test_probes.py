@@ -72,9 +72,9 @@ def bundle_of(patch: tuple[slice, slice]) -> Bundle:
     )
 
 
-def write_cases(folder: Path, *, marker: bool, count: int = 120) -> Path:
+def write_cases(folder: Path, *, marker: bool, count: int = 120, seed: int = 5) -> Path:
     """Cases whose middle is bright if ill; with a marker, so is the corner at the top right."""
-    draws, rows = np.random.default_rng(5), []
+    draws, rows = np.random.default_rng(seed), []
     for number in range(count):
         ill = number % 2
         grey = draws.normal(100, 12, (SIDE, SIDE))

@@ -66,11 +66,17 @@ def darkness(red: Tensor, lesion: Tensor) -> Tensor:
 
 
 def write_lesions(
-    folder: Path, *, differs: str, count: int = 120, height: tuple[int, int] = (SIDE, SIDE), side: int = SIDE
+    folder: Path,
+    *,
+    differs: str,
+    count: int = 120,
+    height: tuple[int, int] = (SIDE, SIDE),
+    side: int = SIDE,
+    seed: int = 3,
 ) -> Path:
     """Lesions in healthy and ill, which differ in one thing: what is ``inside``, ``around``, their ``area``,
     or where they lie ``across``; files of the ill may be less high, or larger."""
-    draws, rows = np.random.default_rng(3), []
+    draws, rows = np.random.default_rng(seed), []
     for number in range(count):
         ill = number % 2
         size = (height[ill], SIDE) if side == SIDE or not ill else (side, side)

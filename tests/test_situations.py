@@ -10,6 +10,7 @@ import csv
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ class Situation:
     allow: Sequence[str] = ()
     part: str = "test"
     network: Classifier | None = None
-    write: Callable[[Path], Path] | None = None
+    write: Callable[..., Path] | None = None
 
 
 def _column(
@@ -166,13 +167,13 @@ SITUATIONS = {
         ("shortcut",),
         ("told-without-looking", "label-told"),
         network=ReadsPatch(CORNER),
-        write=lambda folder: write_cases(folder, marker=True),
+        write=partial(write_cases, marker=True),
     ),
     "the same marker, not read": Situation(
         (),
         ("told-without-looking", "label-told"),
         network=ReadsPatch((slice(12, 20), slice(12, 20))),
-        write=lambda folder: write_cases(folder, marker=True),
+        write=partial(write_cases, marker=True),
     ),
     "texture around the lesion": Situation(
         ("shortcut",), ("told-without-looking", "label-told"), AROUND, {"differs": "around"}
@@ -250,11 +251,12 @@ def _study(manifest: Path, situation: Situation) -> Study:
     )
 
 
-def _manifest(folder: Path, situation: Situation) -> Path:
+def _manifest(folder: Path, situation: Situation, seed: int | None) -> Path:
     """Draw the cohort, alter it, and say of each case in which part it is."""
     folder.mkdir(exist_ok=True)
-    write = situation.write or (lambda where: write_lesions(where, **situation.cohort))
-    path = write(folder)
+    drawn = {} if seed is None else {"seed": seed}
+    write = situation.write or partial(write_lesions, **situation.cohort)
+    path = write(folder, **drawn)
     with path.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     situation.change(rows, folder)
@@ -272,9 +274,11 @@ def _manifest(folder: Path, situation: Situation) -> Path:
     return path
 
 
-def cautions_of(folder: Path, situation: Situation, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+def cautions_of(
+    folder: Path, situation: Situation, monkeypatch: pytest.MonkeyPatch, seed: int | None = None
+) -> dict[str, list[str]]:
     """Go the way of a run with a network made by hand; sentences by code."""
-    run = Run.create(_study(_manifest(folder, situation), situation), folder / "run")
+    run = Run.create(_study(_manifest(folder, situation, seed), situation), folder / "run")
     stations.audit(run).raise_if_stopped()
     stations.split(run)
     bundle = bundle_of(CORNER)
