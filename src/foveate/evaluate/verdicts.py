@@ -128,7 +128,9 @@ def not_tested(reason: str) -> Condition:
     return Condition("not tested", reason)
 
 
-def beats(differences: Mapping[str, Sequence[Value]], needed: int, what: str) -> Condition:
+def beats(
+    differences: Mapping[str, Sequence[Value]], needed: int, what: str, *, fewest: int = FEWEST
+) -> Condition:
     """Whether a method is better than each control.
 
     Args:
@@ -137,12 +139,13 @@ def beats(differences: Mapping[str, Sequence[Value]], needed: int, what: str) ->
         needed: in how many of these the interval must lie above 0; in none may it lie below. A control is
             better than the method where more of them lie below 0 than above.
         what: is measured, in words.
+        fewest: patients below whom nothing is decided.
     """
     lost, worse = [], []
     for control, values in differences.items():
-        decided = [value for value in values if not _undecidable([value])]
+        decided = [value for value in values if not _undecidable([value], fewest)]
         if len(decided) < needed:
-            return not_tested(_undecidable(values))
+            return not_tested(_undecidable(values, fewest))
         better = sum(low > 0 for low, _ in _bounds(decided))
         below = sum(high < 0 for _, high in _bounds(decided))
         if better < needed or below:
@@ -254,13 +257,13 @@ def _state(conditions: Mapping[str, Condition], name: str) -> State:
     return "not tested" if found is None else found.state
 
 
-def _undecidable(values: Sequence[Value]) -> str:
+def _undecidable(values: Sequence[Value], fewest: int = FEWEST) -> str:
     """Why one of these figures cannot decide anything; empty where all can."""
     for value in values:
         if value.value is None or value.low is None or value.high is None:
             return value.reason or "no interval"
-        if value.patients < FEWEST:
-            return f"{value.patients} patients are too few, {FEWEST} are needed"
+        if value.patients < fewest:
+            return f"{value.patients} patients are too few, {fewest} are needed"
     return ""
 
 

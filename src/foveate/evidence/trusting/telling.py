@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from foveate.evaluate.localization.wording import FEW_PATIENTS
 from foveate.evaluate.intervals import Bootstrap, Floats, Value
 from foveate.evaluate.means import DIFFERENCE, SHARE, means
 from foveate.evaluate.verdicts import (
@@ -158,7 +159,10 @@ def _against_controls(
     return {
         "faithful": beats(ways, ENOUGH, "what the score loses with the map's places"),
         "localizing": beats(
-            points, 1, "pointing game in the plane" if measure == IN_PLANE else "pointing game"
+            points,
+            1,
+            "pointing game in the plane" if measure == IN_PLANE else "pointing game",
+            fewest=FEW_PATIENTS,
         ),
         "positive": above_nought(differences["random"]["falls"], "fall of the logit beyond random places"),
         "negative": above_nought(rises, "rise of the logit"),
