@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from foveate.evaluate.localization.wording import FEW_PATIENTS
 from foveate.evaluate.intervals import Bootstrap, Floats, Value
+from foveate.evaluate.localization.wording import FEW_PATIENTS
 from foveate.evaluate.means import DIFFERENCE, SHARE, means
 from foveate.evaluate.verdicts import (
     CONTROLS,
