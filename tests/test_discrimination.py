@@ -315,9 +315,9 @@ def test_the_result_is_plain_json_of_the_documented_shape(task: Task) -> None:
     found = evaluate_predictions(table, n_boot=30, level=0.9, seed=4)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert " ".join(found) == (
-        "task classes split n patients patients_known without_truth seen bootstrap metrics per_class delong agreement"
-        " confusion calibration operating_points at_prevalence decision_curves curves by_views subgroups"
-        " per_patient abstention"
+        "task classes split n patients patients_known without_truth seen bootstrap metrics per_class delong"
+        " agreement confusion calibration operating_points at_prevalence decision_curves curves by_views"
+        " subgroups per_patient abstention"
     )
     assert found["bootstrap"] == {
         "n": 30,
