@@ -10,9 +10,10 @@ def plan(target: Target, run: RunOption = None) -> None:
 
     Example: foveate plan study.yaml
     """
-    from foveate import terminal
+    from foveate import stations, terminal
     from foveate.data.splits import read_splits, split_cohort
-    from foveate.terminal.plan import show_preview
+    from foveate.evidence.costs import Pace, costs_of
+    from foveate.terminal.plan import show_costs, show_preview
     from foveate.train.display import Display
     from foveate.train.preview import preview
 
@@ -23,4 +24,7 @@ def plan(target: Target, run: RunOption = None) -> None:
     splits = read_splits(stored) if stored.is_file() else split_cohort(cohort, config)
     display = Display(terminal.console)
     show_preview(preview(opened.study, cohort, splits, opened.folder, fold=config.fold, display=display))
+    model, parts = stations.check_model(opened), stations.expected_parts(opened, cohort)
+    costs = costs_of(opened.study, cohort, parts, model.input_spec)
+    show_costs([cost for cost in costs if cost.station != "train"], Pace.of(model))
     terminal.say(f"plan: {opened.folder / 'plan.json'}")

@@ -33,11 +33,8 @@ from foveate.types import Steps, Track, quiet
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from foveate.bundle import Bundle
     from foveate.evidence.trusting.asking import Questions
-    from foveate.evidence.trusting.plan import Plan
 
-FAITHFUL_CASES, SANITY_CASES = 64, 24
 NO_PROBES = "shortcuts were not looked for: run `foveate probe`"
 Json = dict[str, Any]
 
@@ -110,13 +107,13 @@ def _ask(
     from foveate.evidence.explained import explain_options
     from foveate.evidence.trusting.asking import ROUNDS, Questions
     from foveate.evidence.trusting.columns import Columns
-    from foveate.evidence.trusting.plan import economical, in_order
+    from foveate.evidence.trusting.plan import Plan, economical, in_order
     from foveate.evidence.trusting.pointing import Pointing
     from foveate.evidence.trusting.rivals import find_rivals
 
     settings, seed = run.study.trust, run.study.seed
     bundle = load_bundle(run.path("bundle", made_by="train"))
-    plan = _plan(bundle, settings.cases)
+    plan = Plan.of(settings.cases, volumes=bundle.preprocess.config.volumes)
     cases = in_order(cases_of(run, run.cohort(), [part]), plan.cases, seed)
     if not cases:
         raise UsageError(f"no case is in the part '{part}'", fix="choose train, val or test")
@@ -133,7 +130,6 @@ def _ask(
         Columns(len(cases)),
     )
     patients: list[str] = []
-    steps = Steps(track, ROUNDS * len(cases), f"Testing heat maps, {ROUNDS} rounds a case")
     steps = Steps(track, ROUNDS * len(cases), f"Testing heat maps, {ROUNDS} rounds a case")
     for batch in prepared_batches(bundle, cases, refused, quiet, "", plain=False):
         for _ in questions.ask(batch, len(patients)):
@@ -187,14 +183,6 @@ def _tell(run: Run, part: str, questions: Questions, patients: list[str]) -> Jso
         "stages": questions.stages,
         "rivals": {kind: str(rival.source) for kind, rival in questions.rivals.items()},
     }
-
-
-def _plan(bundle: Bundle, cases: int) -> Plan:
-    """Fewer cases where each is a volume, which has as many pixels as a hundred pictures."""
-    from foveate.evidence.trusting.plan import Plan
-
-    share = 4 if bundle.preprocess.config.volumes else 1
-    return Plan(cases, min(cases, FAITHFUL_CASES // share), min(cases, SANITY_CASES // share))
 
 
 def _known(methods: Sequence[str]) -> list[str]:

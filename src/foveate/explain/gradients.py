@@ -92,7 +92,7 @@ def occlusion(
     Raises:
         UsageError: the window does not fit the image, or its stride leaves gaps.
     """
-    sweeps = {view: _sweep(view, tuple(x.shape[2:]), options) for view, x in views.items()}
+    sweeps = {view: sweep(view, tuple(x.shape[2:]), options) for view, x in views.items()}
     rows = []
     for case in _cases(views):
         maps = {view: x.new_zeros(len(targets), *x.shape[2:]) for view, x in views.items()}
@@ -260,10 +260,10 @@ def _noisy_copies(
         yield tuple(copies)
 
 
-def _sweep(
+def sweep(
     view: str, space: tuple[int, ...], options: ExplainOptions
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Window and stride of an occlusion along each axis, checked against the image."""
+    """Window and stride of an occlusion along each axis, checked against the image of a view."""
     window = _per_axis(options.occlusion_window, tuple(-(-side // 8) for side in space))
     stride = _per_axis(options.occlusion_stride, tuple(-(-side // 2) for side in window))
     fits = len(window) == len(stride) == len(space) and all(

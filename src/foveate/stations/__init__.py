@@ -32,11 +32,12 @@ from foveate.stations.predicting import (
 )
 from foveate.stations.shifting import shift
 from foveate.stations.testing import begin_test, divide_test, recognising
-from foveate.types import Track, quiet
+from foveate.types import Cohort, Track, quiet
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from foveate.contract import Classifier
     from foveate.train.fit import FitResult
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "check_model",
     "evaluate",
     "evaluate_file",
+    "expected_parts",
     "note_cautions",
     "predict",
     "predict_cases",
@@ -101,8 +103,8 @@ def split(run: Run) -> Splits:
     return splits
 
 
-def check_model(run: Run) -> None:
-    """Build the network once and drop it, so that a model that does not fit is refused before any work.
+def check_model(run: Run) -> Classifier:
+    """Build the network once, so that a model that does not fit is refused before any work.
 
     Raises:
         UsageError: the study's model does not exist or does not take what the study feeds it.
@@ -110,7 +112,15 @@ def check_model(run: Run) -> None:
     """
     from foveate.train.fit import make_model
 
-    make_model(run.study, run.cohort())
+    return make_model(run.study, run.cohort())
+
+
+def expected_parts(run: Run, cohort: Cohort) -> dict[str, int]:
+    """How many cases each part has, or will have: without ``splits.json``, in parts of the same size."""
+    stored, config = run.folder / "splits.json", run.study.split
+    splits = read_splits(stored) if stored.is_file() else split_cohort(cohort, config)
+    sizes = {name: len(cases) for name, cases in splits.parts(config.fold).items()}
+    return dict.fromkeys(("train", "val", "test"), 0) | sizes
 
 
 def train(run: Run, console: Console | None = None) -> FitResult:

@@ -69,12 +69,15 @@ def track_in_lines(items: Sequence[Item], what: str, out: Console, every: float 
         now = time.monotonic()
         if now - told >= every:
             told, left = now, (now - began) * (len(items) - done) / max(done, 1)
-            rest = f", about {_in_words(left)} left" if done else ""
+            rest = f", about {in_words(left)} left" if done else ""
             out.print(f"  {what}: {done} of {len(items)}{rest}", markup=False)
         yield item
 
 
-def _in_words(seconds: float) -> str:
+def in_words(seconds: float) -> str:
+    """A length of time."""
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} h"
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -14,6 +15,10 @@ from foveate.types import Case
 COSTLY = ("integrated_gradients", "smoothgrad", "occlusion")
 """Methods that take dozens of passes for one map: theirs are drawn for half as many cases as are changed, and
 drawn anew for half as many as those of the others."""
+FAITHFUL, SANITY = (
+    64,
+    24,
+)  # cases at most; a quarter of volumes, which have as many pixels as a hundred pictures
 LEAST = 10  # of the cases of a costly method, if there are as many
 IG_STEPS, SMOOTHGRAD_SAMPLES = 10, 8
 
@@ -31,6 +36,12 @@ class Plan:
     cases: int
     faithful: int
     sanity: int
+
+    @classmethod
+    def of(cls, cases: int, *, volumes: bool) -> Self:
+        """The plan for at most so many cases."""
+        share = 4 if volumes else 1
+        return cls(cases, min(cases, FAITHFUL // share), min(cases, SANITY // share))
 
     def asked(self, method: str, question: str) -> int:
         """Number of cases for one question (``cases``, ``faithful``, ``sanity``) and method."""
