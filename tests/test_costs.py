@@ -16,13 +16,13 @@ import foveate.bundle as bundles
 from cohort_files import case_of, cohort_of
 from foveate import evidence, stations, terminal
 from foveate.bundle import Bundle
+from foveate.cli.costs import show_costs
 from foveate.contract import InputSpec
 from foveate.evidence.costs import Cost, Pace, Passes, costs_of, map_passes
 from foveate.evidence.probes import probe
 from foveate.evidence.trust import trust
 from foveate.explain import ExplainOptions, explain_batch
 from foveate.run import Run
-from foveate.terminal.plan import show_costs
 from foveate.train.study import Study
 from small_run import small_run
 from tiny_classifiers import PooledCnn, TwoViewCnn, images

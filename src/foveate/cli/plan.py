@@ -11,9 +11,10 @@ def plan(target: Target, run: RunOption = None) -> None:
     Example: foveate plan study.yaml
     """
     from foveate import stations, terminal
+    from foveate.cli.costs import show_costs
     from foveate.data.splits import read_splits, split_cohort
     from foveate.evidence.costs import Pace, costs_of
-    from foveate.terminal.plan import show_costs, show_preview
+    from foveate.terminal.plan import show_preview
     from foveate.train.display import Display
     from foveate.train.preview import preview
 

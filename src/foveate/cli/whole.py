@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from foveate.errors import FoveateError, Partial
+from foveate.errors import Partial
 
 if TYPE_CHECKING:
-    from foveate.contract import Classifier
     from foveate.run import Run
 
 
@@ -21,10 +20,11 @@ def whole_way(run: Run) -> None:
     """
     from foveate import stations, terminal
     from foveate.bundle import load_bundle
+    from foveate.cli.costs import tell_costs
 
     test = run.external
     if test is None:
-        _tell_costs(run, stations.check_model(run))
+        tell_costs(run, stations.check_model(run))
     terminal.heading("Audit", "duplicates, leakage, contradictory labels")
     found = stations.audit(run, track=terminal.track)
     terminal.show_audit(found)
@@ -35,7 +35,7 @@ def whole_way(run: Run) -> None:
         terminal.heading("Train", run.study.model.name)
         terminal.show_training(stations.train(run, terminal.console))
     else:
-        _tell_costs(run, load_bundle(run.folder / "bundle").model)
+        tell_costs(run, load_bundle(run.folder / "bundle").model)
     refused: list[Partial] = []
     _test_stations(run, refused)
     if test is not None and test.unusable:
@@ -81,20 +81,6 @@ def _test_stations(run: Run, refused: list[Partial]) -> None:
     show_localization(localization)
     terminal.show_cautions(stations.note_cautions(run))
     terminal.say(f"report: {stations.report(run)}")
-
-
-def _tell_costs(run: Run, model: Classifier) -> None:
-    """Print what the stations will cost; nothing where the split will say that it cannot be made."""
-    from foveate import stations, terminal
-    from foveate.evidence.costs import Pace, costs_of
-    from foveate.terminal.plan import show_costs
-
-    cohort = run.cohort()
-    with suppress(FoveateError):
-        parts = stations.expected_parts(run, cohort)
-        costs = costs_of(run.study, cohort, parts, model.input_spec, trains=run.external is None)
-        terminal.heading("Cost", "what each station will take, and which keys of the study make it less")
-        show_costs(costs, Pace.of(model))
 
 
 @contextmanager

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from foveate.terminal import console, in_words, new_table, say
+from foveate.terminal import console, new_table, say
 
 if TYPE_CHECKING:
-    from foveate.evidence.costs import Cost, Pace
     from foveate.train.preview import Preview
     from foveate.train.trials import Trial
 
@@ -38,20 +36,6 @@ def show_preview(found: Preview) -> None:
     if estimate.larger_batch is not None and estimate.larger_batch < _WORTH_TELLING:
         share = f"{1 - estimate.larger_batch:.0%}"
         say(f"hint: with twice the batch_size an image takes {share} less, but the training is another one")
-
-
-def show_costs(costs: Sequence[Cost], pace: Pace) -> None:
-    """Print what stations will cost, with the keys of the study that make each cost less."""
-    for cost in costs:
-        count = cost.passes.forward + cost.passes.back
-        about = f"about {in_words(cost.seconds(pace))}" if cost.here else "its plan says"
-        passes = f", {count:,} passes" if count else ""
-        smaller = f" (less with {cost.smaller})" if cost.smaller else ""
-        say(f"{cost.station:8} {about if count else '':13}  {cost.work}{passes}{smaller}")
-    say(
-        f"a pass takes one case through the network: {pace.forward:.3f} s here, {pace.back:.3f} s with its "
-        "gradient; reading files, statistics and drawing come on top"
-    )
 
 
 def _cells(trial: Trial) -> list[str]:
