@@ -30,11 +30,11 @@ import pyarrow.parquet as parquet
 import torch
 from PIL import Image as Picture
 
-from foveate.bundle import Bundle, Patients, save_bundle
-from foveate.engines import open_engine
+from foveate.bundle.bundle import Bundle, Patients, save_bundle
+from foveate.deploy.engines.opening import open_engine
 from foveate.models import build_model
-from foveate.preprocess import Preprocess
-from foveate.settings import PreprocessConfig
+from foveate.prepare.preprocess import Preprocess
+from foveate.study.settings import PreprocessConfig
 from sheet import Sheet, add_page, machine, wandered
 
 PICTURES, TORN = 500, 5  # files, and how many of them are no pictures
@@ -224,7 +224,7 @@ def main() -> None:
         model = given.model.absolute() if given.model else untrained(folder / "bundle")
         view = open_engine(model, given.engine).facts.views[0]
         manifest, out = write_archive(folder, view, given.cases, given.side), folder / "out.parquet"
-        command = [sys.executable, "-c", "from foveate.cli import main; main()", "predict", str(model)]
+        command = [sys.executable, "-c", "from foveate.cli.app import main; main()", "predict", str(model)]
         command += ["--manifest", str(manifest), "--stream", "--out", str(out), "--engine", given.engine]
         command += ["--workers", str(given.workers), "--shard", str(given.shard)]
         command += ["--maps", str(folder / "maps")] if given.maps else []

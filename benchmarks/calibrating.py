@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
 from epochs import product_epoch, put, trainings
-from foveate.evaluate.calibrators import Calibrator
-from foveate.evaluate.shrinking import fit_shrunk, log_losses
+from foveate.evaluate.probabilities.calibrators import Calibrator
+from foveate.evaluate.probabilities.shrinking import fit_shrunk, log_losses
 from foveate.types import Task
 
 Floats = NDArray[np.float64]

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import yaml
 
-from foveate.models.can import CrossAttentionClassifier
-from foveate.train.study import Study
+from foveate.models.can.network import CrossAttentionClassifier
+from foveate.study.study import Study
 from recipe import changed, gradient_norm, on_a_phantom, parse_changes, training_steps
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.evaluate.calibration import Calibration
+from foveate.evaluate.probabilities.calibration import Calibration
 from foveate.evaluate.table import PredictionTable, read_predictions
 from sheet import Sheet
 

@@ -32,9 +32,9 @@ from scipy.special import log_softmax
 from scipy.stats import rankdata
 from torch import nn
 
-from foveate.data.manifest import load_manifest
+from foveate.data.manifest.manifest import load_manifest
+from foveate.study.study import TrainConfig
 from foveate.train.averaging import in_place, running_mean
-from foveate.train.study import TrainConfig
 from real_data import SETS
 
 Floats = NDArray[np.float64]

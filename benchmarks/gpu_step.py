@@ -30,13 +30,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from foveate.contract import InputSpec
 from foveate.data.augment import augment_views, draw_variation
+from foveate.device import channels_last
 from foveate.models import build_model
-from foveate.precision import channels_last
-from foveate.preprocess import Preprocess
-from foveate.settings import AugmentConfig, PreprocessConfig
+from foveate.prepare.preprocess import Preprocess
+from foveate.study.settings import AugmentConfig, PreprocessConfig
+from foveate.study.study import TrainConfig
 from foveate.train.optim import make_optimizer
 from foveate.train.step import Choice, TrainingStep
-from foveate.train.study import TrainConfig
 from sheet import Noise, Sheet, add_page, machine
 
 CLASSES = 5

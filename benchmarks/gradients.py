@@ -21,12 +21,12 @@ import torch
 from foveate.contract import Classifier, InputSpec
 from foveate.errors import UsageError
 from foveate.models import MODELS, build_model, make_criterion
-from foveate.train.convolution import WAYS
+from foveate.study.study import TrainConfig
 from foveate.train.feed import Batch
-from foveate.train.kernel_check import KernelCheck
 from foveate.train.step import Choice
-from foveate.train.study import TrainConfig
-from foveate.train.trials import Bench
+from foveate.train.tuning.convolution import WAYS
+from foveate.train.tuning.kernel_check import KernelCheck
+from foveate.train.tuning.trials import TrialBench
 from sheet import Sheet, add_page, machine
 
 CLASSES = 5
@@ -67,7 +67,7 @@ def row(name: str, given: argparse.Namespace) -> list[str]:
     size = given.volumes if model.input_spec.dimensions == "3" else given.batch
     batch, half = noise(model, size), Choice(half=True)
     began = time.perf_counter()
-    seen = Bench(model, batch, TrainConfig(), CPU).convolutions(half)
+    seen = TrialBench(model, batch, TrainConfig(), CPU).convolutions(half)
     noted = time.perf_counter() - began
     kernels = KernelCheck(CPU)
     verdicts = kernels.verdicts(seen)

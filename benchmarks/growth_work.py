@@ -20,25 +20,30 @@ from nibabel.nifti1 import Nifti1Image
 from PIL import Image as Picture
 from scipy.special import softmax
 
-from foveate import stations
-from foveate.bundle import Bundle, Patients
+from foveate.bundle.bundle import Bundle, Patients
 from foveate.contract import InputSpec
-from foveate.data.similarity import SIDE, find_twins
+from foveate.data.audit.similarity import SIDE, find_twins
 from foveate.data.splits import split_cohort
+from foveate.device import keep_freed_memory
 from foveate.evaluate import evaluate_predictions
 from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.table import read_predictions, write_predictions
 from foveate.files import write_json
-from foveate.memory import keep_freed_memory
 from foveate.models import build_model
 from foveate.predict import explain_prepared, predict_prepared, read_and_prepare
-from foveate.preprocess import Preprocess
+from foveate.prepare.preprocess import Preprocess
 from foveate.report import write_report
-from foveate.run import Run
-from foveate.settings import PreprocessConfig, SplitConfig
+from foveate.stations.audit import audit
+from foveate.stations.evaluate import evaluate
+from foveate.stations.predict import predict
+from foveate.stations.report import report
+from foveate.stations.run import Run
+from foveate.stations.split import split
+from foveate.stations.train import train
+from foveate.study.settings import PreprocessConfig, SplitConfig
+from foveate.study.study import Study, TrainConfig
 from foveate.train.optim import make_optimizer
 from foveate.train.step import Choice, TrainingStep
-from foveate.train.study import Study, TrainConfig
 from foveate.types import Case, Cohort, Prediction
 
 CLASSES, PER_PATIENT, BATCH = 5, 3, 4
@@ -93,17 +98,17 @@ def stations_by_cases(count: int, folder: Path, meter: Meter) -> None:
     with meter("manifest"):
         run.cohort()
     with meter("audit"):
-        stations.audit(run)
+        audit(run)
     with meter("split"):
-        stations.split(run)
+        split(run)
     with meter("train, one epoch"):
-        stations.train(run)
+        train(run)
     with meter("predict"):
-        stations.predict(run)
+        predict(run)
     with meter("evaluate"):
-        stations.evaluate(run)
+        evaluate(run)
     with meter("report"):
-        stations.report(run)
+        report(run)
 
 
 def write_pictures(count: int, folder: Path) -> Path:

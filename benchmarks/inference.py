@@ -37,17 +37,17 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
-from foveate.bundle import Bundle, Patients
+from foveate.bundle.bundle import Bundle, Patients
 from foveate.contract import Views
-from foveate.engines import open_engine
-from foveate.engines.bundled import facts_of
+from foveate.deploy.engines.bundled import facts_of
+from foveate.deploy.engines.opening import open_engine
+from foveate.deploy.export.graph import to_onnx, traced, write_onnx
+from foveate.deploy.export.pipeline import Pipeline
+from foveate.device import native_bf16
 from foveate.explain.cam import class_maps
-from foveate.export.graph import to_onnx, traced, write_onnx
-from foveate.export.pipeline import Pipeline
 from foveate.models import build_model
-from foveate.precision import native_bf16
-from foveate.preprocess import Preprocess
-from foveate.settings import PreprocessConfig
+from foveate.prepare.preprocess import Preprocess
+from foveate.study.settings import PreprocessConfig
 from foveate.types import Case
 from sheet import Noise, Sheet, add_page, machine, spread
 
@@ -191,7 +191,7 @@ def decoding(folder: Path, rounds: int, sheet: Sheet, count: int = 128) -> Path:
 
 def cold(path: Path, image: Path, rounds: int, sheet: Sheet) -> None:
     """Seconds of the command line from a cold start."""
-    command = [sys.executable, "-c", "from foveate.cli import main; main()"]
+    command = [sys.executable, "-c", "from foveate.cli.app import main; main()"]
     rows = []
     for name, arguments in {
         "foveate --help": ["--help"],

@@ -33,14 +33,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from foveate.contract import InputSpec
-from foveate.memory import keep_freed_memory
+from foveate.device import channels_last, keep_freed_memory, native_bf16
 from foveate.models import build_model, make_criterion
-from foveate.models.lca_db import LcaDb
-from foveate.models.lca_objective import LcaOutput
-from foveate.precision import channels_last, native_bf16
-from foveate.train.convolution import Convolution, RoutedConvolutions
-from foveate.train.convolution import Way as KernelWay
-from foveate.train.kernel_check import KernelCheck
+from foveate.models.lca_db.network import LcaDb
+from foveate.models.lca_db.objective import LcaOutput
+from foveate.train.tuning.convolution import Convolution, RoutedConvolutions
+from foveate.train.tuning.convolution import Way as KernelWay
+from foveate.train.tuning.kernel_check import KernelCheck
 from sheet import Sheet, add_page, machine, spread, wandered
 
 CLASSES = 7

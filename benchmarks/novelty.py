@@ -5,7 +5,7 @@
 Each model (EfficientNet-lite0 from ImageNet weights at 96 pixels, 5 epochs) learns from about 110 images and
 has 22 validation cases. Flagged is what ``foveate predict`` would warn of: ``novel`` (features beyond the
 limit of the validation cases) or ``unlike-…`` (colour, encoding, size, values, look: see
-``foveate.familiar``). The table goes into docs/statistics.md.
+``foveate.bundle.familiar``). The table goes into docs/statistics.md.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from foveate import stations
-from foveate.bundle import Bundle, load_bundle
-from foveate.data.manifest import load_manifest
-from foveate.run import Run
-from foveate.stations.predicting import predict_cases
-from foveate.train.study import Study
+from foveate.bundle.bundle import Bundle, load_bundle
+from foveate.data.manifest.manifest import load_manifest
+from foveate.stations.audit import audit
+from foveate.stations.batches import cases_of
+from foveate.stations.predict import predict, predict_cases
+from foveate.stations.run import Run
+from foveate.stations.split import split
+from foveate.stations.train import train
+from foveate.study.study import Study
 from foveate.types import Case, quiet
 from real_data import LITE0, SETS, imagenet_lite0
 
@@ -58,8 +61,8 @@ def main() -> int:
     for name in chosen.models:
         run, rest = _trained(name, cohorts[name], chosen.work, chosen.learned)
         bundle = load_bundle(run.folder / "bundle")
-        own = [*stations.cases_of(run, run.cohort(), ["test"]), *rest][: 2 * SHOWN]
-        validation = len(stations.cases_of(run, run.cohort(), ["val"]))
+        own = [*cases_of(run, run.cohort(), ["test"]), *rest][: 2 * SHOWN]
+        validation = len(cases_of(run, run.cohort(), ["val"]))
         told = {other: _flagged(bundle, _shown(cases)) for other, cases in sets.items() if other != name}
         cells = [_cell(told[other]) if other in told else "–" for other in sets]
         print(f"| {name} | {validation} | {_cell(_flagged(bundle, own))} | {' | '.join(cells)} |", flush=True)
@@ -141,10 +144,10 @@ def _trained(name: str, cases: Sequence[Case], work: Path, learned: int) -> tupl
         }
     )
     run = Run.create(study, folder)
-    stations.audit(run)
-    stations.split(run)
-    stations.train(run)
-    stations.predict(run)
+    audit(run)
+    split(run)
+    train(run)
+    predict(run)
     return run, rest
 
 

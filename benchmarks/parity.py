@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from foveate.bundle import load_bundle
-from foveate.engines import Answer, Engine, open_engine
-from foveate.engines.bundled import Bundled
-from foveate.export import export_run
-from foveate.export.exporting import ENGINES
-from foveate.export.parity import compare
-from foveate.run import Run
+from foveate.bundle.bundle import load_bundle
+from foveate.deploy.engines.bundled import Bundled
+from foveate.deploy.engines.engine import Answer, Engine
+from foveate.deploy.engines.opening import open_engine
+from foveate.deploy.export.parity import compare
 from foveate.stations.batches import cases_of
+from foveate.stations.export import ENGINES, export_run
+from foveate.stations.run import Run
 from foveate.types import Case
 from sheet import Sheet, add_page, machine
 

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from foveate.contract import Classifier
-from foveate.data.manifest import load_manifest
+from foveate.data.manifest.manifest import load_manifest
 from foveate.data.phantom import draw_phantom
 from foveate.data.splits import split_cohort
+from foveate.study.study import Study
 from foveate.train.checkpoint import seed_everything
 from foveate.train.display import Display
 from foveate.train.fit import make_fabric, make_feed, make_model
 from foveate.train.material import load_material
 from foveate.train.optim import make_optimizer, rate_factor, set_rate
-from foveate.train.study import Study
 
 STUDIES = Path(__file__).parents[1] / "src" / "foveate" / "studies"
 # First part of a model's name → the phantom of its task, small enough to be seen often; cells for any other.

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from foveate.evaluate.comparing.paired import LOCALIZED
 from foveate.evaluate.localization.wording import METHODS
-from foveate.evaluate.paired import LOCALIZED
-from foveate.report.comparison_tables import COLUMNS
+from foveate.report.comparing.comparison_tables import COLUMNS
 
 FIGURES = ("auroc_macro", "balanced_accuracy")
 OF_PLANES = ("pointing_game", "iou")

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from foveate.train.kernel_check import processor_name
+from foveate.train.tuning.kernel_check import processor_name
 
 
 @dataclass

@@ -43,15 +43,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from foveate.bundle import load_bundle
-from foveate.data.manifest import load_manifest
+from foveate.bundle.bundle import load_bundle
+from foveate.data.manifest.manifest import load_manifest
 from foveate.data.splits import Splits, split_cohort
 from foveate.files import write_json
 from foveate.predict import predict_prepared, read_and_prepare
-from foveate.settings import IMAGENET_MEAN, IMAGENET_STD, AugmentConfig, SplitConfig
+from foveate.study.settings import IMAGENET_MEAN, IMAGENET_STD, AugmentConfig, SplitConfig
+from foveate.study.study import Study
 from foveate.train.fit import fit
-from foveate.train.plan import read_plan
-from foveate.train.study import Study
+from foveate.train.tuning.plan import read_plan
 from foveate.types import Case, Cohort
 from sheet import Noise, Sheet, add_page, machine, spread, wandered
 

@@ -26,12 +26,12 @@ from rich.console import Console
 
 from foveate.data.phantom import draw_phantom
 from foveate.data.splits import split_cohort
-from foveate.evidence.trust import trust
-from foveate.evidence.trusting import asking
 from foveate.explain.perturbation import BlockGrid, NoisyLinearImputer
-from foveate.run import Run
+from foveate.stations.run import Run
+from foveate.stations.trust import trust
+from foveate.stations.trust_card import asking
+from foveate.study.study import Study
 from foveate.train.fit import fit
-from foveate.train.study import Study
 from sheet import Noise, Sheet, add_page, machine
 
 PARTS = {

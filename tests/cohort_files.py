@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from scipy import ndimage
 
-from foveate.data.manifest import load_manifest
+from foveate.data.manifest.manifest import load_manifest
 from foveate.errors import ManifestRefused
 from foveate.types import Case, Cohort
 

@@ -10,7 +10,8 @@ from unittest.mock import patch
 
 from rich.console import Console
 
-from foveate import cli, terminal
+from foveate.cli import app as cli
+from foveate.cli import terminal
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ def foveate(*arguments: object) -> Ended:
     with contextlib.ExitStack() as stack:
         stack.enter_context(patch.object(sys, "argv", ["foveate", *map(str, arguments)]))
         stack.enter_context(patch.multiple(terminal, **consoles))
-        for name in [each for each in sys.modules if each.startswith("foveate.terminal.")]:
-            if hasattr(sys.modules[name], "console"):
+        for name in [each for each in sys.modules if each.startswith("foveate.cli.")]:
+            if name != terminal.__name__ and hasattr(sys.modules[name], "console"):
                 stack.enter_context(patch.object(sys.modules[name], "console", consoles["console"]))
         stack.enter_context(contextlib.redirect_stderr(err))
         try:

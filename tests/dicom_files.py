@@ -15,7 +15,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEndian, generate_uid
 
 from foveate.errors import InputRefused
-from foveate.io import probe, read_image
+from foveate.io.reading import probe, read_image
 from foveate.types import Image
 
 Pixels = NDArray[Any]

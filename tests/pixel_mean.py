@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from PIL import Image as Picture
 
-from foveate.engines.facts import KEY, Facts
-from foveate.io import read_image
-from foveate.scale import streaming, workers
-from foveate.scale.ray import ShardPredictor
-from foveate.scale.work import Job
-from foveate.settings import PreprocessConfig
+from foveate.deploy.archive import streaming, workers
+from foveate.deploy.archive.ray import ShardPredictor
+from foveate.deploy.archive.work import ArchiveJob
+from foveate.deploy.engines.facts import KEY, Facts
+from foveate.io.reading import read_image
+from foveate.study.settings import PreprocessConfig
 from foveate.types import Image
 
 SIDE = 8
@@ -120,7 +120,7 @@ DEADLY = "030.png"
 _serve = workers._serve
 
 
-def serve_deadly(job: Job, pipe: Any) -> None:
+def serve_deadly(job: ArchiveJob, pipe: Any) -> None:
     """A worker that no exception but a signal ends when it reads a certain file."""
 
     def read(path: Path, **options: Any) -> Image:

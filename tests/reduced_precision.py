@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from foveate.contract import Classifier
-from foveate.train.convolution import Convolution, RoutedConvolutions, Way
-from foveate.train.kernel_check import KernelCheck
+from foveate.train.tuning.convolution import Convolution, RoutedConvolutions, Way
+from foveate.train.tuning.kernel_check import KernelCheck
 
 Loss = Callable[[Classifier], Tensor]
 

@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from foveate.data.audit import Audit
-from foveate.data.findings import Finding
+from foveate.data.audit.audit import Audit
+from foveate.data.audit.findings import Finding
 from foveate.data.splits import Splits
 from foveate.evaluate import evaluate_predictions
-from foveate.evaluate.calibrators import Calibrator
 from foveate.evaluate.intervals import Bootstrap, Value
 from foveate.evaluate.localization import (
     BoxThresholds,
@@ -29,12 +28,13 @@ from foveate.evaluate.localization import (
 )
 from foveate.evaluate.localization.grids import spread, whole
 from foveate.evaluate.options import EvaluateOptions
+from foveate.evaluate.probabilities.calibrators import Calibrator
 from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
 from foveate.files import write_atomic, write_json
-from foveate.heatmaps import Entry, Share, file_name, write_case, write_index, write_shares
-from foveate.localize import BoxRule, localize_heatmap, sweep
-from foveate.regions import Region
-from foveate.settings import SplitConfig
+from foveate.maps.heatmaps import MapEntry, Share, file_name, write_case, write_index, write_shares
+from foveate.maps.localize import BoxRule, localize_heatmap, sweep
+from foveate.maps.regions import Region
+from foveate.study.settings import SplitConfig
 from foveate.types import Array, Box, Heatmap, Prediction, Task
 from trust_run import trust_card
 
@@ -160,7 +160,7 @@ def _calibrated(
 
 def _write_evidence(folder: Path, table: PredictionTable, draws: np.random.Generator) -> None:
     """Heat maps, boxes and localization of every case; the maps point roughly at the lesion."""
-    entries: list[Entry] = []
+    entries: list[MapEntry] = []
     scores: list[CaseScore] = []
     boxes: list[tuple[object, ...]] = []
     decided = table.decisions()
@@ -179,7 +179,7 @@ def _write_evidence(folder: Path, table: PredictionTable, draws: np.random.Gener
         targets = tuple(item.target for item in maps)
         best = float(table.probabilities[row].max())
         entries.append(
-            Entry(
+            MapEntry(
                 case_id,
                 table.patient_ids[row],
                 table.splits[row],
@@ -221,7 +221,7 @@ def _write_views(
     folder: Path, table: PredictionTable, views: Sequence[str], volumes: bool, draws: np.random.Generator
 ) -> None:
     """Heat maps and shares of every view that a case has; the first view of a plane has a box, no mask."""
-    entries: list[Entry] = []
+    entries: list[MapEntry] = []
     shares: list[Share] = []
     boxes: list[tuple[object, ...]] = []
     scores: list[tuple[str, CaseScore]] = []
@@ -242,7 +242,7 @@ def _write_views(
             stored = (mask, ()) if marked else (None, truth)
             write_case(folder / "heatmaps" / name, maps, picture, *stored)
             entries.append(
-                Entry(
+                MapEntry(
                     case_id,
                     table.patient_ids[row],
                     table.splits[row],

@@ -7,15 +7,17 @@ from pathlib import Path
 import torch
 
 from cohort_files import Row, picture, write_csv, write_image
-from foveate import stations
-from foveate.bundle import Bundle, Patients, save_bundle, save_images
+from foveate.bundle.bundle import Bundle, Patients, save_bundle, save_images
 from foveate.data.images import read_images
 from foveate.data.known import KnownImages, read_looks
 from foveate.data.splits import read_splits
 from foveate.models import build_model
-from foveate.preprocess import Preprocess
-from foveate.run import Run
-from foveate.train.study import Study
+from foveate.prepare.preprocess import Preprocess
+from foveate.stations.audit import audit
+from foveate.stations.predict import predict
+from foveate.stations.run import Run
+from foveate.stations.split import split
+from foveate.study.study import Study
 
 
 def rows_of(folder: Path, names: range, patient: str = "p", classes: str = "xyz") -> list[Row]:
@@ -49,10 +51,10 @@ def small_run(folder: Path, cases: int = 90, **sections: object) -> Run:
         }
     )
     run = Run.create(study, folder / "run")
-    stations.audit(run)
-    stations.split(run)
+    audit(run)
+    split(run)
     give_bundle(run)
-    stations.predict(run)
+    predict(run)
     return run
 
 

@@ -17,19 +17,19 @@ from torch.nn import functional
 
 from foveate.contract import InputSpec, ModelOutput
 from foveate.errors import UsageError
-from foveate.explain import explain_batch
+from foveate.explain.explainers import explain_batch
 from foveate.models import build_model, make_criterion
-from foveate.models.agf import AgfClassifier, AgfOutput, agf
-from foveate.models.cards import CARDS
-from foveate.models.local_attention import LocalAttention
-from foveate.models.reconstruction import (
+from foveate.models.agf.local_attention import LocalAttention
+from foveate.models.agf.network import AgfClassifier, AgfOutput, agf
+from foveate.models.agf.reconstruction import (
     FeatureReconstruction,
     ReconstructionPlan,
     reconstruction_loss,
     token_importance,
     top_tokens,
 )
-from foveate.models.stages import Stages
+from foveate.models.agf.stages import Stages
+from foveate.models.cards import CARDS
 
 VIEWS = ("clinical", "ultrasound")
 PAIR = InputSpec(views=VIEWS, size=(64, 64))

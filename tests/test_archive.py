@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from PIL import Image as Picture
 from typer.testing import CliRunner
 
-from foveate.cli import app
-from foveate.engines import open_engine
-from foveate.engines.graph import Arrays
-from foveate.engines.onnx_runtime import OnnxRuntime
+from foveate.cli.app import app
+from foveate.deploy.archive.listing import FolderLines, Naming, manifest_lines
+from foveate.deploy.archive.maps import read_maps
+from foveate.deploy.archive.streaming import Archive, Outcome, predict_archive, predict_shard
+from foveate.deploy.archive.work import ArchiveJob, Done, alone
+from foveate.deploy.engines.graph import Arrays
+from foveate.deploy.engines.onnx_runtime import OnnxRuntime
+from foveate.deploy.engines.opening import open_engine
 from foveate.errors import InputRefused, MissingExtra, Partial, UsageError
 from foveate.evaluate.table import read_predictions, write_predictions
-from foveate.scale.listing import FolderLines, Naming, manifest_lines
-from foveate.scale.maps import read_maps
-from foveate.scale.streaming import Archive, Outcome, predict_archive, predict_shard
-from foveate.scale.work import Done, Job, alone
-from foveate.settings import PreprocessConfig
+from foveate.study.settings import PreprocessConfig
 from foveate.types import Case
 from pixel_mean import CLASSES, FACTS, SIDE, Pictures, write_model, write_pictures
 
@@ -43,7 +43,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("model") / "model.onnx")
 
 
-def in_process(job: Job, shards: Sequence[int]) -> Iterator[Done]:
+def in_process(job: ArchiveJob, shards: Sequence[int]) -> Iterator[Done]:
     """Shards one after another, without another process."""
     engine = open_engine(job.model, job.engine)
     for shard in shards:
@@ -126,7 +126,7 @@ def test_work_that_stopped_goes_on_and_repeats_no_finished_shard(
     whole = predict_archive(replace(archive, out=tmp_path / "whole.csv"), in_process)
     worked: list[int] = []
 
-    def stops(job: Job, shards: Sequence[int]) -> Iterator[Done]:
+    def stops(job: ArchiveJob, shards: Sequence[int]) -> Iterator[Done]:
         engine = open_engine(job.model, job.engine)
         for place, shard in enumerate(shards):
             if place == 2:
@@ -147,7 +147,7 @@ def test_work_that_stopped_goes_on_and_repeats_no_finished_shard(
 
 
 def test_going_on_with_something_else_is_refused(pictures: Pictures, model: Path, tmp_path: Path) -> None:
-    def stops(job: Job, shards: Sequence[int]) -> Iterator[Done]:
+    def stops(job: ArchiveJob, shards: Sequence[int]) -> Iterator[Done]:
         raise KeyboardInterrupt
         yield
 
@@ -290,9 +290,9 @@ def test_a_case_that_the_model_cannot_answer_is_refused_alone(
 def test_a_bundle_marks_whom_it_learned_from_and_its_maps_come_back_as_its_own(
     pictures: Pictures, tmp_path: Path
 ) -> None:
-    from foveate.bundle import Bundle, Patients, save_bundle
+    from foveate.bundle.bundle import Bundle, Patients, save_bundle
     from foveate.models import build_model
-    from foveate.preprocess import Preprocess
+    from foveate.prepare.preprocess import Preprocess
 
     preprocess = Preprocess(PreprocessConfig(size=(32, 48)))
     network = build_model("timm:test_resnet", 2, preprocess.input_spec(("image",))).eval()
@@ -356,7 +356,7 @@ def test_the_command_says_what_came_of_it(pictures: Pictures, model: Path, tmp_p
 def test_without_the_extra_parquet_and_ray_say_what_to_install(
     pictures: Pictures, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from foveate.scale.ray import on_cluster
+    from foveate.deploy.archive.ray import on_cluster
 
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "ray", None)
@@ -368,7 +368,7 @@ def test_without_the_extra_parquet_and_ray_say_what_to_install(
 
 
 def test_plan_and_outcome_are_plain_json(pictures: Pictures, model: Path, tmp_path: Path) -> None:
-    job = Job(model, "onnxruntime", tmp_path, pictures.folder, ".csv")
+    job = ArchiveJob(model, "onnxruntime", tmp_path, pictures.folder, ".csv")
     job.finish_shard(3, Done(1, 5, None, {"not-found": 2}))
     assert json.loads(job.done(3).read_text())["refused"] == {"not-found": 2}
     assert job.outcome(3) == Done(1, 5, None, {"not-found": 2}) and job.outcome(4) is None

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from foveate.deploy.archive import workers
+from foveate.deploy.archive.streaming import Archive, predict_archive
+from foveate.deploy.archive.work import ArchiveJob, Done
 from foveate.errors import InputRefused, ManifestRefused, MissingExtra, RunFailed, UsageError
 from foveate.evaluate.table import read_predictions
-from foveate.scale import workers
-from foveate.scale.streaming import Archive, predict_archive
-from foveate.scale.work import Done, Job
 from pixel_mean import DEADLY, Pictures, serve_deadly, write_model, write_pictures
 
 BAD = (5, 17)
@@ -53,7 +53,7 @@ def test_a_file_that_kills_its_reader_is_found_and_refused(
 
 
 def test_a_killed_worker_costs_no_case(pictures: Pictures, model: Path, tmp_path: Path) -> None:
-    def killed(job: Job, shards: Sequence[int]) -> Iterator[Done]:
+    def killed(job: ArchiveJob, shards: Sequence[int]) -> Iterator[Done]:
         for place, done in enumerate(workers.here(2)(job, shards)):
             if place in (1, 3):
                 os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
@@ -74,7 +74,7 @@ def test_a_model_that_goes_away_is_told_and_what_is_done_is_kept(
     moved = tmp_path / "moved.onnx"
     moved.write_bytes(model.read_bytes())
 
-    def without_model(job: Job, shards: Sequence[int]) -> Iterator[Done]:
+    def without_model(job: ArchiveJob, shards: Sequence[int]) -> Iterator[Done]:
         moved.unlink(missing_ok=True)
         return workers.here(1)(job, shards)
 
@@ -96,6 +96,9 @@ def test_errors_say_the_same_in_another_process(tmp_path: Path) -> None:
 
 
 def test_working_on_an_archive_costs_no_torch() -> None:
-    code = "import sys, foveate.cli.archive, foveate.scale.ray, foveate.scale.workers; print(*sys.modules)"
+    code = (
+        "import sys, foveate.cli.archive, foveate.deploy.archive.ray, foveate.deploy.archive.workers;"
+        " print(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "sklearn", "pandas", "ray", "pyarrow"} & set(done.stdout.split())

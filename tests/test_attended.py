@@ -19,12 +19,12 @@ from torch.nn import functional
 
 from foveate.contract import Classifier, InputSpec
 from foveate.errors import UsageError
-from foveate.explain import explain_batch
+from foveate.explain.explainers import explain_batch
 from foveate.models import build_model, make_criterion
-from foveate.models.attended import AttendedClassifier, instance_loss
-from foveate.models.backbones import TimmClassifier
-from foveate.models.placed import BLOCKS as PLACED
-from foveate.train.study import Study
+from foveate.models.timm.attended import AttendedClassifier, instance_loss
+from foveate.models.timm.backbones import TimmClassifier
+from foveate.models.timm.placed import BLOCKS as PLACED
+from foveate.study.study import Study
 
 CLASSES = 3
 SPEC = InputSpec(size=(64, 96))

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from cohort_files import Row, picture, write_csv, write_image
-from foveate.data.audit import Audit, audit_cohort, read_audit
-from foveate.data.findings import SEVERITY, Finding
-from foveate.data.manifest import load_manifest
+from foveate.data.audit.audit import Audit, audit_cohort, read_audit
+from foveate.data.audit.findings import SEVERITY, Finding
+from foveate.data.manifest.manifest import load_manifest
 from foveate.data.splits import split_cohort
 from foveate.errors import AuditStopped, InputRefused, UsageError
 from foveate.files import write_json
@@ -263,7 +263,7 @@ class TestVolumes:
         assert set(audit.groups) == {("v3-", "copy"), ("v3-4", "copy-5")}
 
     def test_each_file_is_read_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from foveate.data import looks
+        from foveate.data.audit import looks
 
         read: list[Path] = []
         original = looks.read_image

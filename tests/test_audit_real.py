@@ -12,12 +12,12 @@ import pandas
 import pytest
 
 from cohort_files import Row, write_csv
-from foveate.data.audit import Audit, audit_cohort
-from foveate.data.findings import Finding
-from foveate.data.manifest import load_manifest
+from foveate.data.audit.audit import Audit, audit_cohort
+from foveate.data.audit.findings import Finding
+from foveate.data.manifest.manifest import load_manifest
 from foveate.data.splits import split_cohort
 from foveate.errors import AuditStopped
-from foveate.settings import SplitConfig
+from foveate.study.settings import SplitConfig
 
 
 def found(audit: Audit) -> dict[str, Finding]:

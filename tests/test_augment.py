@@ -11,7 +11,7 @@ import torch
 from monai.transforms import Affine, ScaleIntensity, ScaleIntensityFixedMean
 
 from foveate.data.augment import Variation, augment_views, draw_variation
-from foveate.settings import AugmentConfig
+from foveate.study.settings import AugmentConfig
 
 STRONG = AugmentConfig(
     rotate_degrees=70,

@@ -19,10 +19,10 @@ from torch import Tensor
 import authors_networks as authors
 from foveate.contract import Classifier, InputSpec
 from foveate.errors import InputRefused, UsageError
-from foveate.io import read_image
+from foveate.io.reading import read_image
 from foveate.models import build_model
-from foveate.preprocess import Preprocess
-from foveate.settings import PreprocessConfig
+from foveate.prepare.preprocess import Preprocess
+from foveate.study.settings import PreprocessConfig
 
 PHASES = (
     "t2",

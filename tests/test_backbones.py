@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from foveate.contract import InputSpec
 from foveate.errors import InputRefused, UsageError
 from foveate.models import build_model
-from foveate.models.backbones import Layout, TimmClassifier, timm_classifier
+from foveate.models.timm.backbones import BackboneLayout, TimmClassifier, timm_classifier
 
 
 def _spec(*size: int) -> InputSpec:
@@ -100,12 +100,12 @@ def test_rows_and_columns_of_a_grid_are_those_of_the_picture(name: str) -> None:
 
 def test_layouts_go_there_and_back() -> None:
     tokens = _noise(2, 8, 5)
-    grid, prefix = Layout(tokens=True, prefix=2, grid=(2, 3)).to_map(tokens)
+    grid, prefix = BackboneLayout(tokens=True, prefix=2, grid=(2, 3)).to_map(tokens)
     assert grid.shape == (2, 5, 2, 3)
     assert torch.equal(grid[0, :, 1, 0], tokens[0, 2 + 3])
-    assert torch.equal(Layout(tokens=True, prefix=2, grid=(2, 3)).from_map(grid, prefix), tokens)
+    assert torch.equal(BackboneLayout(tokens=True, prefix=2, grid=(2, 3)).from_map(grid, prefix), tokens)
     picture = _noise(2, 3, 4, 5)
-    last = Layout(channels_last=True)
+    last = BackboneLayout(channels_last=True)
     assert last.to_map(picture)[0].shape == (2, 5, 3, 4)
     assert torch.equal(last.from_map(*last.to_map(picture)), picture)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cohort_files import Row, good, image_folder, rows, write_csv
-from foveate.data.manifest import load_manifest
+from foveate.data.manifest.manifest import load_manifest
 from foveate.errors import ManifestRefused
 from foveate.types import Box, Cohort
 

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from foveate.bundle import Bundle, Patients, load_bundle, save_bundle, save_fitted
+from foveate.bundle.bundle import Bundle, Patients, load_bundle, save_bundle, save_fitted
+from foveate.bundle.novelty import NoveltyScore
+from foveate.device import keep_freed_memory
 from foveate.errors import InputRefused
-from foveate.evaluate.calibrators import Calibrator, Fit
-from foveate.evaluate.conformal import SetRule
-from foveate.evaluate.thresholds import OperatingPoint
+from foveate.evaluate.probabilities.calibrators import Calibrator, Fit
+from foveate.evaluate.probabilities.conformal import SetRule
+from foveate.evaluate.probabilities.thresholds import OperatingPoint
 from foveate.models import build_model
-from foveate.novelty import NoveltyScore
-from foveate.preprocess import Preprocess
-from foveate.settings import PreprocessConfig
+from foveate.prepare.preprocess import Preprocess
+from foveate.study.settings import PreprocessConfig
 from tiny_volumes import register
 
 OPTIONS = {"width": 0.125, "depths": [1, 1, 1, 1], "fusion": "sum"}
@@ -43,6 +44,19 @@ def test_a_loaded_bundle_answers_like_the_saved_one(tmp_path: Path) -> None:
     assert loaded.preprocess.config == saved.preprocess.config
     assert (loaded.views, loaded.task, loaded.classes) == (("ct",), "multilabel", ("a", "b", "c"))
     assert not loaded.model.training
+
+
+def test_loading_a_bundle_changes_nothing_of_the_process(tmp_path: Path) -> None:
+    make(tmp_path)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    before = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
+    kept = keep_freed_memory.cache_info().currsize
+    load_bundle(tmp_path)
+    assert (torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()) == before
+    assert keep_freed_memory.cache_info().currsize == kept
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_probabilities_are_softmax_or_sigmoids(tmp_path: Path) -> None:

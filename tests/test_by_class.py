@@ -11,16 +11,15 @@ import numpy as np
 import pytest
 import yaml
 
-from foveate import cli
-from foveate.evaluate.comparison import compare, located
+from foveate.cli import app as cli
+from foveate.evaluate.comparing.comparison import compare, located
+from foveate.evaluate.comparing.paired import RunFigures
 from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.localization import CaseScore
 from foveate.evaluate.localization.published import CHESTXRAY14
-from foveate.evaluate.paired import Entry
 from foveate.evaluate.scores import read_scores
 from foveate.evaluate.table import PredictionTable, read_predictions
-from foveate.models.cards import CARDS
-from foveate.models.cards.by_class import (
+from foveate.models.by_class import (
     CERVICAL_RECALL,
     CLASS_TABLES,
     DADRN_LOCALIZATION,
@@ -28,7 +27,8 @@ from foveate.models.cards.by_class import (
     HERLEV,
     class_tables,
 )
-from foveate.models.cards.cervical import REBUILT
+from foveate.models.cards import CARDS
+from foveate.models.cervical.card import REBUILT
 from foveate.report.published import published_by_class
 from page import Node, parse
 from report_run import SWEPT, write_run
@@ -106,7 +106,7 @@ def score(case: str, label: str, hit: float, overlap: float, answer: str = "righ
     )
 
 
-def entry(truth: list[int], decided: list[int], scores: list[CaseScore]) -> Entry:
+def entry(truth: list[int], decided: list[int], scores: list[CaseScore]) -> RunFigures:
     """Three classes; what is decided has a probability of 0.6."""
     p = np.full((len(truth), 3), 0.2) + 0.4 * np.eye(3)[decided]
     names = tuple(str(number) for number in range(len(truth)))
@@ -115,7 +115,7 @@ def entry(truth: list[int], decided: list[int], scores: list[CaseScore]) -> Entr
         "multiclass", ("cyst", "FNH", "normal"), names, patients, ("test",) * len(truth), np.log(p), p,
         np.eye(3)[truth],
     )  # fmt: skip
-    return Entry(table, scores=scores, swept=SEVEN)
+    return RunFigures(table, scores=scores, swept=SEVEN)
 
 
 HAND = {

@@ -12,8 +12,8 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
 from foveate.evaluate import evaluate_predictions
-from foveate.evaluate.calibration import CHANGE, OVERALL, Calibration, Floats, calibration
 from foveate.evaluate.intervals import Bootstrap
+from foveate.evaluate.probabilities.calibration import CHANGE, OVERALL, Calibration, Floats, calibration
 from foveate.evaluate.table import PredictionTable
 from test_discrimination import random_multilabel, table_of
 

@@ -12,7 +12,7 @@ from sklearn.calibration import _sigmoid_calibration, _TemperatureScaling
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import log_loss
 
-from foveate.evaluate.calibrators import Calibrator, Floats, Method
+from foveate.evaluate.probabilities.calibrators import Calibrator, Floats, Method
 from foveate.types import Task
 
 METHODS: tuple[Method, ...] = ("temperature", "platt", "isotonic")

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from foveate.contract import Classifier
 from foveate.errors import RunFailed, UsageError
-from foveate.explain import ExplainOptions, explain_batch
 from foveate.explain.cam import grad_cam, grad_cam_plus_plus, hires_cam
+from foveate.explain.explainers import explain_batch
+from foveate.explain.options import ExplainOptions
 from tiny_classifiers import LyingCnn, PlacesCnn, PooledCnn, TwoViewCnn, images
 
 SPACES = {2: (10, 8), 3: (6, 4, 8)}

@@ -20,15 +20,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.recipe import STUDIES, gradient_norm, on_a_phantom, training_steps
-from foveate.bundle import load_bundle
+from foveate.bundle.bundle import load_bundle
 from foveate.contract import InputSpec
 from foveate.errors import UsageError
 from foveate.models import build_model, make_criterion
 from foveate.models.attention import HadamardCross
-from foveate.models.balance import BalanceLoss, balance_weights
-from foveate.models.can import CrossAttentionClassifier, attention_loss
+from foveate.models.can.balance import BalanceLoss, balance_weights
+from foveate.models.can.network import CrossAttentionClassifier, attention_loss
 from foveate.models.cards import CARDS
-from foveate.models.timm_trunk import TimmTrunk, load_pair
+from foveate.models.timm.timm_trunk import TimmTrunk, load_pair
 from foveate.predict import predict_case
 from foveate.train.fit import fit
 from tiny_training import tiny_cohort, tiny_splits, tiny_study

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
-from foveate.cli import app
+from foveate.cli.app import app
 from foveate.errors import UsageError
 from foveate.models.cards import CARDS, find_card
 

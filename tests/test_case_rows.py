@@ -17,11 +17,11 @@ from PIL import Image
 from foveate.evaluate.localization import CaseScore
 from foveate.evaluate.scores import read_scores, write_scores
 from foveate.evaluate.table import write_predictions
-from foveate.heatmaps import Entry, file_name, write_case, write_index
-from foveate.report.case_choice import ChoiceRules, Pick, RunAnswers
-from foveate.report.case_rows import reduced
-from foveate.report.case_sheets import case_sheets
-from foveate.report.side_by_side import write_side_by_side
+from foveate.maps.heatmaps import MapEntry, file_name, write_case, write_index
+from foveate.report.comparing.case_rows import reduced
+from foveate.report.comparing.side_by_side import write_side_by_side
+from foveate.report.pictures.case_choice import ChoiceRules, Pick, RunAnswers
+from foveate.report.pictures.case_sheets import case_sheets
 from foveate.types import Array, Box, Heatmap, Prediction, Task
 from page import Node, parse
 
@@ -186,7 +186,7 @@ def write_tiny(
                 folder / "heatmaps" / name, [Heatmap(values, "FNH", "gradcam", view, case)], picture, *marked
             )
             entries.append(
-                Entry(case, f"patient {case}", "test", view, "gradcam", ("FNH",), "FNH", "FNH", 0.5, name)
+                MapEntry(case, f"patient {case}", "test", view, "gradcam", ("FNH",), "FNH", "FNH", 0.5, name)
             )
     if entries:
         write_index(folder / "heatmaps", entries)

@@ -10,7 +10,7 @@ import pytest
 
 from cohort_files import Row, good, image_folder, picture, problems, write_csv, write_image
 from dicom_files import dataset, slice_tags, write_dicom
-from foveate.data.manifest import load_manifest
+from foveate.data.manifest.manifest import load_manifest
 from tiny_volumes import write_volume
 
 

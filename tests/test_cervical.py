@@ -19,10 +19,10 @@ from torchvision.models import densenet121, resnet50
 
 from foveate.contract import InputSpec
 from foveate.errors import UsageError
-from foveate.explain import explain_batch
+from foveate.explain.explainers import explain_batch
 from foveate.models import build_model
 from foveate.models.cards import CARDS
-from foveate.models.cards.cervical import CERVICAL_CARDS, REBUILT
+from foveate.models.cervical.card import CERVICAL_CARDS, REBUILT
 
 SPEC = InputSpec(size=(64, 64))
 SMALL: Mapping[str, Any] = {"depths": (1, 1, 1, 3), "growth": 32}

@@ -12,7 +12,12 @@ import torch
 from torch import Tensor
 
 from foveate.errors import RunFailed, UsageError
-from foveate.train.checkpoint import CheckpointFolder, random_state, restore_random_state, seed_everything
+from foveate.train.checkpoint import (
+    CheckpointFolder,
+    random_state,
+    restore_random_state,
+    seed_everything,
+)
 
 
 def test_random_state_goes_there_and_back_for_every_generator(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from foveate.evaluate.hypothesis import mcnemar
+from foveate.evaluate.comparing.hypothesis import mcnemar
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "compare.md").read_text(encoding="utf-8")
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foveate import cli
+from foveate.cli import app as cli
 from foveate.compare.folders import folder_of, labelled
 from foveate.errors import UsageError
 from foveate.evaluate import evaluate_predictions

@@ -11,11 +11,11 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 from statsmodels.stats.multitest import multipletests
 
 from foveate.errors import InputRefused, UsageError
-from foveate.evaluate.comparison import check_same_cases, compare, enough_replicates
-from foveate.evaluate.hypothesis import mcnemar
+from foveate.evaluate.comparing.comparison import check_same_cases, compare, enough_replicates
+from foveate.evaluate.comparing.hypothesis import mcnemar
+from foveate.evaluate.comparing.paired import CALIBRATED, FIGURES, RunFigures
 from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.localization import CaseScore
-from foveate.evaluate.paired import CALIBRATED, FIGURES, Entry
 from foveate.evaluate.scores import read_scores, write_scores
 from foveate.evaluate.table import PredictionTable
 from test_intervals import tail_of
@@ -41,9 +41,9 @@ def score(case: str, patient: str, hit: float, label: str = "FNH") -> CaseScore:
 TRUTH, PATIENTS = [0, 0, 1, 1], ["p", "p", "q", "r"]
 
 
-def hand(*scores: list[float]) -> dict[int, Entry]:
+def hand(*scores: list[float]) -> dict[int, RunFigures]:
     """The four cases of the hand-worked comparison, with the scores of each seed."""
-    return {seed: Entry(table(values, TRUTH, PATIENTS)) for seed, values in enumerate(scores)}
+    return {seed: RunFigures(table(values, TRUTH, PATIENTS)) for seed, values in enumerate(scores)}
 
 
 HAND = {
@@ -73,10 +73,10 @@ def test_a_case_worked_by_hand() -> None:
     assert found["cases"] == {"0": 4, "1": 4}
 
 
-def random_variants(seed: int, *, resplit: bool) -> dict[str, dict[int, Entry]]:
+def random_variants(seed: int, *, resplit: bool) -> dict[str, dict[int, RunFigures]]:
     """Three variants, three seeds; with ``resplit`` every seed tests other cases of one pool of patients."""
     chance = np.random.default_rng(seed)
-    found: dict[str, dict[int, Entry]] = {"a": {}, "b": {}, "c": {}}
+    found: dict[str, dict[int, RunFigures]] = {"a": {}, "b": {}, "c": {}}
     for number in range(3):
         first = 7 * number if resplit else 0
         truth = chance.integers(2, size=24) if resplit or number == 0 else truth
@@ -86,11 +86,13 @@ def random_variants(seed: int, *, resplit: bool) -> dict[str, dict[int, Entry]]:
             scores = [
                 score(f"a{first + case}", patients[case], float(chance.random() < 0.5)) for case in range(9)
             ]
-            found[label][number] = Entry(table(p.tolist(), truth.tolist(), patients, first), scores=scores)
+            found[label][number] = RunFigures(
+                table(p.tolist(), truth.tolist(), patients, first), scores=scores
+            )
     return found
 
 
-def patients_of(variants: dict[str, dict[int, Entry]], label: str, figure: str) -> int:
+def patients_of(variants: dict[str, dict[int, RunFigures]], label: str, figure: str) -> int:
     """How many patients a figure rests on, over all seeds."""
     found = set()
     for entry in variants[label].values():
@@ -102,11 +104,11 @@ def patients_of(variants: dict[str, dict[int, Entry]], label: str, figure: str) 
 
 
 def twin(
-    variants: dict[str, dict[int, Entry]], label: str, other: str, figure: str, n: int
+    variants: dict[str, dict[int, RunFigures]], label: str, other: str, figure: str, n: int
 ) -> tuple[float, float]:
     """The paired interval by loops: draw patients, repeat their cases, ask scikit-learn, subtract."""
 
-    def value(entry: Entry, rows: list[int]) -> float:
+    def value(entry: RunFigures, rows: list[int]) -> float:
         truth, p = entry.table.truth[rows, 1], entry.table.probabilities[rows, 1]
         if figure == "pointing_game":
             hits = {row.case_id: row.pointing_game for row in entry.scores}
@@ -151,7 +153,7 @@ def test_pairing_is_what_makes_the_interval_narrow() -> None:
     first = variants["a"][0].table
     p = first.probabilities.copy()
     p[0, 1] -= 0.13  # past its ties
-    twin_of_a = variants["a"] | {0: Entry(replace(first, probabilities=p))}
+    twin_of_a = variants["a"] | {0: RunFigures(replace(first, probabilities=p))}
     found = compare({"a": variants["a"], "b": twin_of_a}, "a", Bootstrap(300))
     single, paired = found["figures"]["b"]["auroc_macro"], found["differences"]["b"]["auroc_macro"]
     assert paired["high"] - paired["low"] < 0.2 * (single["high"] - single["low"])
@@ -198,24 +200,27 @@ def test_heat_maps_are_paired_by_case_and_class_and_views_count_together() -> No
 def test_what_is_unlike_is_refused_all_of_it_at_once() -> None:
     base = HAND["plain"][0].table
     other = {
-        "truth": {0: Entry(replace(base, truth=1 - base.truth))},
-        "patients": {0: Entry(replace(base, patient_ids=("p", "p", "q", "s")))},
-        "classes": {0: Entry(replace(base, classes=("cyst", "HCC")))},
-        "cases": {0: Entry(base.only(np.array([True, True, True, False])))},
+        "truth": {0: RunFigures(replace(base, truth=1 - base.truth))},
+        "patients": {0: RunFigures(replace(base, patient_ids=("p", "p", "q", "s")))},
+        "classes": {0: RunFigures(replace(base, classes=("cyst", "HCC")))},
+        "cases": {0: RunFigures(base.only(np.array([True, True, True, False])))},
     }
     with pytest.raises(UsageError) as caught:
-        check_same_cases({"base": {0: Entry(base)}, **other})
+        check_same_cases({"base": {0: RunFigures(base)}, **other})
     told = {"truth": "true classes", "patients": "patients", "classes": "classes", "cases": "test cases"}
     for label, what in told.items():
         assert f"- {label} and base differ in their {what}" in str(caught.value)
     assert "test cases (1 case: a3 only in base)" in str(caught.value)
-    several = {"x": {0: Entry(base), 1: Entry(base)}, "y": {1: Entry(replace(base, truth=1 - base.truth))}}
+    several = {
+        "x": {0: RunFigures(base), 1: RunFigures(base)},
+        "y": {1: RunFigures(replace(base, truth=1 - base.truth))},
+    }
     with pytest.raises(
         UsageError, match=r"seed 1: y and x differ in their true classes \(of 4 cases: a0, a1"
     ):
         check_same_cases(several)
     with pytest.raises(UsageError, match="no run of the reference 'x'"):
-        compare({"x": {}, "base": {0: Entry(base)}}, "x")
+        compare({"x": {}, "base": {0: RunFigures(base)}}, "x")
 
 
 def test_the_order_of_rows_does_not_matter_and_cases_without_truth_do_not_count() -> None:
@@ -227,10 +232,10 @@ def test_the_order_of_rows_does_not_matter_and_cases_without_truth_do_not_count(
         base.task, CLASSES, tuple(base.case_ids[i] for i in back), tuple(base.patient_ids[i] for i in back),
         base.splits, base.logits[back], base.probabilities[back], unknown[back],
     )  # fmt: skip
-    found = compare({"a": {0: Entry(base)}, "b": {0: Entry(turned)}}, "a", Bootstrap(100))
+    found = compare({"a": {0: RunFigures(base)}, "b": {0: RunFigures(turned)}}, "a", Bootstrap(100))
     assert found["figures"]["a"] == found["figures"]["b"]
     unknown[1] = np.nan
-    found = compare({"a": {0: Entry(replace(base, truth=unknown))}}, "a", Bootstrap(100))
+    found = compare({"a": {0: RunFigures(replace(base, truth=unknown))}}, "a", Bootstrap(100))
     assert found["cases"] == {"0": 3} and found["figures"]["a"]["accuracy"]["value"] == pytest.approx(2 / 3)
 
 
@@ -291,12 +296,12 @@ def test_p_values_are_corrected_within_their_families() -> None:
     assert many["ranks"] == found["ranks"]  # of every pair in any case
 
 
-def scored(label: str, lead: float, patients: int = 60) -> dict[int, Entry]:
+def scored(label: str, lead: float, patients: int = 60) -> dict[int, RunFigures]:
     """A model whose scores follow the truth by so much."""
     truth = [number % 2 for number in range(patients)]
     noise = np.random.default_rng(sum(map(ord, label))).random(patients)
     p = np.clip(0.1 + 0.5 * noise + lead * np.array(truth), 0.01, 0.99)
-    return {0: Entry(table(p.tolist(), truth, [f"p{number}" for number in range(patients)]))}
+    return {0: RunFigures(table(p.tolist(), truth, [f"p{number}" for number in range(patients)]))}
 
 
 def test_ranks_join_who_cannot_be_told_apart() -> None:
@@ -320,7 +325,7 @@ def test_the_sentence_counts_cases() -> None:
     plain = [0.9] * 84 + [0.1] * 8 + [0.9] * 6 + [0.1] * 3
     ours = [0.8] * 92 + [0.2] * 9
     variants = {
-        name: {0: Entry(table(values, truth, patients))}
+        name: {0: RunFigures(table(values, truth, patients))}
         for name, values in (("plain", plain), ("ours", ours))
     }
     (pair,) = compare(variants, "plain", Bootstrap(200))["pairs"]
@@ -343,7 +348,7 @@ def test_more_tests_need_more_replicates() -> None:
 def test_calibrated_probabilities_are_compared_where_there_are_any() -> None:
     base = HAND["plain"][0].table
     mended = replace(base, calibrated=base.truth * 0.8 + 0.1)
-    found = compare({"raw": {0: Entry(base)}, "mended": {0: Entry(mended)}}, "raw", Bootstrap(100))
+    found = compare({"raw": {0: RunFigures(base)}, "mended": {0: RunFigures(mended)}}, "raw", Bootstrap(100))
     value = found["figures"]["mended"]
     assert value["brier_calibrated"]["value"] == pytest.approx(2 * 0.01)  # 0.1 off in both classes
     assert value["log_loss_calibrated"]["value"] == pytest.approx(-np.log(0.9))

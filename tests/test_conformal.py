@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from foveate.errors import UsageError
-from foveate.evaluate.conformal import SetRule, conformal_quantile
+from foveate.evaluate.probabilities.conformal import SetRule, conformal_quantile
 
 Floats = NDArray[np.float64]
 

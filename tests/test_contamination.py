@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 
 from cohort_files import Row, picture, write_csv, write_image
-from foveate import stations
-from foveate.bundle import load_bundle, save_bundle
-from foveate.data.audit import Audit
+from foveate.bundle.bundle import load_bundle, save_bundle
+from foveate.data.audit.audit import Audit
 from foveate.data.images import read_images
 from foveate.errors import AuditStopped
 from foveate.files import write_json
-from foveate.run import Run
+from foveate.stations.audit import audit as audit_run
 from foveate.stations.contamination import audit_against
-from foveate.train.study import Study
+from foveate.stations.run import Run
+from foveate.stations.split import split
+from foveate.stations.train import train
+from foveate.study.study import Study
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +41,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         }
     )
     made = Run.create(study, folder / "run")
-    stations.audit(made)
-    stations.split(made)
-    stations.train(made)
+    audit_run(made)
+    split(made)
+    train(made)
     return made
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from foveate.train.convolution import Convolution, RoutedConvolutions, Way
+from foveate.train.tuning.convolution import Convolution, RoutedConvolutions, Way
 
 CALLS = {1: nn.functional.conv1d, 2: nn.functional.conv2d, 3: nn.functional.conv3d}
 

@@ -12,18 +12,22 @@ import torch
 from rich.console import Console
 from torch import nn
 
-import foveate.bundle as bundles
+import foveate.bundle.bundle as bundles
 from cohort_files import case_of, cohort_of
-from foveate import evidence, stations, terminal
-from foveate.bundle import Bundle
+from foveate.bundle.bundle import Bundle
+from foveate.cli import terminal
 from foveate.cli.costs import show_costs
 from foveate.contract import InputSpec
-from foveate.evidence.costs import Cost, Pace, Passes, costs_of, map_passes
-from foveate.evidence.probes import probe
-from foveate.evidence.trust import trust
-from foveate.explain import ExplainOptions, explain_batch
-from foveate.run import Run
-from foveate.train.study import Study
+from foveate.explain.explainers import explain_batch
+from foveate.explain.options import ExplainOptions
+from foveate.stations.costs import Cost, Pace, Passes, costs_of, map_passes
+from foveate.stations.explain import explain
+from foveate.stations.predict import predict
+from foveate.stations.probe import probe
+from foveate.stations.run import Run
+from foveate.stations.split import expected_parts
+from foveate.stations.trust import trust
+from foveate.study.study import Study
 from small_run import small_run
 from tiny_classifiers import PooledCnn, TwoViewCnn, images
 
@@ -112,14 +116,14 @@ def test_a_run_makes_about_as_many(run: Run, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(bundles, "load_bundle", counted)
     cohort = run.cohort()
-    parts = stations.expected_parts(run, cohort)
+    parts = expected_parts(run, cohort)
     assert sum(parts.values()) == 60
     spec = load(run.folder / "bundle").model.input_spec
     expected = by_station(costs_of(run.study, cohort, parts, spec))
     made = {}
     for name, station in {
-        "predict": lambda: stations.predict(run),
-        "explain": lambda: evidence.explain(run),
+        "predict": lambda: predict(run),
+        "explain": lambda: explain(run),
         "probe": lambda: probe(run),
         "trust": lambda: trust(run),
     }.items():

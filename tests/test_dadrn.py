@@ -21,8 +21,8 @@ from foveate.contract import InputSpec
 from foveate.errors import InputRefused, UsageError
 from foveate.models import build_model
 from foveate.models.cards import CARDS
-from foveate.models.cards.dadrn import DADRN_CARDS
-from foveate.models.resnet import ResidualTrunk
+from foveate.models.dadrn.card import DADRN_CARDS
+from foveate.models.dadrn.trunk import ResidualTrunk
 
 SMALL: Mapping[str, Any] = {"width": 0.125, "depths": (1, 1, 1, 1)}
 SPEC = InputSpec(size=(64, 64))

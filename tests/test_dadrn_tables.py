@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from foveate.models.cards import CARDS
-from foveate.models.cards.dadrn import CLASSES, DADRN_CARDS
+from foveate.models.dadrn.card import CLASSES, DADRN_CARDS
 
 ROWS = [row for card in DADRN_CARDS.values() for row in card.published]
 ROWS += CARDS["residual_attention56"].published

@@ -19,14 +19,15 @@ from foveate.data.dataset import (
     batches_of,
     class_targets,
     epoch_order,
-    prepare_case,
-    read_ahead,
     sampling_weights,
 )
 from foveate.errors import InputRefused, UsageError
-from foveate.io import read_image, write_nifti
-from foveate.preprocess import Preprocess
-from foveate.settings import PreprocessConfig
+from foveate.io.nifti import write_nifti
+from foveate.io.reading import read_image
+from foveate.parallel import read_ahead
+from foveate.prepare.case import prepare_case
+from foveate.prepare.preprocess import Preprocess
+from foveate.study.settings import PreprocessConfig
 from foveate.types import Case, Cohort, Geometry
 from tiny_training import CLASSES, tiny_cohort, write_pictures
 from tiny_volumes import write_volume

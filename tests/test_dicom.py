@@ -38,7 +38,7 @@ from dicom_files import (
     write_dicom,
 )
 from foveate.errors import InputRefused
-from foveate.io import probe, read_image, read_mask
+from foveate.io.reading import probe, read_image, read_mask
 from image_files import jpeg_frame
 
 

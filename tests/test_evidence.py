@@ -11,12 +11,12 @@ from PIL import Image as Picture
 
 from foveate.errors import InputRefused
 from foveate.evaluate.table import PredictionTable
-from foveate.evidence import Answer, read_answers, usual_logits
-from foveate.evidence.localizing import _numbers
-from foveate.evidence.truths import CaseFiles, Marked
-from foveate.heatmaps import Entry
-from foveate.localize import BoxRule
-from foveate.regions import Region
+from foveate.maps.heatmaps import MapEntry
+from foveate.maps.localize import BoxRule
+from foveate.maps.regions import Region
+from foveate.stations.explain import CaseAnswer, read_answers, usual_logits
+from foveate.stations.localize import _numbers
+from foveate.stations.truths import CaseFiles, Marked
 from foveate.types import Box, Case, Task
 
 
@@ -36,7 +36,7 @@ def table(task: Task, probabilities: list[float], truth: list[float]) -> Predict
 
 def test_multiclass_answer_is_the_most_probable_class() -> None:
     answer = read_answers(table("multiclass", [0.2, 0.7, 0.1], [1, 0, 0]), {})["a"]
-    assert answer == Answer(true=("cyst",), predicted=("hcc",), probability=0.7)
+    assert answer == CaseAnswer(true=("cyst",), predicted=("hcc",), probability=0.7)
     assert answer.targets("both") == ("cyst", "hcc")
     assert answer.targets("true") == ("cyst",) and answer.targets("predicted") == ("hcc",)
 
@@ -79,7 +79,7 @@ def test_a_map_and_its_controls_are_scored_alike() -> None:
     truth = np.zeros((20, 20), bool)
     truth[2:6, 2:6] = True
     values = np.where(truth, 1.0, -1.0).astype(np.float32)
-    entry = Entry("a", "p", "test", "image", "gradcam", ("hcc",), "hcc", "hcc", 0.9, "a.npz")
+    entry = MapEntry("a", "p", "test", "image", "gradcam", ("hcc",), "hcc", "hcc", 0.9, "a.npz")
     item = Marked(entry, "hcc", values, Region.from_mask(truth), None)
     maps = item.maps(seed=0)
     assert list(maps) == ["heatmap", "random", "centre"]

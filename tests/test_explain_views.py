@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from foveate.contract import AttentionMap, Classifier, InputSpec, ModelOutput, Views, given
 from foveate.errors import RunFailed, UsageError
-from foveate.explain import EXPLAINERS, ExplainOptions, completeness_gap, explain_batch
 from foveate.explain.attention import attention_map, places
+from foveate.explain.explainers import EXPLAINERS, explain_batch
+from foveate.explain.gradients import completeness_gap
+from foveate.explain.options import ExplainOptions
 from tiny_classifiers import images
 
 OPTIONS = ExplainOptions(

@@ -12,24 +12,30 @@ import pytest
 import torch
 from PIL import Image as Picture
 
-from foveate import evidence, stations, terminal
-from foveate.bundle import Bundle, Patients, save_bundle
-from foveate.evidence.averages import training_averages
-from foveate.evidence.explained import explain_cases, explain_options
-from foveate.evidence.truths import Truths
-from foveate.explain import explain_batch
+from foveate.bundle.bundle import Bundle, Patients, save_bundle
+from foveate.cli import terminal
+from foveate.evaluate.table import read_predictions
 from foveate.explain.baselines import baselines_of
+from foveate.explain.explainers import explain_batch
 from foveate.explain.shares import ShareOptions, view_shares
-from foveate.heatmaps import read_case, read_index, read_shares, volume_name
-from foveate.localize import RuleKind
+from foveate.maps.heatmaps import read_case, read_index, read_shares, volume_name
+from foveate.maps.regions import Region
 from foveate.models import build_model
 from foveate.predict import as_batch, read_and_prepare
-from foveate.preprocess import Preprocess
-from foveate.regions import Region
-from foveate.run import Run
-from foveate.settings import PreprocessConfig
-from foveate.train.evidence_settings import ExplainConfig
-from foveate.train.study import Study
+from foveate.prepare.preprocess import Preprocess
+from foveate.stations.audit import audit
+from foveate.stations.averages import training_averages
+from foveate.stations.explain import explain
+from foveate.stations.explained import explain_cases, explain_options
+from foveate.stations.localize import localize
+from foveate.stations.predict import predict
+from foveate.stations.run import Run
+from foveate.stations.split import split as split_run
+from foveate.stations.truths import Truths
+from foveate.study.methods import RuleKind
+from foveate.study.sections import ExplainConfig
+from foveate.study.settings import PreprocessConfig
+from foveate.study.study import Study
 from foveate.types import Array, Box, quiet
 
 SPLITS = ("train", "val", "val", "test", "test")
@@ -68,9 +74,9 @@ split: {{column: split}}
             Patients.of([]),
         ),
     )
-    stations.audit(run)
-    stations.split(run)
-    stations.predict(run)
+    audit(run)
+    split_run(run)
+    predict(run)
     return run
 
 
@@ -96,8 +102,8 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Run:
     (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
     model: dict[str, object] = {"name": "resnet3d10", "width": 0.125}
     run = make_run(folder, ("t2", "c_late"), model, (6, 32, 32))
-    evidence.explain(run)
-    evidence.localize(run)
+    explain(run)
+    localize(run)
     return run
 
 
@@ -117,8 +123,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Run:
     (folder / "boxes.csv").write_text("\n".join(boxes) + "\n")
     model: dict[str, object] = {"name": "late_fusion", "encoder": "resnet10t", "missing": "refuse"}
     run = make_run(folder, ("clinical", "ultrasound"), model, (32, 32), extra=", boxes: boxes.csv")
-    evidence.explain(run, method="integrated_gradients")
-    evidence.localize(run)
+    explain(run, method="integrated_gradients")
+    localize(run)
     return run
 
 
@@ -171,7 +177,7 @@ def test_boxes_in_volumes_have_six_numbers_and_are_scored(volumes: Run) -> None:
         values = stored.values[stored.targets.index(row["target"])]
         inside = values[int(z) : int(z + d), int(y) : int(y + h), int(x) : int(x + w)]
         assert inside.max() > 0
-    result = evidence.localize(volumes)
+    result = localize(volumes)
     assert list(result["by_view"]) == ["t2", "c_late"]
     methods = {view: part["methods"] for view, part in result["by_view"].items()}
     assert methods["t2"]["heatmap"]["pointing_game"]["n"] == 2
@@ -183,7 +189,7 @@ def test_shares_lie_beside_the_maps_and_are_those_of_the_views(volumes: Run) -> 
     shares = read_shares(volumes.folder / "heatmaps")
     bundle = _bundle(volumes)
     cases = {case.case_id: case for case in volumes.cohort().cases}
-    table = evidence.read_predictions(volumes.folder / "predictions.csv")
+    table = read_predictions(volumes.folder / "predictions.csv")
     usual = table.logits[[split == "val" for split in table.splits]].mean(axis=0)
     for case_id in ("c1", "c4"):
         batch = as_batch(bundle, [read_and_prepare(bundle, cases[case_id])])
@@ -201,7 +207,7 @@ def test_shares_lie_beside_the_maps_and_are_those_of_the_views(volumes: Run) -> 
 
 
 def _bundle(run: Run) -> Bundle:
-    from foveate.bundle import load_bundle
+    from foveate.bundle.bundle import load_bundle
 
     return load_bundle(run.folder / "bundle")
 
@@ -316,14 +322,14 @@ def test_models_that_need_every_view_share_by_blank_pictures(pictures: Run) -> N
 
 def test_explaining_anew_removes_what_is_stale(volumes: Run) -> None:
     folder = volumes.folder / "heatmaps"
-    count = evidence.explain(volumes, only=["c4"], method="gradcam")
+    count = explain(volumes, only=["c4"], method="gradcam")
     assert count == 1
     assert {path.name.split("_")[0] for path in folder.glob("*.npz")} == {"c4"}
     assert {path.name.split("_")[0] for path in folder.glob("*.nii.gz")} == {"c4"}
 
 
 def test_every_table_holds_the_controls_and_what_the_grid_allows(volumes: Run) -> None:
-    found = evidence.localize(volumes)
+    found = localize(volumes)
     methods = found["overall"]["methods"]
     assert list(methods) == ["heatmap", "predicted", "random", "centre", "edge", "average", "ceiling"]
     assert found["left_out"] == {} and found["rule"]["kind"] == "peak"
@@ -353,8 +359,8 @@ def test_other_rules_are_chosen_in_the_study(volumes: Run, tmp_path: Path, rule:
     folder = Path(shutil.copytree(volumes.folder, tmp_path / "run"))
     settings = volumes.study.localize.model_copy(update={"rule": rule})
     run = Run(folder, volumes.study.model_copy(update={"localize": settings}))
-    evidence.explain(run, weigh_views=False)
-    found = evidence.localize(run)
+    explain(run, weigh_views=False)
+    found = localize(run)
     assert found["rule"]["kind"] == rule and "no threshold to choose" in found["threshold_chosen_on"]
     assert found["overall"]["methods"]["heatmap"]["max_box_acc"]["value"] is not None
     if rule == "patch":

@@ -17,27 +17,27 @@ import torch
 from PIL import Image as Picture
 from typer.testing import CliRunner
 
-from foveate import stations
-from foveate.bundle import Bundle, Patients, load_bundle, save_bundle
-from foveate.cli import app
+from foveate.bundle.bundle import Bundle, Patients, load_bundle, save_bundle
+from foveate.cli.app import app
 from foveate.data.splits import Splits
-from foveate.engines import open_engine
-from foveate.engines.bundled import Bundled, facts_of
-from foveate.engines.engine import Engine
-from foveate.engines.facts import Facts
-from foveate.engines.graph import inputs_of, read_case
+from foveate.deploy.engines.bundled import Bundled, facts_of
+from foveate.deploy.engines.engine import Engine
+from foveate.deploy.engines.facts import Facts
+from foveate.deploy.engines.graph import inputs_of, read_case
+from foveate.deploy.engines.opening import open_engine
+from foveate.deploy.export import pipeline
+from foveate.deploy.export.parity import compare
 from foveate.errors import InputRefused, MissingExtra, RunFailed, UsageError
-from foveate.export import Exported, export_run, pipeline
-from foveate.export.exporting import ENGINES
-from foveate.export.parity import compare
 from foveate.files import write_json
 from foveate.models import build_model
 from foveate.predict import as_batch
-from foveate.preprocess import Preprocess
-from foveate.run import Run
-from foveate.settings import PreprocessConfig, SplitConfig
+from foveate.prepare.preprocess import Preprocess
 from foveate.stations.batches import cases_of
-from foveate.train.study import Study
+from foveate.stations.export import ENGINES, Exported, export_run
+from foveate.stations.predict import predict
+from foveate.stations.run import Run
+from foveate.study.settings import PreprocessConfig, SplitConfig
+from foveate.study.study import Study
 from foveate.types import Case
 
 CLASSES = ("a", "b", "c")
@@ -69,7 +69,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         made.folder / "bundle",
         Bundle(model, "drn50", options, preprocess, views, "multiclass", CLASSES, patients),
     )
-    stations.predict(made, ("val",))
+    predict(made, ("val",))
     return made
 
 
@@ -240,7 +240,7 @@ def test_int8_tells_its_loss(run: Run, tmp_path: Path) -> None:
 def test_prediction_with_an_export_needs_no_torch(run: Run, onnx: Exported, tmp_path: Path) -> None:
     image = run.folder.parent / "case00.png"
     code = (
-        "import sys\nfrom foveate.cli import main\n"
+        "import sys\nfrom foveate.cli.app import main\n"
         f"sys.argv[1:] = ['predict', {str(onnx.path)!r}, {str(image)!r}, '--maps', {str(tmp_path)!r}]\n"
         "main()\nassert not {'torch', 'scipy', 'pandas'} & set(sys.modules), 'slow to import'"
     )

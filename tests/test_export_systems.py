@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from foveate.bundle import Bundle, Patients
+from foveate.bundle.bundle import Bundle, Patients
 from foveate.contract import Classifier
-from foveate.engines.bundled import Bundled, facts_of
-from foveate.engines.facts import Facts, attention_over, maps_over, prepared_of
+from foveate.deploy.engines.bundled import Bundled, facts_of
+from foveate.deploy.engines.facts import Facts, attention_over, maps_over, prepared_of
+from foveate.deploy.export import graph
+from foveate.deploy.export.graph import to_onnx, traced
+from foveate.deploy.export.pipeline import Pipeline
 from foveate.errors import RunFailed
-from foveate.explain import explain_batch
-from foveate.export import graph
-from foveate.export.exporting import _writer
-from foveate.export.graph import to_onnx, traced
-from foveate.export.pipeline import Pipeline
-from foveate.preprocess import Preprocess
-from foveate.settings import PreprocessConfig
+from foveate.explain.explainers import explain_batch
+from foveate.prepare.preprocess import Preprocess
+from foveate.stations.export import _writer
+from foveate.study.settings import PreprocessConfig
 from zoo import ZOO
 
 CLASSES = ("a", "b", "c", "d")

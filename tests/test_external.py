@@ -13,13 +13,19 @@ import pytest
 
 from cohort_files import Row, picture, write_csv, write_image
 from command_line import Ended, foveate
-from foveate import stations
-from foveate.bundle import load_bundle
+from foveate.bundle.bundle import load_bundle
 from foveate.data.splits import read_splits
 from foveate.errors import UsageError
-from foveate.evaluate.calibrators import Calibrator
+from foveate.evaluate.probabilities.calibrators import Calibrator
 from foveate.evaluate.table import read_predictions
-from foveate.run import Run
+from foveate.stations.audit import audit
+from foveate.stations.evaluate import evaluate
+from foveate.stations.predict import predict
+from foveate.stations.report import report
+from foveate.stations.run import Run
+from foveate.stations.shift import shift
+from foveate.stations.split import split as split_run
+from foveate.stations.test import begin_test
 from page import parse
 from small_run import rows_of, small_run
 
@@ -34,7 +40,7 @@ QUICK = {
 def home(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The run whose model is tested, evaluated as runs are."""
     run = small_run(tmp_path_factory.mktemp("home"), cases=120, **QUICK)
-    stations.evaluate(run)
+    evaluate(run)
     return run
 
 
@@ -171,10 +177,10 @@ class TestRefusals:
     def test_it_can_be_accepted_and_the_report_says_so(self, home: Run, tmp_path: Path) -> None:
         manifest = other_cohort(tmp_path / "data", home)
         data = home.study.data.model_copy(update={"manifest": manifest})
-        run = stations.begin_test(home.folder, data, tmp_path / "t")
+        run = begin_test(home.folder, data, tmp_path / "t")
         run = run.allowing(["training-patients", "training-images"])
-        stations.audit(run).raise_if_stopped()
-        assert set(stations.split(run).folds[0].values()) == {"test"}
+        audit(run).raise_if_stopped()
+        assert set(split_run(run).folds[0].values()) == {"test"}
 
     def test_a_cohort_without_truth_cannot_be_tested_on(self, home: Run, tmp_path: Path) -> None:
         rows = [{"image": row["image"]} for row in rows_of(tmp_path, range(700, 704))]
@@ -187,7 +193,7 @@ class TestRefusals:
         done = foveate("test", home.folder, "--manifest", manifest, "-o", tmp_path)
         assert done.code == 2 and "holds something else" in done.err
         data = home.study.data.model_copy(update={"manifest": manifest})
-        begun = stations.begin_test(home.folder, data, tmp_path / "t")
+        begun = begin_test(home.folder, data, tmp_path / "t")
         asked = ("test", home.folder, "--manifest", manifest, "-o", begun.folder, "--recalibrate", "0.3")
         write_csv(begun.folder / "predictions.csv", [{"a": 1}])  # it has got so far
         again = foveate(*asked)
@@ -195,10 +201,10 @@ class TestRefusals:
 
     def test_a_stopped_test_goes_on_when_told_how(self, home: Run, tmp_path: Path) -> None:
         data = home.study.data.model_copy(update={"manifest": other_cohort(tmp_path / "data", home)})
-        stopped = stations.begin_test(home.folder, data, tmp_path / "t")
-        assert stations.audit(stopped).stopping
-        going_on = stations.begin_test(home.folder, data, tmp_path / "t", set_apart=True)
-        stations.audit(going_on).raise_if_stopped()
+        stopped = begin_test(home.folder, data, tmp_path / "t")
+        assert audit(stopped).stopping
+        going_on = begin_test(home.folder, data, tmp_path / "t", set_apart=True)
+        audit(going_on).raise_if_stopped()
 
 
 class TestPieces:
@@ -206,10 +212,10 @@ class TestPieces:
         rows = rows_of(folder, range(700, 780))
         (folder / str(rows[3]["image"])).unlink()
         data = home.study.data.model_copy(update={"manifest": write_csv(folder / "m.csv", rows)})
-        run = stations.begin_test(source, data, folder / "t", **options)
-        stations.audit(run)
-        stations.split(run)
-        stations.predict(run)
+        run = begin_test(source, data, folder / "t", **options)
+        audit(run)
+        split_run(run)
+        predict(run)
         return run
 
     def test_cases_without_a_usable_file_are_left_out_and_named(self, home: Run, tmp_path: Path) -> None:
@@ -232,20 +238,20 @@ class TestPieces:
         assert here.calibration is not None and here.calibration.fits == by_hand.fits
         assert here.novelty is not None and there.novelty is not None
         assert here.novelty.threshold == there.novelty.threshold
-        assert stations.evaluate(run)["n"] == len(table.part("test").case_ids)
-        told = stations.shift(run)["recalibration"]
+        assert evaluate(run)["n"] == len(table.part("test").case_ids)
+        told = shift(run)["recalibration"]
         assert told["cases"] == len(val.case_ids) and told["log_loss"]["change"]["value"] is not None
 
     def test_a_bundle_alone_can_be_tested(self, home: Run, tmp_path: Path) -> None:
         bundle = tmp_path / "handed-on"
         shutil.copytree(home.folder / "bundle", bundle)
         run = self.begin(bundle, home, tmp_path)
-        metrics = stations.evaluate(run)
+        metrics = evaluate(run)
         assert metrics["n"] == 79 and metrics["operating_points"] == {}
-        found = stations.shift(run)
+        found = shift(run)
         assert all("only the bundle" in found[part]["reason"] for part in ("performance", "images"))
-        stations.report(run)
+        report(run)
 
     def test_a_shift_is_of_external_tests_alone(self, home: Run) -> None:
         with pytest.raises(UsageError, match="only an external test"):
-            stations.shift(home)
+            shift(home)

@@ -14,7 +14,7 @@ from torch import Tensor
 from foveate.contract import Classifier, InputSpec, ModelOutput, Views, given
 from foveate.errors import RunFailed, UsageError
 from foveate.explain import curves as curves_module
-from foveate.explain import explain_batch
+from foveate.explain.explainers import explain_batch
 from foveate.explain.faithfulness import (
     RANDOM_ORDER,
     Faithfulness,

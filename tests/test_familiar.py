@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.stats import binom, norm
 
-from foveate.evaluate.conformal import conformal_quantile, familiar_limit, share_within
-from foveate.familiar import Familiar, FamiliarImages, plain_facts
+from foveate.bundle.familiar import Familiar, FamiliarImages, plain_facts
+from foveate.evaluate.probabilities.conformal import conformal_quantile, familiar_limit, share_within
 from foveate.types import Geometry, Image
 
 

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from foveate.data.augment import Variation
 from foveate.data.dataset import PreparedCases
-from foveate.precision import channels_last
-from foveate.preprocess import Preprocess
-from foveate.settings import AugmentConfig
-from foveate.train.feed import Batch, Device, Feed, Part
+from foveate.device import channels_last
+from foveate.prepare.preprocess import Preprocess
+from foveate.study.settings import AugmentConfig
+from foveate.train.feed import Batch, Device, FedPart, Feed
 from tiny_training import CLASSES, tiny_cohort, tiny_study
 
 LACKING = {"case03": "a", "case20": "b"}
@@ -44,7 +44,7 @@ def tiny_feed(
     preprocess = Preprocess(study.preprocess)
     cases = PreparedCases(two_views, ("a", "b"), preprocess, None, tolerant=True)
     train_part, val_part = (
-        Part.of(cohort, cases.part(two_views[part])) for part in (slice(18), slice(18, 24))
+        FedPart.of(cohort, cases.part(two_views[part])) for part in (slice(18), slice(18, 24))
     )
     return Feed(study, train_part, val_part, preprocess, device or Device(torch.device("cpu")))
 

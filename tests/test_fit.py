@@ -20,17 +20,17 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from foveate.bundle import load_bundle
+from foveate.bundle.bundle import load_bundle
 from foveate.contract import Classifier, ModelOutput, Views
+from foveate.device import native_bf16
 from foveate.errors import InputRefused, MissingExtra, RunFailed, UsageError
-from foveate.precision import native_bf16
 from foveate.predict import predict_case
-from foveate.settings import AugmentConfig
+from foveate.study.settings import AugmentConfig
+from foveate.study.study import TrainConfig
 from foveate.train import fit as fit_module
 from foveate.train.fit import FitResult, fit
 from foveate.train.lock import run_lock
-from foveate.train.plan import considers_bfloat16
-from foveate.train.study import TrainConfig
+from foveate.train.tuning.plan import considers_bfloat16
 from foveate.types import Cohort
 from tiny_training import CLASSES, tiny_cohort, tiny_splits, tiny_study
 

@@ -12,24 +12,25 @@ import torch
 from PIL import Image as Picture
 from scipy.special import softmax
 
-from foveate import stations
-from foveate.bundle import Bundle, Patients, load_bundle, save_bundle
+from foveate.bundle.bundle import Bundle, Patients, load_bundle, save_bundle
+from foveate.cli.single import show_answer
+from foveate.cli.terminal import console
 from foveate.data.splits import Splits
-from foveate.engines import open_engine
-from foveate.engines.files import image_cases
-from foveate.engines.single import answer_files
+from foveate.deploy.engines.files import image_cases
+from foveate.deploy.engines.opening import open_engine
+from foveate.deploy.engines.single import answer_files
 from foveate.evaluate.table import read_predictions
 from foveate.files import write_json
 from foveate.models import build_model
 from foveate.predict import complete
-from foveate.preprocess import Preprocess
-from foveate.run import Run
-from foveate.settings import PreprocessConfig, SplitConfig
+from foveate.prepare.preprocess import Preprocess
+from foveate.stations.evaluate import evaluate
 from foveate.stations.fitting import fit_on_validation
-from foveate.terminal import console
-from foveate.terminal.predictions import show_answer
-from foveate.train.evidence_settings import AbstainConfig, CalibrateConfig
-from foveate.train.study import Study
+from foveate.stations.predict import predict
+from foveate.stations.run import Run
+from foveate.study.sections import AbstainConfig, CalibrateConfig
+from foveate.study.settings import PreprocessConfig, SplitConfig
+from foveate.study.study import Study
 from foveate.types import Prediction
 
 CLASSES = ("a", "b", "c")
@@ -125,7 +126,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> Run:
     Splits((where,), SplitConfig(), "0" * 64).write(made.folder / "splits.json")
     write_json(made.folder / "audit.json", {})
     save_bundle(made.folder / "bundle", bundle)
-    stations.predict(made)
+    predict(made)
     return made
 
 
@@ -145,8 +146,9 @@ def test_the_station_stores_what_it_fitted(run: Run) -> None:
 def test_a_single_image_gets_the_same_answer_as_in_the_cohort(run: Run) -> None:
     table = read_predictions(run.folder / "predictions.csv")
     images = [run.folder.parent / f"{name}.png" for name in table.case_ids[-3:]]
-    _, found = stations.predict_images(run.folder, images)
-    for row, item in zip(range(-3, 0), found, strict=True):
+    engine = open_engine(run.folder)
+    answers = list(answer_files(engine, image_cases(engine.facts, images), []))
+    for row, item in zip(range(-3, 0), (answer.prediction for answer in answers), strict=True):
         np.testing.assert_allclose(item.probabilities, table.probabilities[row], rtol=1e-4)
         assert item.novelty == pytest.approx(table.novelty[row], rel=1e-3)
 
@@ -165,17 +167,17 @@ def test_noise_is_novel_and_said_to_be(run: Run, tmp_path: Path) -> None:
 def test_predicting_the_test_part_again_fits_nothing_anew(run: Run) -> None:
     before = (run.folder / "bundle" / "bundle.json").read_bytes()
     whole = (run.folder / "predictions.csv").read_bytes()
-    table = stations.predict(run, ("test",))
+    table = predict(run, ("test",))
     assert (run.folder / "bundle" / "bundle.json").read_bytes() == before
     assert np.isfinite(table.novelty).all()
-    stations.predict(run)
+    predict(run)
     assert (run.folder / "predictions.csv").read_bytes() == whole, "and with validation it is all the same"
 
 
 def test_rules_of_the_study_reach_the_figures(run: Run) -> None:
     calibrate = CalibrateConfig(threshold="specificity", target=0.8)
     study = run.study.model_copy(update={"calibrate": calibrate})
-    metrics = stations.evaluate(Run(run.folder, study))
+    metrics = evaluate(Run(run.folder, study))
     points = metrics["operating_points"]
     assert isinstance(points, dict) and set(points) == set(CLASSES)
     for point in points.values():

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cohort_files import picture, write_image
-from foveate.data.manifest import load_manifest, manifest_from_folder
+from foveate.data.manifest.folders import manifest_from_folder
+from foveate.data.manifest.manifest import load_manifest
 from foveate.errors import InputRefused, UsageError
 from foveate.types import Cohort
 

@@ -9,8 +9,9 @@ from captum.attr import NoiseTunnel, Saliency
 from torch import Tensor
 
 from foveate.errors import UsageError
-from foveate.explain import ExplainOptions, explain_batch
 from foveate.explain.baselines import baselines_of
+from foveate.explain.explainers import explain_batch
+from foveate.explain.options import ExplainOptions
 from tiny_classifiers import LinearScores, PlacesCnn, PooledCnn, images
 
 SPACES = [(6, 4), (4, 2, 6)]

@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from PIL import Image as Picture
 from torch import Tensor, nn
 
-from foveate import bundle as bundles
-from foveate.bundle import Bundle, Patients
+from foveate.bundle import bundle as bundles
+from foveate.bundle.bundle import Bundle, Patients
 from foveate.contract import Classifier, InputSpec, ModelOutput, Views
 from foveate.data.splits import Splits
-from foveate.evidence.trust import trust
-from foveate.methods import caveat
-from foveate.preprocess import Preprocess
-from foveate.run import Run
-from foveate.settings import PreprocessConfig, SplitConfig
-from foveate.train.study import Study
+from foveate.prepare.preprocess import Preprocess
+from foveate.stations.run import Run
+from foveate.stations.trust import trust
+from foveate.study.methods import caveat
+from foveate.study.settings import PreprocessConfig, SplitConfig
+from foveate.study.study import Study
 
 SIDE, CASES = 32, 16
 WIDTHS = (8, 16, 16, 24, 24, 24)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foveate.heatmaps import (
-    Entry,
+from foveate.maps.heatmaps import (
+    MapEntry,
     Share,
     display_picture,
     file_name,
@@ -38,7 +38,7 @@ def test_maps_come_back_raw_and_signed(tmp_path: Path) -> None:
 
 
 def test_the_index_comes_back(tmp_path: Path) -> None:
-    entry = Entry(
+    entry = MapEntry(
         'a,"b"\nü', "p", "test", "image", "gradcam", ("hcc", "cyst"), "hcc", "cyst", 0.1 + 0.2, "f.npz"
     )
     write_index(tmp_path, [entry])
@@ -72,8 +72,8 @@ def test_boxes_come_back_in_planes_and_volumes(tmp_path: Path) -> None:
 
 
 def test_an_index_without_gaps_is_read_too(tmp_path: Path) -> None:
-    entry = Entry("a", "p", "test", "image", "gradcam", ("hcc", "cyst"), "", "", 0.1, "f.npz")
-    with_gaps = Entry(*dataclasses.astuple(entry)[:-1], completeness_gap=(0.25, -1e-3))
+    entry = MapEntry("a", "p", "test", "image", "gradcam", ("hcc", "cyst"), "", "", 0.1, "f.npz")
+    with_gaps = MapEntry(*dataclasses.astuple(entry)[:-1], completeness_gap=(0.25, -1e-3))
     write_index(tmp_path, [entry, with_gaps])
     assert read_index(tmp_path) == [entry, with_gaps]
     text = (tmp_path / "index.csv").read_text()

@@ -13,10 +13,10 @@ from scipy.stats import binomtest
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from foveate.evaluate.hypothesis import bootstrap_p, holm, mcnemar, replicates_needed
+from foveate.evaluate.comparing.hypothesis import bootstrap_p, holm, mcnemar, replicates_needed
+from foveate.evaluate.comparing.ranking import indistinguishable, ranked
+from foveate.evaluate.comparing.wording import shown_p
 from foveate.evaluate.intervals import Bootstrap
-from foveate.evaluate.ranking import indistinguishable, ranked
-from foveate.evaluate.wording import shown_p
 
 
 def outcomes(both: int, first: int, second: int, neither: int) -> tuple[np.ndarray, np.ndarray]:

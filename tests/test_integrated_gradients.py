@@ -14,9 +14,16 @@ from captum.attr import IntegratedGradients
 from torch import Tensor, nn
 
 from foveate.contract import Classifier, InputSpec, ModelOutput, Views, given
-from foveate.explain import ExplainOptions, completeness_gap, explain_batch
 from foveate.explain.baselines import baselines_of
-from foveate.explain.gradients import completeness, integrated_gradients, occlusion, smooth_grad
+from foveate.explain.explainers import explain_batch
+from foveate.explain.gradients import (
+    completeness,
+    completeness_gap,
+    integrated_gradients,
+    occlusion,
+    smooth_grad,
+)
+from foveate.explain.options import ExplainOptions
 from tiny_classifiers import LinearScores, PooledCnn, TwoViewCnn, images
 
 SPACES = [(6, 4), (4, 2, 6)]

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from foveate.train import kernel_check
-from foveate.train.convolution import Convolution
-from foveate.train.kernel_check import KernelCheck, check, machine_key, relative_error
+from foveate.train.tuning import kernel_check
+from foveate.train.tuning.convolution import Convolution
+from foveate.train.tuning.kernel_check import KernelCheck, check, machine_key, relative_error
 
 CPU = torch.device("cpu")
 DEEP = Convolution((2, 6, 2, 5, 5), (8, 6, 3, 3, 3), (1,) * 3, (1,) * 3, (1,) * 3, 1, "bfloat16", True)
@@ -118,9 +118,9 @@ def test_verdicts_are_remembered_for_this_machine_alone(
 ) -> None:
     asked: list[Convolution] = []
 
-    def counting(shape: Convolution, device: torch.device) -> kernel_check.Verdict:
+    def counting(shape: Convolution, device: torch.device) -> kernel_check.KernelVerdict:
         asked.append(shape)
-        return kernel_check.Verdict("padded", None)
+        return kernel_check.KernelVerdict("padded", None)
 
     monkeypatch.setattr(kernel_check, "check", counting)
     for _ in range(2):

@@ -14,10 +14,10 @@ from PIL import ImageEnhance
 from scipy import fft
 
 from cohort_files import picture, write_image
-from foveate.data.evidence import Evidence, gather
+from foveate.data.audit.gathered import Evidence, gather
+from foveate.data.audit.similarity import DETAIL, DETAIL_TURNED, FLOOR, find_twins, spectrum
 from foveate.data.images import image_rows, read_images, write_images
 from foveate.data.known import KnownImages, Recognised, read_looks, view_looks, write_looks
-from foveate.data.similarity import DETAIL, DETAIL_TURNED, FLOOR, find_twins, spectrum
 from foveate.types import Case, Cohort, quiet
 
 Picture = Pillow.Image

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from foveate.contract import InputSpec
 from foveate.errors import UsageError
-from foveate.explain import explain_batch
+from foveate.explain.explainers import explain_batch
 from foveate.models import build_model
-from foveate.models.late_fusion import LateFusion, late_fusion
+from foveate.models.agf.baseline import LateFusion, late_fusion
 
 VIEWS = ("clinical", "ultrasound", "dermoscopic")
 THREE = InputSpec(views=VIEWS, size=(64, 64))

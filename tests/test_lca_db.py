@@ -15,17 +15,18 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from foveate.contract import InputSpec
+from foveate.device import channels_last
 from foveate.errors import UsageError
-from foveate.explain import ExplainOptions, explain_batch
+from foveate.explain.explainers import explain_batch
+from foveate.explain.options import ExplainOptions
 from foveate.models import build_model, make_criterion
-from foveate.models.cards.lca_db import LCA_DB_CARDS
-from foveate.models.lca_branches import PatchBranch
-from foveate.models.lca_db import LcaDb
-from foveate.models.lca_objective import LcaObjective, LcaOutput, branch_terms, instance_losses
+from foveate.models.lca_db.branches import PatchBranch
+from foveate.models.lca_db.card import LCA_DB_CARDS
+from foveate.models.lca_db.network import LcaDb
+from foveate.models.lca_db.objective import LcaObjective, LcaOutput, branch_terms, instance_losses
 from foveate.models.objectives import FocalCrossEntropy
-from foveate.precision import channels_last
-from foveate.train.convolution import RoutedConvolutions
-from foveate.train.kernel_check import KernelCheck
+from foveate.train.tuning.convolution import RoutedConvolutions
+from foveate.train.tuning.kernel_check import KernelCheck
 from reduced_precision import checked_ways, convolutions
 
 EIGHT = InputSpec(tuple("abcdefgh"), "3", (16, 128, 128), 1)  # the published input

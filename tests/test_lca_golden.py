@@ -17,9 +17,9 @@ from torch import Tensor
 from authors_networks import save_checkpoint
 from foveate.contract import InputSpec
 from foveate.models import build_model
-from foveate.models.lca_db import LcaDb
-from foveate.models.lca_objective import LcaOutput, branch_terms
-from foveate.models.lca_weights import LCA_DB
+from foveate.models.lca_db.network import LcaDb
+from foveate.models.lca_db.objective import LcaOutput, branch_terms
+from foveate.models.lca_db.weights import LCA_DB
 from foveate.models.objectives import CrossEntropy, FocalCrossEntropy
 
 PHASES = ("t2", "dwi", "in_phase", "out_phase", "c_pre", "c_arterial", "c_delay", "c_venous")

@@ -30,13 +30,14 @@ from foveate.evaluate.localization.grids import coverage, peaks_inside, seen_ins
 from foveate.evaluate.localization.published import CHESTXRAY14
 from foveate.evaluate.localization.wording import verdict
 from foveate.evaluate.scores import read_scores, write_scores
-from foveate.evidence.truths import Marked
-from foveate.heatmaps import Entry
-from foveate.localize import BoxRule, RuleKind, localize_heatmap
-from foveate.preprocess import Preprocess
-from foveate.regions import Mask, Region
-from foveate.resample import seen_field
-from foveate.settings import PreprocessConfig
+from foveate.maps.heatmaps import MapEntry
+from foveate.maps.localize import BoxRule, localize_heatmap
+from foveate.maps.regions import Mask, Region
+from foveate.prepare.preprocess import Preprocess
+from foveate.prepare.resample import seen_field
+from foveate.stations.truths import Marked
+from foveate.study.methods import RuleKind
+from foveate.study.settings import PreprocessConfig
 from foveate.types import Box, Geometry, Image
 
 SHAPE = (20, 30)
@@ -448,7 +449,7 @@ def test_the_best_cell_has_the_highest_energy_inside_of_all_maps_without_negativ
 
 def _ceiling(truth: Region, grid: tuple[int, ...], organ: Mask | None = None) -> CaseScore:
     shape = truth.mask.shape
-    entry = Entry("a", "p", "test", "image", "gradcam", ("x",), "x", "x", 0.9, "a.npz")
+    entry = MapEntry("a", "p", "test", "image", "gradcam", ("x",), "x", "x", 0.9, "a.npz")
     values = np.ones(shape, np.float32)
     item = Marked(entry, "x", values, truth, organ, grid=grid, field=whole(shape))
     like = item.score("heatmap", values, BoxRule(0.5), (0.15, 0.3, 0.5, 0.7))
@@ -487,7 +488,7 @@ def test_no_random_map_of_the_grid_points_or_concentrates_better_than_the_ceilin
 
 def test_a_ceiling_needs_a_grid_and_ends_at_the_field() -> None:
     truth = Region.from_mask(_block((0, 0), (4, 4), (20, 20)) > 0)
-    entry = Entry("a", "p", "test", "image", "gradcam", ("x",), "x", "x", 0.9, "a.npz")
+    entry = MapEntry("a", "p", "test", "image", "gradcam", ("x",), "x", "x", 0.9, "a.npz")
     values = np.ones((20, 20), np.float32)
     item = Marked(entry, "x", values, truth, None)
     like = item.score("heatmap", values, BoxRule())
@@ -500,7 +501,7 @@ def test_a_ceiling_needs_a_grid_and_ends_at_the_field() -> None:
 @pytest.mark.parametrize("kind", ["peak", "two_thresholds", "top", "patch"])
 def test_every_rule_has_a_ceiling_and_part_of_the_image_gives_the_same_as_the_whole(kind: RuleKind) -> None:
     truth = Region.from_mask(_block((5, 6), (14, 20), (40, 56)) > 0)
-    entry = Entry("a", "p", "test", "image", "gradcam", ("x",), "x", "x", 0.9, "a.npz")
+    entry = MapEntry("a", "p", "test", "image", "gradcam", ("x",), "x", "x", 0.9, "a.npz")
     values = np.ones((40, 56), np.float32)
     item = Marked(entry, "x", values, truth, None, grid=(5, 7), field=whole((40, 56)))
     like = item.score("heatmap", values, BoxRule(kind=kind))

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from foveate.errors import RunFailed, UsageError
 from foveate.evaluate.localization.cases import sweep_ious
-from foveate.localize import BoxRule, choose_threshold, localize_heatmap, sweep
-from foveate.regions import Region, box_iou
+from foveate.maps.localize import BoxRule, choose_threshold, localize_heatmap, sweep
+from foveate.maps.regions import Region, box_iou
 from foveate.types import Box
 
 MAP = np.array(

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from cohort_files import picture, write_image
-from foveate.data import looks
-from foveate.data.looks import look_at_all
-from foveate.data.similarity import spectrum
+from foveate.data.audit import looks
+from foveate.data.audit.looks import look_at_all
+from foveate.data.audit.similarity import spectrum
 from foveate.errors import RunFailed
 from foveate.types import Case
 

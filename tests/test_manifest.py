@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cohort_files import good, image_folder, picture, problems, rows, write_csv, write_image
-from foveate.data.manifest import load_manifest
-from foveate.data.rows import read_table
+from foveate.data.manifest.manifest import load_manifest
+from foveate.data.manifest.rows import read_table
 from foveate.errors import UsageError
 
 

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from foveate.map_similarity import rank_correlation, structural_similarity
+from foveate.maps.map_similarity import rank_correlation, structural_similarity
 
 
 def draws(*shape: int, seed: int = 0) -> np.ndarray:

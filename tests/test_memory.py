@@ -11,7 +11,7 @@ import pytest
 SCRIPT = """
 import sys
 import torch
-from foveate.memory import keep_freed_memory
+from foveate.device import keep_freed_memory
 
 if "keep" in sys.argv:
     assert keep_freed_memory() and keep_freed_memory()

@@ -14,7 +14,9 @@ import pytest
 from numpy.typing import NDArray
 
 from foveate.errors import InputRefused
-from foveate.io import MAX_PIXELS, probe, read_image, read_mask, write_nifti
+from foveate.io.nifti import write_nifti
+from foveate.io.reading import probe, read_image, read_mask
+from foveate.io.source import MAX_PIXELS
 from foveate.types import Geometry, Image
 
 DRAW = np.random.default_rng(5)

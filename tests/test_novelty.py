@@ -12,10 +12,10 @@ from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
 
+from foveate.bundle.novelty import NoveltyScore, pooled_features
 from foveate.contract import Classifier, InputSpec
 from foveate.errors import UsageError
 from foveate.models import build_model
-from foveate.novelty import NoveltyScore, pooled_features
 from tiny_classifiers import LinearScores, TwoViewCnn, images
 
 
@@ -63,14 +63,14 @@ def test_the_threshold_lets_the_stated_share_of_cases_pass() -> None:
     val, test = score.score(features(199, seed=1)[0]), score.score(features(4000, seed=2)[0])
     fitted = score.with_threshold(val, [f"p{n}" for n in range(199)], 0.9)
     assert fitted.threshold == np.sort(val)[179]  # ceil(200 * 0.9), from 1
-    assert fitted.is_novel(test).mean() == pytest.approx(0.1, abs=0.05)
+    assert (test > fitted.threshold).mean() == pytest.approx(0.1, abs=0.05)
     few = score.with_threshold(val[:18], [f"p{n}" for n in range(18)], 0.95)
     assert (
         fitted.held and not few.held and few.threshold >= val[:18].max()
     )  # too few to hold it by order alone
-    assert few.is_novel(np.array([1e9]))[0] and few.is_novel(test).mean() < 0.1
+    assert few.threshold < 1e9 and (test > few.threshold).mean() < 0.1
     two = score.with_threshold(val[:2], ["a", "b"], 0.95)
-    assert not two.is_novel(np.array([1e9]))[0]
+    assert two.threshold == np.inf
 
 
 def test_a_view_that_a_case_lacks_adds_nothing() -> None:
@@ -142,8 +142,8 @@ def test_other_kinds_of_images_are_novel_even_to_an_untrained_network() -> None:
     noise = torch.randn((30, 3, 64, 64), generator=draws)
     stripes = 4 * (torch.arange(64) % 4 < 2).float() * torch.rand((30, 1, 1, 1), generator=draws) - 1
     for other in (noise, stripes.expand(30, 3, 64, 64)):
-        assert fitted.is_novel(scores(fitted, other)).mean() > 0.95
-    assert fitted.is_novel(scores(fitted, smooth(100))).mean() < 0.15
+        assert (scores(fitted, other) > fitted.threshold).mean() > 0.95
+    assert (scores(fitted, smooth(100)) > fitted.threshold).mean() < 0.15
 
 
 def pooled(model: Classifier, batch: torch.Tensor) -> np.ndarray:

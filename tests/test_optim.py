@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from foveate.contract import Classifier, ModelOutput, Views
-from foveate.precision import channels_last
+from foveate.device import channels_last
+from foveate.study.study import TrainConfig
 from foveate.train.optim import make_optimizer, rate_factor, set_rate
-from foveate.train.study import TrainConfig
 
 
 def test_learning_rates_by_hand() -> None:

@@ -17,12 +17,13 @@ from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
 import foveate
-from foveate import cli, errors
-from foveate.cli import app
+from foveate import errors
+from foveate.cli import demo
+from foveate.cli.app import app
 from foveate.compare.grid import GridConfig
-from foveate.train.search_space import SearchSpace
-from foveate.train.study import Study
-from foveate.train.yaml_file import validated
+from foveate.study.search_space import SearchSpace
+from foveate.study.study import Study
+from foveate.study.yaml_file import validated
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPERS = [
@@ -107,8 +108,8 @@ def test_shipped_studies_are_short_and_valid(path: Path) -> None:
 
 
 def test_the_study_of_the_demo_is_one_of_the_shipped_ones() -> None:
-    assert cli._DEMO_STUDY.is_file()
-    assert cli._DEMO_STUDY.name in {path.name for path in (ROOT / "studies").glob("*.yaml")}
+    assert demo._STUDY.is_file()
+    assert demo._STUDY.name in {path.name for path in (ROOT / "studies").glob("*.yaml")}
 
 
 def test_studies_in_the_documents_are_valid(tmp_path: Path) -> None:

@@ -17,11 +17,10 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from foveate.data.phantom import make_phantom
-from foveate.data.phantoms.ct import CLASSES, SIGN_HU, PhantomConfig, draw_patient, label_of
+from foveate.data.phantoms.ct import CLASSES, SIGN_HU, PhantomConfig, draw_patient, label_of, make_phantom
 from foveate.data.phantoms.ct_files import Scan
 from foveate.errors import UsageError
-from foveate.io import read_image, read_mask
+from foveate.io.reading import read_image, read_mask
 
 FORMATS = ("nifti", "dicom", "png")
 SMALL: dict[str, Any] = {"patients": 5, "slices": 3, "size": 64, "seed": 3}

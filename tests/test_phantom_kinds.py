@@ -28,7 +28,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from foveate.data.manifest import load_manifest
+from foveate.data.manifest.manifest import load_manifest
 from foveate.data.phantom import PHANTOMS, draw_phantom
 from foveate.data.phantoms import cells, chest, liver_mri, paired
 from foveate.data.phantoms.cohort import Drawn, present_views
@@ -567,7 +567,7 @@ def test_impossible_arguments_are_refused_before_anything_is_written(
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    run = [sys.executable, "-c", "from foveate.cli import main; main()", "phantom", *arguments]
+    run = [sys.executable, "-c", "from foveate.cli.app import main; main()", "phantom", *arguments]
     return subprocess.run(run, capture_output=True, text=True, check=False, timeout=120)
 
 

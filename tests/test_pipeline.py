@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 import torch
 
+from foveate.bundle.novelty import NoveltyScore
 from foveate.contract import Classifier, given
-from foveate.engines.undo import undo
+from foveate.deploy.export.fitted import CalibrationModule, Novelty
+from foveate.deploy.export.pipeline import _as_half, check_exportable, prepared
 from foveate.errors import UsageError
-from foveate.evaluate.calibrators import Calibrator, Method
-from foveate.explain import explain_batch
+from foveate.evaluate.probabilities.calibrators import Calibrator, Method
 from foveate.explain.cam import class_maps, needs_no_gradients
-from foveate.export.fitted import Calibration, Novelty
-from foveate.export.pipeline import _as_half, check_exportable, prepared
+from foveate.explain.explainers import explain_batch
 from foveate.models import build_model
-from foveate.novelty import NoveltyScore
-from foveate.pixels import chosen_pixels
-from foveate.preprocess import Preprocess
-from foveate.resample import border, resize
-from foveate.settings import PreprocessConfig
+from foveate.prepare.geometry import undo
+from foveate.prepare.pixels import chosen_pixels
+from foveate.prepare.preprocess import Preprocess
+from foveate.prepare.resample import border, resize
+from foveate.study.settings import PreprocessConfig
 from foveate.types import Array, Geometry, Image, Task
 from tiny_classifiers import PlacesCnn, PooledCnn, TwoViewCnn, images
 from tiny_volumes import MeanOfViews
@@ -130,7 +130,7 @@ def test_calibration_is_that_of_the_bundle(task: Task, method: Method) -> None:
     calibrator = Calibrator.fit(logits, truth, task=task, method=method)
     assert calibrator.fitted
     new = draws.normal(0, 4, (300, 3))
-    found = Calibration(calibrator)(torch.from_numpy(new).float())
+    found = CalibrationModule(calibrator)(torch.from_numpy(new).float())
     np.testing.assert_allclose(found, calibrator.apply(new), atol=2e-5)
     if task == "multilabel":
         assert found[:, 2].isnan().all()

@@ -14,23 +14,33 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-import foveate.train.plan as plan_module
+import foveate.train.tuning.plan as plan_module
+from foveate.cli.plan import show_preview
+from foveate.cli.terminal import console
 from foveate.contract import Classifier
 from foveate.models import build_model, make_criterion
-from foveate.preprocess import Preprocess
-from foveate.terminal import console
-from foveate.terminal.plan import show_preview
-from foveate.train.convolution import Convolution
+from foveate.prepare.preprocess import Preprocess
+from foveate.study.study import Study
 from foveate.train.display import Display
-from foveate.train.estimate import Estimate, Extent, of_size
 from foveate.train.feed import Feed
 from foveate.train.fit import fit
-from foveate.train.kernel_check import Verdict
-from foveate.train.plan import Checked, Plan, Rerouted, check, choose, measure, plan_key, read_plan, settle
-from foveate.train.preview import preview
 from foveate.train.step import Choice, TrainingStep
-from foveate.train.study import Study
-from foveate.train.trials import Bench
+from foveate.train.tuning.convolution import Convolution
+from foveate.train.tuning.estimate import Estimate, Extent, of_size
+from foveate.train.tuning.kernel_check import KernelVerdict
+from foveate.train.tuning.plan import (
+    Checked,
+    Rerouted,
+    TrainingPlan,
+    check,
+    choose,
+    measure,
+    plan_key,
+    read_plan,
+    settle,
+)
+from foveate.train.tuning.preview import preview
+from foveate.train.tuning.trials import TrialBench
 from test_feed import tiny_feed
 from tiny_training import tiny_cohort, tiny_splits, tiny_study
 
@@ -60,15 +70,15 @@ def tiny_model() -> Classifier:
     return model
 
 
-def bench(study: Study, feed: Feed, model: Classifier | None = None) -> Bench:
-    return Bench(model or tiny_model(), next(feed.training(0, 0)), study.train, CPU)
+def bench(study: Study, feed: Feed, model: Classifier | None = None) -> TrialBench:
+    return TrialBench(model or tiny_model(), next(feed.training(0, 0)), study.train, CPU)
 
 
 def with_train(study: Study, **train: Any) -> Study:
     return study.model_copy(update={"train": study.train.model_copy(update=train)})
 
 
-class Timed(Bench):
+class Timed(TrialBench):
     """A bench on which each choice takes as long as a table says."""
 
     def __init__(self, seconds: dict[Choice, list[float]]) -> None:
@@ -130,13 +140,13 @@ def test_the_cosine_of_a_real_model_and_of_a_wrong_gradient(
 ) -> None:
     assert bench(study, feed).cosine(FIRST[FULL]) > 0.99999
     assert 0.9 < bench(study, feed).cosine(HALF) < 0.99999
-    right = Bench._gradient
+    right = TrialBench._gradient
 
-    def wrong(self: Bench, choice: Choice) -> Tensor:
+    def wrong(self: TrialBench, choice: Choice) -> Tensor:
         gradient = right(self, choice)
         return gradient.flip(0) if choice.half else gradient  # finite, and of the right norm
 
-    monkeypatch.setattr(Bench, "_gradient", wrong)
+    monkeypatch.setattr(TrialBench, "_gradient", wrong)
     assert abs(bench(study, feed).cosine(HALF)) < 0.5
 
 
@@ -145,11 +155,11 @@ def test_every_convolution_is_checked_at_both_batch_sizes_and_wrong_ones_are_rer
 ) -> None:
     asked: list[Convolution] = []
 
-    def planted(shape: Convolution, device: torch.device) -> Verdict:
+    def planted(shape: Convolution, device: torch.device) -> KernelVerdict:
         asked.append(shape)
-        return Verdict("product" if shape.kernel[2:] == (3, 3) else "library", 0.9)
+        return KernelVerdict("product" if shape.kernel[2:] == (3, 3) else "library", 0.9)
 
-    monkeypatch.setattr("foveate.train.kernel_check.check", planted)
+    monkeypatch.setattr("foveate.train.tuning.kernel_check.check", planted)
     extent = replace(Extent.of(feed), sizes=(5, 4))
     found = check(study, tiny_model(), feed, CPU, extent, cache=tmp_path)
     assert {shape.image[0] for shape in asked} == {4, 5} and {shape.dtype for shape in asked} == {"bfloat16"}
@@ -198,21 +208,23 @@ def test_a_batch_of_another_size(feed: Feed) -> None:
         assert found.case_ids[-1] == batch.case_ids[(wanted - 1) % size]
 
 
-def settled(study: Study, feed: Feed, folder: Path) -> Plan:
+def settled(study: Study, feed: Feed, folder: Path) -> TrainingPlan:
     return settle(study, tiny_model(), feed, CPU, run=folder / "run", cache=folder / "cache")
 
 
 @pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Plan]]:
+def measured(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[TrainingPlan]]:
     """Plans in place of measured ones: each with another number of convolutions."""
-    made: list[Plan] = []
+    made: list[TrainingPlan] = []
     numbers = count(5)
 
-    def stand_in(study: Study, model: Classifier, feed: Feed, device: torch.device, *, cache: Path) -> Plan:
+    def stand_in(
+        study: Study, model: Classifier, feed: Feed, device: torch.device, *, cache: Path
+    ) -> TrainingPlan:
         key = plan_key(study, device, Extent.of(feed))
         checked = replace(RIGHT, convolutions=next(numbers))
         machine = plan_module.machine(device)
-        made.append(Plan(FULL, "settled in 1 s", machine, checked=checked, key=key, took=1.0))
+        made.append(TrainingPlan(FULL, "settled in 1 s", machine, checked=checked, key=key, took=1.0))
         return made[-1]
 
     monkeypatch.setattr(plan_module, "measure", stand_in)
@@ -220,7 +232,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Plan]]:
 
 
 def test_a_plan_is_kept_by_the_run_and_remembered_for_its_like(
-    study: Study, feed: Feed, tmp_path: Path, measured: list[Plan]
+    study: Study, feed: Feed, tmp_path: Path, measured: list[TrainingPlan]
 ) -> None:
     first = settled(study, feed, tmp_path)
     assert first == measured[0] == read_plan(tmp_path / "run")
@@ -240,7 +252,7 @@ def test_a_plan_is_kept_by_the_run_and_remembered_for_its_like(
 def test_a_run_that_goes_on_elsewhere_is_checked_anew_and_no_longer_exact(
     study: Study, feed: Feed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = Plan(HALF, "", {"processor": "another", "threads": 64, "torch": "1"}, checked=RIGHT)
+    old = TrainingPlan(HALF, "", {"processor": "another", "threads": 64, "torch": "1"}, checked=RIGHT)
     plan_module.keep(old, tmp_path / "run", tmp_path / "cache")
     monkeypatch.setattr(plan_module, "check", lambda *_, **__: WRONG)
     study = with_train(study, precision="auto")
@@ -263,7 +275,7 @@ def test_another_memory_format_is_checked_for_itself(
     monkeypatch.setattr(plan_module, "choose", lambda *_: (FIRST[HALF], (), True))
     found = measure(with_train(study, precision="bf16"), tiny_model(), feed, CPU)
     assert (asked, found.choice, found.checked) == ([True, False], FIRST[HALF], WRONG)
-    monkeypatch.setattr("foveate.train.plan.native_bf16", lambda kind: True)
+    monkeypatch.setattr("foveate.train.tuning.plan.native_bf16", lambda kind: True)
     assert measure(with_train(study, precision="auto"), tiny_model(), feed, CPU).choice == FIRST[FULL]
 
 
@@ -283,7 +295,7 @@ def test_a_remembered_plan_costs_what_this_training_does(study: Study, feed: Fee
     key = plan_key(long, CPU, now)
     earlier = Estimate(1.0, 0.5, 1.5, 0.25, None).of(2, Extent(3, 1, 10, (6, 6)), model)
     assert earlier.seconds == 2 * (3 * 1.5 + 0.25)
-    plan = Plan(FULL, "", plan_module.machine(CPU), key=key, estimate=earlier, took=1.0)
+    plan = TrainingPlan(FULL, "", plan_module.machine(CPU), key=key, estimate=earlier, took=1.0)
     plan_module.keep(plan, tmp_path / "else", tmp_path / "cache")
     found = settled(long, feed, tmp_path)
     assert found.reason == "remembered from an earlier run" and found.estimate is not None
@@ -302,7 +314,7 @@ def test_a_real_measurement_survives_its_file(study: Study, feed: Feed, tmp_path
     assert found.estimate.disk_bytes > 9 * weights and found.estimate.larger_batch is not None
     rerouted = (Rerouted(SHAPE, 3, "padded", None),)
     found = replace(found, checked=replace(found.checked, rerouted=rerouted))
-    assert Plan.from_dict(json.loads(json.dumps(found.as_dict()))) == found
+    assert TrainingPlan.from_dict(json.loads(json.dumps(found.as_dict()))) == found
     assert found.ways == {SHAPE: "padded"}
 
 
@@ -327,7 +339,7 @@ def test_a_training_learns_the_same_whichever_way_it_is_computed(tmp_path: Path)
     for way in FIRST.items():
         for choice in way[:1] if way[0].half else way:
             run = tmp_path / choice.words()
-            plan_module.keep(Plan(choice, "", plan_module.machine(CPU)), run, tmp_path)
+            plan_module.keep(TrainingPlan(choice, "", plan_module.machine(CPU)), run, tmp_path)
             values[choice] = fit(study, cohort, tiny_splits(cohort), run, cache=tmp_path / "cache").best_value
     assert values[FIRST[FULL]] == pytest.approx(values[FULL], abs=1e-3)
     assert len(values) == 3
@@ -339,9 +351,9 @@ def test_after_the_first_epoch_the_gradient_decides_anew_and_a_resumed_run_remem
 ) -> None:
     study, cohort = tiny_study(tmp_path, precision="auto"), tiny_cohort(tmp_path / "images")
     began = HALF if later == "float32" else FULL
-    plan = Plan(began, "", plan_module.machine(CPU), checked=RIGHT, look_again=True)
+    plan = TrainingPlan(began, "", plan_module.machine(CPU), checked=RIGHT, look_again=True)
     plan_module.keep(plan, tmp_path / "run", tmp_path)
-    monkeypatch.setattr(Bench, "cosine", lambda self, choice: cosine)
+    monkeypatch.setattr(TrialBench, "cosine", lambda self, choice: cosine)
     output = Console(record=True, width=200)
     splits, cache = tiny_splits(cohort), tmp_path / "cache"
 

@@ -10,12 +10,18 @@ import pytest
 import torch
 from PIL import Image as Picture
 
-from foveate.bundle import Bundle, Patients
+from foveate.bundle.bundle import Bundle, Patients
 from foveate.errors import InputRefused, UsageError
 from foveate.models import build_model
-from foveate.predict import explain_case, explain_prepared, predict_case, predict_prepared, read_and_prepare
-from foveate.preprocess import Preprocess
-from foveate.settings import PreprocessConfig
+from foveate.predict import (
+    explain_case,
+    explain_prepared,
+    predict_case,
+    predict_prepared,
+    read_and_prepare,
+)
+from foveate.prepare.preprocess import Preprocess
+from foveate.study.settings import PreprocessConfig
 from foveate.types import Case
 
 

@@ -11,13 +11,13 @@ import pytest
 
 from cohort_files import Row, picture, write_csv, write_image
 from command_line import foveate
+from foveate.cli.single import in_words
 from foveate.data.splits import read_splits
-from foveate.engines.facts import Facts
+from foveate.deploy.engines.facts import Facts
+from foveate.evaluate.probabilities.thresholds import OperatingPoint
 from foveate.evaluate.table import read_predictions
-from foveate.evaluate.thresholds import OperatingPoint
-from foveate.run import Run
-from foveate.settings import PreprocessConfig
-from foveate.terminal.predictions import in_words
+from foveate.stations.run import Run
+from foveate.study.settings import PreprocessConfig
 from foveate.types import Prediction
 from small_run import rows_of, small_run
 

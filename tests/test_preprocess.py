@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foveate.errors import InputRefused, UndoImpossible, UsageError
-from foveate.preprocess import Preprocess
-from foveate.settings import PreprocessConfig
+from foveate.prepare.preprocess import Preprocess
+from foveate.study.settings import PreprocessConfig
 from foveate.types import Array, Geometry, Image
 
 

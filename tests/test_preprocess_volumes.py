@@ -14,10 +14,10 @@ from pydantic import ValidationError
 
 from foveate.contract import InputSpec
 from foveate.errors import InputRefused, UndoImpossible, UsageError
-from foveate.io import read_image
-from foveate.preprocess import Preprocess
-from foveate.resample import resize
-from foveate.settings import PreprocessConfig
+from foveate.io.reading import read_image
+from foveate.prepare.preprocess import Preprocess
+from foveate.prepare.resample import resize
+from foveate.study.settings import PreprocessConfig
 from foveate.types import Array, Geometry, Image
 from tiny_volumes import write_volume
 

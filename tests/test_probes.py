@@ -12,17 +12,26 @@ from PIL import Image as Pillow
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from foveate import bundle as bundles
-from foveate.bundle import Bundle, Patients
+from foveate.bundle import bundle as bundles
+from foveate.bundle.bundle import Bundle, Patients
 from foveate.contract import Classifier, InputSpec, ModelOutput, Views
 from foveate.data.splits import Splits
 from foveate.errors import UsageError
 from foveate.evaluate.intervals import Bootstrap
-from foveate.evidence import probes
-from foveate.evidence.probing.attribution import border
-from foveate.evidence.probing.exchange import Region, choose_donors, exchanged, log_odds, measure, screen
-from foveate.evidence.probing.material import Material, Places
-from foveate.evidence.probing.regions import (
+from foveate.prepare.preprocess import Preprocess
+from foveate.stations import probe as probes
+from foveate.stations.run import Run
+from foveate.stations.shortcuts.attribution import border
+from foveate.stations.shortcuts.exchange import (
+    ExchangedRegion,
+    choose_donors,
+    exchanged,
+    log_odds,
+    measure,
+    screen,
+)
+from foveate.stations.shortcuts.material import Places, ProbeMaterial
+from foveate.stations.shortcuts.regions import (
     Tiles,
     clear_frame,
     filled,
@@ -32,10 +41,8 @@ from foveate.evidence.probing.regions import (
     strokes,
     suspects,
 )
-from foveate.preprocess import Preprocess
-from foveate.run import Run
-from foveate.settings import PreprocessConfig, SplitConfig
-from foveate.train.study import Study
+from foveate.study.settings import PreprocessConfig, SplitConfig
+from foveate.study.study import Study
 from foveate.types import quiet
 
 SIDE = 32
@@ -181,11 +188,11 @@ class TestHandMadeNetworks:
             probes.probe(run, "holdout")
 
 
-def material(count: int = 24, classes: int = 2, seed: int = 0) -> Material:
+def material(count: int = 24, classes: int = 2, seed: int = 0) -> ProbeMaterial:
     draws = torch.Generator().manual_seed(seed)
     images = torch.rand((count, 1, SIDE, SIDE), generator=draws).half()
     truth = np.eye(classes)[np.arange(count) % classes]
-    found = Material(bundle_of(CORNER), (), {"image": images}, truth, ())
+    found = ProbeMaterial(bundle_of(CORNER), (), {"image": images}, truth, ())
     return found
 
 
@@ -214,7 +221,7 @@ class TestExchange:
     def test_only_the_region_changes(self) -> None:
         cases = material()
         tiles = Tiles.over((SIDE, SIDE), 8)
-        region = Region("tile", "image", tiles.mask((0, 7)))
+        region = ExchangedRegion("tile", "image", tiles.mask((0, 7)))
         donors = np.roll(np.arange(24), 1)
         found = exchanged(cases.views["image"], region, donors).numpy()
         slow = cases.views["image"].numpy().copy()
@@ -227,7 +234,7 @@ class TestExchange:
         masks[0, 0, 0], masks[0, 0, 1], masks[1, 0, 1], masks[1, 0, 2] = True, True, True, True
         donors = np.array([1, 0])
         counts = {
-            take: Region("x", "image", masks, take=take).between(donors)[0].nonzero()[:, 1].tolist()  # type: ignore[arg-type]
+            take: ExchangedRegion("x", "image", masks, take=take).between(donors)[0].nonzero()[:, 1].tolist()  # type: ignore[arg-type]
             for take in ("own", "both", "either")
         }
         assert counts == {"own": [0, 1], "both": [1], "either": [0, 1, 2]}
@@ -235,12 +242,12 @@ class TestExchange:
     def test_figures_are_those_of_sklearn(self) -> None:
         cases = material(count=40)
         cases.views["image"][1::2, :, 0:4, 28:32] += 0.2
-        cases = Material(
+        cases = ProbeMaterial(
             cases.bundle, tuple(_item(n) for n in range(40)), cases.views, cases.truth, ({},) * 40
         )
         tiles, logits = Tiles.over((SIDE, SIDE), 8), cases.logits()
         donors = choose_donors(cases.truth, cases.patients)
-        region = Region("tile", "image", tiles.mask((0, 7)))
+        region = ExchangedRegion("tile", "image", tiles.mask((0, 7)))
         effect = measure(cases, region, logits, donors, Bootstrap(200), remove=True)
         means = cases.views["image"].float().numpy()[:, 0, 0:4, 28:32].mean(axis=(1, 2))
         ill = cases.truth[:, 1]
@@ -289,7 +296,7 @@ class TestRegions:
     def test_volumes_have_tiles_through_all_slices(self) -> None:
         tiles = Tiles.over((5, 16, 16), 4)
         images = torch.rand(2, 1, 5, 16, 16)
-        found = exchanged(images, Region("tile", "image", tiles.mask((0, 0))), np.array([1, 0]))
+        found = exchanged(images, ExchangedRegion("tile", "image", tiles.mask((0, 0))), np.array([1, 0]))
         assert (found[0, 0, :, :4, :4] == images[1, 0, :, :4, :4]).all()
         assert (found[0, 0, :, 4:] == images[0, 0, :, 4:]).all()
         mask = torch.zeros(2, 5, 16, 16, dtype=torch.bool)

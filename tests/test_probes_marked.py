@@ -13,14 +13,14 @@ from PIL import Image as Pillow
 from scipy import ndimage
 from torch import Tensor
 
-from foveate import bundle as bundles
+from foveate.bundle import bundle as bundles
 from foveate.contract import Classifier, InputSpec, ModelOutput, Views
-from foveate.evidence import probes
-from foveate.evidence.probing.exchange import Donors
-from foveate.evidence.probing.inside import Inside, zoomed
-from foveate.evidence.probing.material import Places
-from foveate.evidence.probing.regions import Tiles, grown, outside_lesion, with_content
-from foveate.evidence.probing.shape import mask_features
+from foveate.stations import probe as probes
+from foveate.stations.shortcuts.exchange import Donors
+from foveate.stations.shortcuts.inside import Inside, zoomed
+from foveate.stations.shortcuts.material import Places
+from foveate.stations.shortcuts.regions import Tiles, grown, outside_lesion, with_content
+from foveate.stations.shortcuts.shape import mask_features
 from test_probes import SIDE, bundle_of, run_of
 
 Reads = Callable[[Tensor, Tensor], Tensor]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import pytest
 from rich.console import Console
 
-from foveate import terminal
+from foveate.cli import terminal
 from foveate.types import Item, Steps
 
 

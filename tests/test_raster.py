@@ -14,7 +14,7 @@ from PIL import Image as PILImage
 from PIL import ImageFile
 
 from foveate.errors import InputRefused
-from foveate.io import probe, read_image, read_mask
+from foveate.io.reading import probe, read_image, read_mask
 from foveate.types import Array, Image
 from image_files import pillow, png, png_chunk, png_header
 

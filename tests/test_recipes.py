@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from benchmarks.recipe import STUDIES, on_a_phantom, training_steps
-from foveate.train.study import Study
+from foveate.study.study import Study
 
 ROOT = Path(__file__).parents[1]
 PAGES = [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from foveate.errors import InputRefused
-from foveate.regions import Region, box_iobb, box_iou, components, nearest
+from foveate.maps.regions import Region, box_iobb, box_iou, components, nearest
 from foveate.types import Box
 
 TRUE = Box((0, 0), (10, 10))

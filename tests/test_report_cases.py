@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
-from foveate.heatmaps import Entry, read_index, write_case, write_index
+from foveate.maps.heatmaps import MapEntry, read_index, write_case, write_index
 from foveate.report import write_report
-from foveate.report.cases import MAX_CARDS, MAX_PER_CLASS, choose
-from foveate.report.overlays import Legend, overlay_uri, picture_uri
+from foveate.report.pictures.cases import MAX_CARDS, MAX_PER_CLASS, choose
+from foveate.report.pictures.overlays import Legend, overlay_uri, picture_uri
 from foveate.types import Array, Heatmap, Prediction, Task
 from page import Node, parse
 from report_run import write_run
@@ -108,7 +108,7 @@ def single(tmp_path: Path) -> Path:
     for name in truths:
         for view in ("ct", "pet"):
             file = f"{len(entries)}.npz"
-            entries.append(Entry(name, f"p-{name}", "test", view, "gradcam", ("a",), "a", "a", 0.5, file))
+            entries.append(MapEntry(name, f"p-{name}", "test", view, "gradcam", ("a",), "a", "a", 0.5, file))
             if name != "lost":
                 maps = [Heatmap(hand_made(name, view), "a", "gradcam", view, name)]
                 write_case(tmp_path / "heatmaps" / file, maps, np.full((10, 8), 99, dtype=np.uint8), None)

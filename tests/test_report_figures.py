@@ -16,10 +16,11 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 from foveate.evaluate.intervals import Value
-from foveate.report import figures, overlays
+from foveate.report.figures import drawing as figures
 from foveate.report.figures.calibration import calibration_figure
 from foveate.report.figures.localization import bench_figure, overlap_figure
-from foveate.report.overlays import (
+from foveate.report.pictures import overlays
+from foveate.report.pictures.overlays import (
     Legend,
     Picture,
     outline,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from foveate.cli.probe import show_probes
+from foveate.cli.terminal import console
 from foveate.report import write_report
-from foveate.terminal import console
-from foveate.terminal.probes import show_probes
 from page import Node, parse
 from report_run import EVIL, write_run
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from foveate.cli.terminal import console
+from foveate.cli.trust import show_trust
 from foveate.files import write_json
 from foveate.report import write_report
 from foveate.report.files import value_of
-from foveate.terminal import console
-from foveate.terminal.trust import show_trust
 from page import Node, parse
 from report_run import write_run
 from trust_run import trust_card

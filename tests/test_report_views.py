@@ -14,10 +14,10 @@ import pytest
 
 from foveate.errors import InputRefused
 from foveate.evaluate.intervals import Bootstrap
-from foveate.heatmaps import CaseMaps, Entry, Share, read_case, read_index, read_shares
+from foveate.maps.heatmaps import CaseMaps, MapEntry, Share, read_case, read_index, read_shares
 from foveate.report import write_report
 from foveate.report.files import RunFiles
-from foveate.report.panels import PanelMaker
+from foveate.report.pictures.panels import PanelMaker
 from foveate.report.sections.views import shares_of
 from foveate.types import Box
 from page import Node, parse
@@ -190,7 +190,7 @@ def _maps(**changes: object) -> CaseMaps:
 
 
 def _titles(maps: CaseMaps, found: dict[tuple[str, str, str], tuple[Box, ...]] | None = None) -> list[str]:
-    entry = Entry("c", "p", "test", "ct", "gradcam", ("x",), "x", "x", 0.5, "f.npz")
+    entry = MapEntry("c", "p", "test", "ct", "gradcam", ("x",), "x", "x", 0.5, "f.npz")
     panels = list(PanelMaker(found or {}).panels(entry, maps, ["x"], several=False))
     return [panel.title for panel in panels] + [str(panel.drawing) for panel in panels]
 

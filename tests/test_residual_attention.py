@@ -20,7 +20,11 @@ from torch import Tensor, nn
 from foveate.contract import InputSpec
 from foveate.errors import UsageError
 from foveate.models import build_model
-from foveate.models.residual_attention import AUTHORS, AttentionModule, PreActivationBottleneck
+from foveate.models.cervical.residual_attention import (
+    AUTHORS,
+    AttentionModule,
+    PreActivationBottleneck,
+)
 
 SMALL: Mapping[str, Any] = {"width": 0.125}
 

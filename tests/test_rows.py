@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cohort_files import image_folder, problems
-from foveate.data.manifest import load_manifest
+from foveate.data.manifest.manifest import load_manifest
 from foveate.errors import FoveateError, InputRefused
 from foveate.types import Cohort
 

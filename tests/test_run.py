@@ -8,8 +8,8 @@ import pytest
 
 from cohort_files import good, image_folder, write_csv
 from foveate.errors import ManifestRefused, UsageError
-from foveate.run import Run
-from foveate.train.study import Study
+from foveate.stations.run import Run
+from foveate.study.study import Study
 
 
 def test_what_was_accepted_in_a_run_stays_accepted_when_its_study_is_given_again(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from foveate.contract import Classifier, InputSpec, ModelOutput, Views
 from foveate.errors import UsageError
-from foveate.explain import ExplainOptions, explain_batch
+from foveate.explain.explainers import explain_batch
+from foveate.explain.options import ExplainOptions
 from tiny_classifiers import LinearScores, PlacesCnn, PooledCnn, images
 from zoo import ZOO
 

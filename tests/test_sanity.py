@@ -11,8 +11,8 @@ from scipy import stats
 from torch import Tensor, nn
 
 from foveate.contract import Classifier, InputSpec, ModelOutput, Views
-from foveate.explain import explain_batch
 from foveate.explain.each import explain_each
+from foveate.explain.explainers import explain_batch
 from foveate.explain.sanity import likeness, noisy, randomised, shifted, sign_check, unshifted
 from tiny_classifiers import PlacesCnn, PooledCnn, TwoViewCnn, images
 

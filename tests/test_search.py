@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 import torch
 
+from foveate.compare import search as module
+from foveate.compare.search import SearchResult, search
 from foveate.errors import MissingExtra, RunFailed, UsageError
 from foveate.files import sha256_of
-from foveate.train import search as module
+from foveate.study.search_space import SearchSpace, apply
+from foveate.study.study import Study
 from foveate.train.fit import fit
-from foveate.train.search import Found, search
-from foveate.train.search_space import SearchSpace, apply
-from foveate.train.study import Study
 from foveate.types import Cohort
 from tiny_training import tiny_cohort, tiny_splits, tiny_study
 
@@ -76,7 +76,7 @@ class Pretended:
 def look(
     cohort: Cohort, out: Path, train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch,
     space: SearchSpace = SPACE, **keys: Any
-) -> Found:  # fmt: skip
+) -> SearchResult:  # fmt: skip
     monkeypatch.setattr(module, "fit", train)
     study = tiny_study(out, epochs=EPOCHS, **keys)
     return search(study, space, cohort, tiny_splits(cohort), out)

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from foveate.evaluate.abstention import NoveltyFigures, SetFigures, abstention
-from foveate.evaluate.conformal import SetRule
 from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.options import EvaluateOptions
-from foveate.evaluate.selective import STEPS, Selective, answers
+from foveate.evaluate.probabilities.abstention import NoveltyFigures, SetFigures, abstention
+from foveate.evaluate.probabilities.conformal import SetRule
+from foveate.evaluate.probabilities.selective import STEPS, Selective, answers
 from foveate.evaluate.table import PredictionTable
 
 

@@ -27,7 +27,7 @@ from dicom_files import (
     write_dicom,
 )
 from foveate.errors import InputRefused
-from foveate.io import probe, read_image
+from foveate.io.reading import probe, read_image
 from foveate.types import Image
 
 OBLIQUE = np.array([[0.8, 0.6, 0.0], [-0.36, 0.48, 0.8]])  # right, down

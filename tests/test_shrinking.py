@@ -7,8 +7,8 @@ import pytest
 from scipy.special import expit, softmax
 from sklearn.metrics import log_loss
 
-from foveate.evaluate.calibrators import Calibrator, Floats, Method
-from foveate.evaluate.shrinking import FOLDS, SHARES, fit_shrunk, folds, log_losses
+from foveate.evaluate.probabilities.calibrators import Calibrator, Floats, Method
+from foveate.evaluate.probabilities.shrinking import FOLDS, SHARES, fit_shrunk, folds, log_losses
 from foveate.types import Task
 from test_calibrators import METHODS, multiclass, multilabel
 

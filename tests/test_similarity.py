@@ -14,9 +14,16 @@ from PIL import Image as Pillow
 from scipy import ndimage
 
 from cohort_files import picture
-from foveate.data import similarity
+from foveate.data.audit import similarity
+from foveate.data.audit.similarity import (
+    FLOOR,
+    chance_threshold,
+    correlations,
+    find_twins,
+    groups_of,
+    spectrum,
+)
 from foveate.data.phantoms.ct import PhantomConfig, draw_patient
-from foveate.data.similarity import FLOOR, chance_threshold, correlations, find_twins, groups_of, spectrum
 
 Pixels = NDArray[np.float32]
 

@@ -18,16 +18,19 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from foveate import bundle as bundles
-from foveate import stations
+from foveate.bundle import bundle as bundles
 from foveate.contract import Classifier
 from foveate.errors import AuditStopped
-from foveate.evidence import probes
 from foveate.report.cautions import Cautions
 from foveate.report.files import RunFiles
-from foveate.run import Run
-from foveate.stations import predicting
-from foveate.train.study import Study
+from foveate.stations import predict as predicting
+from foveate.stations import probe as probes
+from foveate.stations.audit import audit
+from foveate.stations.evaluate import evaluate
+from foveate.stations.predict import predict
+from foveate.stations.run import Run
+from foveate.stations.split import split
+from foveate.study.study import Study
 from test_probes import CORNER, SIDE, ReadsPatch, bundle_of, write_cases
 from test_probes_marked import Knows, Reads, across, area, around, darkness, inside, write_lesions
 
@@ -279,16 +282,16 @@ def cautions_of(
 ) -> dict[str, list[str]]:
     """Go the way of a run with a network made by hand; sentences by code."""
     run = Run.create(_study(_manifest(folder, situation, seed), situation), folder / "run")
-    stations.audit(run).raise_if_stopped()
-    stations.split(run)
+    audit(run).raise_if_stopped()
+    split(run)
     bundle = bundle_of(CORNER)
     object.__setattr__(bundle, "model", (situation.network or Knows(situation.reads)).eval())
     monkeypatch.setattr(bundles, "load_bundle", lambda _: bundle)
     monkeypatch.setattr(bundles, "save_fitted", lambda *_: None)
     monkeypatch.setattr(predicting, "learn_familiar", lambda run, bundle, *_: bundle)  # it has no features
     (run.folder / "bundle").mkdir()
-    stations.predict(run)
-    stations.evaluate(run, situation.part)
+    predict(run)
+    evaluate(run, situation.part)
     probes.probe(run, situation.part)
     found: dict[str, list[str]] = {}
     for item in Cautions.of(RunFiles.read(run.folder)).items:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import source_trees
-from foveate.data.manifest import load_manifest
+from foveate.data.manifest.manifest import load_manifest
 from foveate.data.sources import SOURCES, Written, find_source, write_source
 from foveate.data.sources.chestxray14 import BOX_PIXELS, COUNTS, FINDINGS
 from foveate.data.sources.herlev import CLASSES as HERLEV_COUNTS
@@ -24,7 +24,7 @@ from foveate.data.sources.lld_mmri import CLASSES, FOLDS, POOL, TEST, generated_
 from foveate.data.sources.sipakmed import CELLS, SLIDES, authors_split
 from foveate.data.sources.source import shuffled_split
 from foveate.errors import InputRefused, ManifestRefused, UsageError
-from foveate.io import read_image, read_mask
+from foveate.io.reading import read_image, read_mask
 from foveate.types import Cohort
 from source_trees import pixels_of, rows_of
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
 from cohort_files import case_of, cohort_of
-from foveate.data.manifest import load_manifest
+from foveate.data.manifest.manifest import load_manifest
 from foveate.data.splits import PARTS, Splits, read_splits, split_cohort
 from foveate.data.stratify import stratify
 from foveate.errors import InputRefused, UsageError
-from foveate.settings import SplitConfig
+from foveate.study.settings import SplitConfig
 from foveate.types import Case, Cohort
 
 

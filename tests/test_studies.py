@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from foveate.compare.grid import Plan
+from foveate.compare.grid import GridPlan
 from foveate.compare.unbuilt import build_untrained
 from foveate.data.sources.lld_mmri import CLASSES
-from foveate.explain import EXPLAINERS
-from foveate.train.study import Study
+from foveate.explain.explainers import EXPLAINERS
+from foveate.study.study import Study
 
 FOLDER = Path(__file__).parents[1] / "src" / "foveate" / "studies"
 STUDIES = sorted(FOLDER.glob("*.yaml"))
@@ -48,7 +48,7 @@ def test_a_study_is_short_and_its_model_can_be_built(path: Path) -> None:
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
 def test_every_model_of_a_grid_can_be_built(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 40
-    plan = Plan.of_grid(path)
+    plan = GridPlan.of_grid(path)
     assert plan.name == path.stem
     assert len(plan.variants) == ROWS.get(path.stem, len(plan.variants))
     for study in plan.variants.values():
@@ -65,7 +65,7 @@ def test_every_model_of_a_grid_can_be_built(path: Path) -> None:
     "path", [path for path in GRIDS if "phantom" in path.stem], ids=lambda path: path.stem
 )
 def test_phantom_grids_are_small_and_compare_with_a_plain_network(path: Path) -> None:
-    plan = Plan.of_grid(path)
+    plan = GridPlan.of_grid(path)
     assert plan.reference == "plain"
     study = plan.base
     assert tuple(study.preprocess.size) in ((96, 96), (16, 48, 48)) and study.train.epochs <= 24
@@ -106,5 +106,5 @@ def test_the_cervical_study_has_the_published_shares() -> None:
 
 
 def test_every_row_of_dadrn_that_can_starts_from_imagenet_weights() -> None:
-    variants = Plan.of_grid(FOLDER / "grids" / "dadrn.yaml").variants
+    variants = GridPlan.of_grid(FOLDER / "grids" / "dadrn.yaml").variants
     assert {label for label, study in variants.items() if not study.model.pretrained} == {"RAResnet50"}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from foveate.errors import UsageError
-from foveate.train.study import Study, TrainConfig
+from foveate.study.study import Study, TrainConfig
 from foveate.types import Case, Cohort
 
 SMALL = "name: cells\ndata: {manifest: cells.csv}\n"
@@ -161,7 +161,7 @@ def test_with_manifest_changes_data_and_seeds_alone(tmp_path: Path) -> None:
 
 def test_reading_a_study_loads_neither_torch_nor_lightning() -> None:
     heavy = "('torch', 'lightning', 'monai', 'pandas', 'matplotlib')"
-    code = f"import sys, foveate.train.study; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, foveate.study.study; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

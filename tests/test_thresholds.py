@@ -12,12 +12,12 @@ from foveate.errors import UsageError
 from foveate.evaluate import evaluate_predictions
 from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.options import EvaluateOptions
-from foveate.evaluate.table import PredictionTable
-from foveate.evaluate.thresholds import (
+from foveate.evaluate.probabilities.thresholds import (
     choose_operating_points,
     choose_operating_thresholds,
     operating_points,
 )
+from foveate.evaluate.table import PredictionTable
 
 many = settings(deadline=None, max_examples=60, derandomize=True)
 

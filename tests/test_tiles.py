@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from foveate.models.tiles import Tiling, make_tiling
+from foveate.models.lca_db.tiles import Tiling, make_tiling
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from foveate.contract import InputSpec
 from foveate.errors import UsageError
-from foveate.explain import ExplainOptions, explain_batch
+from foveate.explain.explainers import explain_batch
+from foveate.explain.options import ExplainOptions
 from foveate.models import build_model
 
 # Size, map of the patches, tokens ahead of them (None: no tokens), whether logits are linear in the average.

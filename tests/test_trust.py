@@ -12,23 +12,23 @@ import torch
 from PIL import Image as Picture
 from torch import nn
 
-from foveate import bundle as bundles
-from foveate.bundle import Bundle, Patients, load_bundle
+from foveate.bundle import bundle as bundles
+from foveate.bundle.bundle import Bundle, Patients, load_bundle
 from foveate.contract import Classifier, InputSpec, ModelOutput, Views
 from foveate.data.splits import Splits
 from foveate.errors import UsageError
 from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.means import means
 from foveate.evaluate.verdicts import FAITHFUL, LOCALIZING, SHORTCUT
-from foveate.evidence.trust import trust
-from foveate.evidence.trusting import rivals
-from foveate.evidence.trusting.columns import Columns
-from foveate.evidence.trusting.plan import Plan, in_order
 from foveate.files import write_json
-from foveate.preprocess import Preprocess
-from foveate.run import Run
-from foveate.settings import PreprocessConfig, SplitConfig
-from foveate.train.study import Study
+from foveate.prepare.preprocess import Preprocess
+from foveate.stations.run import Run
+from foveate.stations.trust import trust
+from foveate.stations.trust_card import rivals
+from foveate.stations.trust_card.columns import CaseFigures
+from foveate.stations.trust_card.plan import TrustPlan, in_order
+from foveate.study.settings import PreprocessConfig, SplitConfig
+from foveate.study.study import Study
 from foveate.types import Case, Cohort
 
 SIDE = 32
@@ -215,14 +215,14 @@ def test_the_first_cases_are_of_as_many_patients_as_there_are() -> None:
 
 def test_costly_methods_are_asked_of_fewer_cases() -> None:
     questions = ("cases", "faithful", "sanity")
-    plan, small = Plan(cases=100, faithful=64, sanity=23), Plan(cases=16, faithful=16, sanity=6)
+    plan, small = TrustPlan(cases=100, faithful=64, sanity=23), TrustPlan(cases=16, faithful=16, sanity=6)
     assert [plan.asked("gradcam:early", question) for question in questions] == [100, 64, 23]
     assert [plan.asked("smoothgrad", question) for question in questions] == [32, 32, 12]
     assert [small.asked("smoothgrad", question) for question in questions] == [10, 10, 6]
 
 
 def test_means_leave_out_what_is_undefined() -> None:
-    columns = Columns(4)
+    columns = CaseFigures(4)
     columns.put("gradcam", "road", [0, 1, 3], np.array([1.0, 3.0, 8.0]))
     found = means({"road": columns.of("gradcam", "road")}, ["a", "a", "b", "c"], Bootstrap(500, seed=1))[
         "road"

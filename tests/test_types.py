@@ -39,7 +39,7 @@ def test_a_map_without_positive_evidence_is_empty(values: list[list[float]], emp
 
 
 def test_public_names_load_and_are_few() -> None:
-    assert len(foveate.__all__) <= 12
+    assert len(foveate.__all__) <= 14
     for name in foveate.__all__:
         assert callable(getattr(foveate, name)), name
     with pytest.raises(AttributeError):

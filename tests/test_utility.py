@@ -10,7 +10,7 @@ import pytest
 from foveate.errors import UsageError
 from foveate.evaluate import evaluate_predictions
 from foveate.evaluate.options import EvaluateOptions
-from foveate.evaluate.utility import AT, CURVE, NetBenefit, predictive_values
+from foveate.evaluate.probabilities.utility import AT, CURVE, NetBenefit, predictive_values
 from test_discrimination import random_multilabel, table_of
 
 

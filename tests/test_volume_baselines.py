@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from foveate.contract import Classifier, InputSpec
 from foveate.errors import UsageError
-from foveate.explain import explain_batch
+from foveate.explain.explainers import explain_batch
 from foveate.models import build_model
-from foveate.models.resnet3d import ResidualBlock3d, ResidualTrunk3d
-from foveate.models.volume_baselines import Can3d, GatedMil, MlpAttention
+from foveate.models.lca_db.baselines import Can3d, GatedMil, MlpAttention
+from foveate.models.lca_db.trunk import ResidualBlock3d, ResidualTrunk3d
 
 EIGHT = InputSpec(tuple("abcdefgh"), "3", (16, 128, 128), 1)
 SMALL = InputSpec(("t2", "dwi", "c_arterial"), "3", (8, 32, 48), 1)

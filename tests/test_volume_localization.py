@@ -22,10 +22,10 @@ from foveate.evaluate.localization.controls import random_cells
 from foveate.evaluate.localization.grids import spread, whole
 from foveate.evaluate.localization.peaks import find_peaks
 from foveate.evaluate.localization.wording import main_measure, verdict
-from foveate.evidence.truths import Marked
-from foveate.heatmaps import Entry
-from foveate.localize import BoxRule, localize_heatmap
-from foveate.regions import Mask, Region
+from foveate.maps.heatmaps import MapEntry
+from foveate.maps.localize import BoxRule, localize_heatmap
+from foveate.maps.regions import Mask, Region
+from foveate.stations.truths import Marked
 from foveate.types import Box
 
 SHAPE = (16, 8, 8)
@@ -233,7 +233,7 @@ def test_boxes_are_compared_without_their_slices() -> None:
 
 
 def _marked(lesion: Mask, grid: tuple[int, ...], cells: np.ndarray, organ: Mask | None = None) -> Marked:
-    entry = Entry("a", "p", "test", "ct", "gradcam", ("x",), "x", "x", 0.9, "a.npz")
+    entry = MapEntry("a", "p", "test", "ct", "gradcam", ("x",), "x", "x", 0.9, "a.npz")
     field = whole(lesion.shape)
     return Marked(
         entry,
@@ -283,7 +283,7 @@ def test_the_random_map_is_of_the_same_cells_and_hits_as_often_as_chance() -> No
     for number in range(400):
         item = _marked(lesion, grid, np.ones(grid))
         item = Marked(
-            Entry(str(number), "p", "test", "ct", "gradcam", ("x",), "x", "x", 0.9, "a.npz"),
+            MapEntry(str(number), "p", "test", "ct", "gradcam", ("x",), "x", "x", 0.9, "a.npz"),
             *(getattr(item, name) for name in ("target", "values", "truth", "organ")),
             grid=grid,
             field=item.field,

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from foveate.contract import Classifier, InputSpec
 from foveate.errors import UsageError
 from foveate.models import build_model
-from foveate.models.cards.lca_db import LCA_DB_CARDS
-from foveate.models.lca_objective import instance_losses
+from foveate.models.lca_db.card import LCA_DB_CARDS
+from foveate.models.lca_db.objective import instance_losses
+from foveate.models.lca_db.rivals import Damidl, DeepGaNet
 from foveate.models.objectives import FocalCrossEntropy
-from foveate.models.volume_rivals import Damidl, DeepGaNet
 
 EIGHT = InputSpec(tuple("abcdefgh"), "3", (16, 128, 128), 1)
 SMALL = InputSpec(("t2", "dwi", "c_arterial"), "3", (16, 64, 96), 1)

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image as Picture
 
 from foveate.data.splits import Splits
-from foveate.settings import SplitConfig
-from foveate.train.study import Study
+from foveate.study.settings import SplitConfig
+from foveate.study.study import Study
 from foveate.types import Case, Cohort
 
 CLASSES = ("bright", "dark", "striped")

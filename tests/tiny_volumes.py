@@ -12,7 +12,7 @@ from torch import nn
 
 from cohort_files import write_csv
 from foveate.contract import InputSpec, ModelOutput, Views
-from foveate.io import write_nifti
+from foveate.io.nifti import write_nifti
 from foveate.models import registry
 from foveate.models.several_views import SeveralViewsClassifier
 from foveate.types import Geometry

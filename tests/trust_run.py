@@ -9,8 +9,8 @@ import numpy as np
 
 from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.verdicts import CONTROLS, RULES
-from foveate.evidence.trusting.columns import Columns
-from foveate.evidence.trusting.telling import add_gaps, card_of, conditions_of, tell, verdict_of
+from foveate.stations.trust_card.columns import CaseFigures
+from foveate.stations.trust_card.telling import add_gaps, card_of, conditions_of, tell, verdict_of
 
 #: By map: how far it is right about the model, how far it changes when the model forgets, how stable it is.
 _MAPS = {
@@ -27,7 +27,7 @@ def trust_card(
     patients: Sequence[str], classes: Sequence[str], *, flags: Sequence[str] = (), seed: int = 0
 ) -> dict[str, Any]:
     """What ``trust.json`` holds: Grad-CAM does well, SmoothGrad shows the image, nobody trained twice."""
-    columns, draws = Columns(len(patients)), np.random.default_rng(seed)
+    columns, draws = CaseFigures(len(patients)), np.random.default_rng(seed)
     every, some = range(len(patients)), range(len(patients) // 2)
 
     def put(name: str, measure: str, rows: range, mean: float, spread: float = 0.1) -> None:
@@ -62,7 +62,7 @@ def trust_card(
 
 
 def _told(
-    columns: Columns, patients: Sequence[str], classes: Sequence[str], flags: Sequence[str]
+    columns: CaseFigures, patients: Sequence[str], classes: Sequence[str], flags: Sequence[str]
 ) -> dict[str, Any]:
     add_gaps(columns)
     methods = [name for name in _MAPS if name not in CONTROLS]

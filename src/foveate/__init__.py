@@ -9,17 +9,19 @@ __version__ = "0.1.0"
 
 # Public name → module that holds it; loaded on first use so that `import foveate` stays instant.
 _PUBLIC = {
-    "read_image": "foveate.io",
-    "load_manifest": "foveate.data.manifest",
-    "audit_cohort": "foveate.data.audit",
+    "BoxRule": "foveate.maps.localize",
+    "Case": "foveate.types",
+    "read_image": "foveate.io.reading",
+    "load_manifest": "foveate.data.manifest.manifest",
+    "audit_cohort": "foveate.data.audit.audit",
     "split_cohort": "foveate.data.splits",
-    "Study": "foveate.train.study",
+    "Study": "foveate.study.study",
     "fit": "foveate.train.fit",
-    "load_bundle": "foveate.bundle",
+    "load_bundle": "foveate.bundle.bundle",
     "predict_case": "foveate.predict",
     "explain_case": "foveate.predict",
     "evaluate_predictions": "foveate.evaluate",
-    "localize_heatmap": "foveate.localize",
+    "localize_heatmap": "foveate.maps.localize",
     "write_report": "foveate.report",
 }
 __all__ = sorted(_PUBLIC)

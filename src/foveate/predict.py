@@ -16,17 +16,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foveate.answers import truth_of, with_doubts
-from foveate.bundle import Bundle
+from foveate.bundle.answers import truth_of, with_doubts
+from foveate.bundle.bundle import Bundle
+from foveate.bundle.familiar import ImageFacts, plain_facts
+from foveate.bundle.novelty import pooled_features
 from foveate.contract import ModelOutput, Views
-from foveate.data.dataset import ImageReader, MaskReader, prepare_case
 from foveate.errors import UsageError
-from foveate.explain import explain_batch
-from foveate.familiar import ImageFacts, plain_facts
-from foveate.io import read_image, read_mask
-from foveate.novelty import pooled_features
-from foveate.pixels import with_views_of
-from foveate.preprocess import Prepared
+from foveate.explain.explainers import explain_batch
+from foveate.io.reading import read_image, read_mask
+from foveate.prepare.case import prepare_case
+from foveate.prepare.pixels import ImageReader, MaskReader, with_views_of
+from foveate.prepare.preprocess import Prepared
 from foveate.types import Case, Heatmap, Image, Prediction
 
 Floats = NDArray[np.float64]
@@ -104,7 +104,7 @@ def explain_case(
     Args:
         bundle: from ``load_bundle``.
         case: with a path for each of the bundle's views.
-        explainer: a name in ``foveate.explain.EXPLAINERS``.
+        explainer: a name in ``foveate.explain.explainers.EXPLAINERS``.
         targets: classes to explain; none means the predicted one.
 
     Returns:

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from foveate.contract import Classifier, ModelOutput, Views
 from foveate.errors import RunFailed, UsageError
-from foveate.explain import EXPLAINERS, ExplainOptions, explain_batch
+from foveate.explain.explainers import EXPLAINERS, explain_batch
+from foveate.explain.options import ExplainOptions
 from foveate.explain.shares import view_shares
-from foveate.methods import OPTIONS as OPTIONS_OF_STUDIES
-from foveate.methods import caveat, options_of
+from foveate.study.methods import OPTIONS as OPTIONS_OF_STUDIES
+from foveate.study.methods import caveat, options_of
 from tiny_classifiers import PlacesCnn, PooledCnn, TwoViewCnn, images
 from zoo import ZOO
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from foveate.contract import Classifier
 from foveate.errors import UsageError
 from foveate.models import MODELS, list_models, make_criterion
-from foveate.train.convolution import Convolution, Way
-from foveate.train.kernel_check import KernelCheck
+from foveate.train.tuning.convolution import Convolution, Way
+from foveate.train.tuning.kernel_check import KernelCheck
 from foveate.types import Task
 from reduced_precision import checked_ways, convolutions, gradient
 from zoo import CLASSES, ZOO, Tiny

@@ -19,7 +19,7 @@ from PIL import Image as PILImage
 
 from dicom_files import Pixels, dataset, slice_tags, write_dicom
 from foveate.errors import InputRefused
-from foveate.io import probe, read_image, read_mask
+from foveate.io.reading import probe, read_image, read_mask
 from foveate.types import Image
 from image_files import pillow
 

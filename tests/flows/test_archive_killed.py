@@ -42,7 +42,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
 
 
 def command(pictures: Pictures, out: Path) -> list[str]:
-    run = [sys.executable, "-c", "from foveate.cli import main; main()", "predict"]
+    run = [sys.executable, "-c", "from foveate.cli.app import main; main()", "predict"]
     run += [str(pictures.folder / "model.onnx"), "--manifest", str(pictures.manifest), "--stream"]
     run += ["--out", str(out), "--maps", str(out.with_suffix(".maps")), "--engine", "onnxruntime"]
     return [*run, "--shard", str(SHARD), "--workers", "1"]

@@ -13,13 +13,18 @@ import torch
 from safetensors.torch import save_file
 
 import source_trees
-from foveate import evidence, stations
 from foveate.contract import InputSpec
 from foveate.data.sources import SOURCES, write_source
-from foveate.heatmaps import read_index
+from foveate.maps.heatmaps import read_index
 from foveate.models import build_model
-from foveate.run import Run
-from foveate.train.study import Study
+from foveate.stations.audit import audit
+from foveate.stations.evaluate import evaluate
+from foveate.stations.explain import explain
+from foveate.stations.predict import predict
+from foveate.stations.run import Run
+from foveate.stations.split import split
+from foveate.stations.train import train
+from foveate.study.study import Study
 
 FOLDER = Path(__file__).parents[2] / "src" / "foveate" / "studies"
 SMALL = {"depths": [1, 1, 1, 2], "growth": 8}
@@ -75,12 +80,12 @@ def test_a_cervical_study_goes_from_its_source_to_heat_maps(
     assert run.study.preprocess.mask == ("otsu_dark" if name == "cervical_masked" else "none")
     parts = Counter(case.split for case in run.cohort().cases)
     assert parts == PARTS[name]
-    stations.audit(run).raise_if_stopped()
-    stations.split(run)
-    stations.train(run)
-    stations.predict(run)
-    metrics = stations.evaluate(run)
+    audit(run).raise_if_stopped()
+    split(run)
+    train(run)
+    predict(run)
+    metrics = evaluate(run)
     assert metrics["n"] == PARTS[name]["test"]
     assert json.loads((run.folder / "metrics.json").read_text())["classes"]
-    assert evidence.explain(run) > 0
+    assert explain(run) > 0
     assert {entry.explainer for entry in read_index(run.folder / "heatmaps")} == {"gradcam"}

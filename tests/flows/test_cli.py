@@ -16,10 +16,10 @@ import pytest
 from rich.markup import render
 from typer.main import get_command
 
-from foveate.cli import app
-from foveate.data.phantom import make_phantom
-from foveate.heatmaps import read_case, read_index
-from foveate.io import read_image
+from foveate.cli.app import app
+from foveate.data.phantoms.ct import make_phantom
+from foveate.io.reading import read_image
+from foveate.maps.heatmaps import read_case, read_index
 
 STUDY = """\
 name: small
@@ -220,9 +220,10 @@ def driven(code: str, command: str, folder: Path) -> subprocess.CompletedProcess
 def test_ctrl_c_says_that_the_same_command_goes_on(workplace: Path) -> None:
     code = (
         "import os, signal\n"
-        "from foveate import cli, stations\n"
-        "stations.audit = lambda *given, **more: os.kill(os.getpid(), signal.SIGINT)\n"
-        "cli.main()\n"
+        "from foveate.cli import app\n"
+        "from foveate.stations import audit\n"
+        "audit.audit = lambda *given, **more: os.kill(os.getpid(), signal.SIGINT)\n"
+        "app.main()\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "audit", "run"],
@@ -245,9 +246,10 @@ def test_a_model_that_does_not_fit_is_refused_before_the_audit(workplace: Path) 
 def test_warnings_are_sentences(workplace: Path) -> None:
     code = (
         "import warnings\n"
-        "from foveate import cli, stations\n"
-        "stations.split = lambda run: warnings.warn('this [is] odd') or exit(0)\n"
-        "cli.main()\n"
+        "from foveate.cli import app\n"
+        "from foveate.stations import split\n"
+        "split.split = lambda run: warnings.warn('this [is] odd') or exit(0)\n"
+        "app.main()\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "split", "run"],

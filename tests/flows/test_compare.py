@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from foveate.compare.grid import Plan
+from foveate.compare.grid import GridPlan
 from foveate.compare.runs import check_plan
-from foveate.data.phantom import make_phantom
+from foveate.data.phantoms.ct import make_phantom
 from foveate.errors import UsageError
 from foveate.evaluate.table import read_predictions
 from page import parse
@@ -247,7 +247,7 @@ def test_bad_grids_are_refused_before_anything_is_trained(workplace: Path, what:
     assert text != GRID
     (workplace / "bad.yaml").write_text(text)
     with pytest.raises(UsageError) as caught:
-        check_plan(Plan.of_grid(workplace / "bad.yaml"), workplace / "out")
+        check_plan(GridPlan.of_grid(workplace / "bad.yaml"), workplace / "out")
     for line in said:
         assert line in str(caught.value)
 
@@ -261,4 +261,4 @@ def test_studies_of_different_cohorts_are_refused(workplace: Path) -> None:
     assert done.returncode == 2 and done.stderr.startswith("not-comparable")
     assert "elsewhere differs from small in data.manifest" in done.stderr
     with pytest.raises(UsageError, match="two studies are called small"):
-        Plan.of_studies([workplace / "small.yaml", workplace / "small.yaml"])
+        GridPlan.of_studies([workplace / "small.yaml", workplace / "small.yaml"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from driven_training import SIGKILL, Driver, checkpoints, log, output, weights
-from foveate.bundle import load_bundle
+from foveate.bundle.bundle import load_bundle
 
 # Without batch norms, whose statistics are of a process's own share, and dropout, which each draws itself.
 ALIKE = {"name": "timm:test_convnext"}

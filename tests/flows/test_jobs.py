@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from foveate.compare import schedulers
-from foveate.compare.grid import Plan
+from foveate.compare.grid import GridPlan
 from foveate.compare.jobs import JobFile, gather
 from foveate.compare.runs import Shown, planned_runs, train_plan
 from foveate.compare.schedulers import threads_for, train_here, train_with
-from foveate.data.phantom import make_phantom
+from foveate.data.phantoms.ct import make_phantom
 from foveate.errors import MissingExtra, UsageError
 
 GRID = """\
@@ -59,12 +59,12 @@ def surroundings(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def plan(workplace: Path) -> Plan:
-    return Plan.of_grid(workplace / "grid.yaml")
+def plan(workplace: Path) -> GridPlan:
+    return GridPlan.of_grid(workplace / "grid.yaml")
 
 
 @pytest.fixture(scope="module")
-def sequence(workplace: Path, plan: Plan) -> Path:
+def sequence(workplace: Path, plan: GridPlan) -> Path:
     """The runs trained one after another."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FOVEATE_CACHE", str(workplace / "cache"))
@@ -92,7 +92,7 @@ def pretend(code: str) -> Start:
 
 
 def test_at_once_as_one_after_another_and_a_process_that_dies_takes_no_other_with_it(
-    sequence: Path, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sequence: Path, plan: GridPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start, dies = schedulers._start, pretend("import os; os.kill(os.getpid(), 9)")
     said: list[str] = []
@@ -109,7 +109,7 @@ def test_at_once_as_one_after_another_and_a_process_that_dies_takes_no_other_wit
 
 
 def test_asked_to_stop_every_job_is_asked_once_and_none_is_started(
-    workplace: Path, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workplace: Path, plan: GridPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = """
 import pathlib, signal, sys, time
@@ -154,7 +154,7 @@ def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_gpus_are_shared_out_but_for_trainings_that_take_several(
-    monkeypatch: pytest.MonkeyPatch, plan: Plan, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, plan: GridPlan, tmp_path: Path
 ) -> None:
     given: list[Any] = []
     monkeypatch.setattr(
@@ -168,7 +168,7 @@ def test_gpus_are_shared_out_but_for_trainings_that_take_several(
 
 
 def test_a_slurm_array_does_the_runs_that_are_left_and_the_same_command_gathers_them(
-    sequence: Path, plan: Plan, tmp_path: Path
+    sequence: Path, plan: GridPlan, tmp_path: Path
 ) -> None:
     out, said = tmp_path / "with space", list[str]()
     without("slow/seed0", sequence, out)
@@ -193,7 +193,9 @@ def test_tasks_of_an_array_are_written_as_ranges() -> None:
     assert schedulers._ranges([5, 1, 3, 4, 9, 8]) == "1,3-5,8-9"
 
 
-def test_runs_that_slurm_could_not_do_are_told_and_may_be_submitted_again(plan: Plan, tmp_path: Path) -> None:
+def test_runs_that_slurm_could_not_do_are_told_and_may_be_submitted_again(
+    plan: GridPlan, tmp_path: Path
+) -> None:
     failure = {"label": "", "seed": 0, "station": "train", "code": "not-finite", "message": "the loss is nan"}
     for run in planned_runs(plan, tmp_path):
         run.folder.mkdir(parents=True)
@@ -207,7 +209,7 @@ def test_runs_that_slurm_could_not_do_are_told_and_may_be_submitted_again(plan: 
 def test_an_array_needs_tasks_that_are_alike(workplace: Path, tmp_path: Path) -> None:
     (workplace / "uneven.yaml").write_text(GRID.replace("lr: 0.0001", "devices: 2"))
     with pytest.raises(UsageError, match=r"differ in train\.devices"):
-        train_with(Plan.of_grid(workplace / "uneven.yaml"), tmp_path, "slurm", Shown())
+        train_with(GridPlan.of_grid(workplace / "uneven.yaml"), tmp_path, "slurm", Shown())
 
 
 def test_ray_starts_a_job_again_whose_worker_was_killed(
@@ -244,7 +246,7 @@ print(trained.failures, trained.notes)
 
 
 def test_without_ray_the_door_says_what_to_install(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: GridPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtra, match=r"foveate\[scale\]"):
@@ -252,15 +254,15 @@ def test_without_ray_the_door_says_what_to_install(
 
 
 @pytest.mark.parametrize("jobs", ["0", "-1", "many", "1.5", ""])
-def test_other_words_are_refused_before_anything_is_done(plan: Plan, tmp_path: Path, jobs: str) -> None:
+def test_other_words_are_refused_before_anything_is_done(plan: GridPlan, tmp_path: Path, jobs: str) -> None:
     with pytest.raises(UsageError, match="neither a number of processes nor a scheduler"):
         train_with(plan, tmp_path, jobs, Shown())
     assert not list(tmp_path.iterdir())
 
 
-def test_a_job_that_left_nothing_is_a_failure(plan: Plan, tmp_path: Path) -> None:
+def test_a_job_that_left_nothing_is_a_failure(plan: GridPlan, tmp_path: Path) -> None:
     from foveate.compare.jobs import write_jobs
-    from foveate.compare.runs import Job
+    from foveate.compare.runs import TrainingJob
 
-    jobs = [Job(run, ("train", "predict"), (), tmp_path) for run in planned_runs(plan, tmp_path)]
+    jobs = [TrainingJob(run, ("train", "predict"), (), tmp_path) for run in planned_runs(plan, tmp_path)]
     assert [row.code for row in gather(write_jobs(jobs, tmp_path)).failures] == ["killed", "killed"]

@@ -13,14 +13,21 @@ import pytest
 from typer.testing import CliRunner
 
 from cohort_files import write_csv
-from foveate import stations
-from foveate.bundle import load_bundle
-from foveate.cli import app
+from foveate.bundle.bundle import load_bundle
+from foveate.cli.app import app
+from foveate.deploy.engines.files import image_cases, views_case
+from foveate.deploy.engines.opening import open_engine
+from foveate.deploy.engines.single import answer_files
 from foveate.errors import InputRefused, Partial, UsageError
 from foveate.evaluate.table import read_predictions
 from foveate.predict import as_batch, explain_case, predict_case, read_and_prepare
-from foveate.run import Run
-from foveate.train.study import Study
+from foveate.stations.audit import audit
+from foveate.stations.evaluate import evaluate
+from foveate.stations.predict import predict, predict_elsewhere, predict_without
+from foveate.stations.run import Run
+from foveate.stations.split import split
+from foveate.stations.train import train
+from foveate.study.study import Study
 from tiny_volumes import SIZE, VIEWS, patterns, register, study, write_cohort
 
 
@@ -32,11 +39,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
         register(patch)
         write_cohort(folder)
         made = Run.create(Study.model_validate(study(folder, train={"epochs": 6})), folder / "run")
-        stations.audit(made).raise_if_stopped()
-        stations.split(made)
-        stations.train(made)
-        stations.predict(made)
-        stations.evaluate(made)
+        audit(made).raise_if_stopped()
+        split(made)
+        train(made)
+        predict(made)
+        evaluate(made)
         yield made
 
 
@@ -106,9 +113,9 @@ def test_a_view_is_withheld_on_purpose(run: Run, tmp_path: Path) -> None:
 
 def test_what_cannot_be_withheld_is_said(run: Run, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no view 'delayed'"):
-        stations.predict_without(run, ["delayed"], tmp_path / "x.csv")
+        predict_without(run, ["delayed"], tmp_path / "x.csv")
     with pytest.raises(UsageError, match="cannot do without arterial, venous"):
-        stations.predict_without(run, VIEWS, tmp_path / "x.csv")
+        predict_without(run, VIEWS, tmp_path / "x.csv")
     assert not (tmp_path / "x.csv").exists()
 
 
@@ -119,33 +126,36 @@ def test_another_cohort_may_lack_a_whole_column(run: Run, tmp_path: Path) -> Non
     for row in rows:
         del row["arterial"]
     write_csv(manifest, rows)
-    table = stations.predict_elsewhere(run, manifest, tmp_path / "other.csv")
+    table = predict_elsewhere(run, manifest, tmp_path / "other.csv")
     assert table.views == ("venous",) * 4
     named = replace(run, study=run.study.model_copy(
         update={"data": run.study.data.model_copy(update={"views": list(VIEWS)})}
     ))  # fmt: skip
-    again = stations.predict_elsewhere(named, manifest, tmp_path / "again.csv")
+    again = predict_elsewhere(named, manifest, tmp_path / "again.csv")
     np.testing.assert_array_equal(again.logits, table.logits)
     with pytest.raises(Partial, match="missing: arterial, venous"):  # and nothing is left without the other
-        stations.predict_elsewhere(run, manifest, tmp_path / "none.csv", without=["venous"])
+        predict_elsewhere(run, manifest, tmp_path / "none.csv", without=["venous"])
 
 
 def test_one_case_is_given_by_its_views(run: Run) -> None:
     folder = run.study.data.manifest.parent
-    classes, (one,) = stations.predict_views(run.folder, [f"venous={folder / 'venous' / '00.nii.gz'}"])
-    assert one.views == ("venous",) and len(one.probabilities) == len(classes)
+    engine = open_engine(run.folder)
+    case = views_case(engine.facts, [f"venous={folder / 'venous' / '00.nii.gz'}"])
+    (answer,) = answer_files(engine, [case], [])
+    assert answer.prediction.views == ("venous",)
+    assert len(answer.prediction.probabilities) == len(engine.facts.classes)
     for wrong in (["late=a.nii"], ["venous"], ["venous=a", "venous=b"]):
         with pytest.raises(UsageError, match="NAME=PATH once for each of: arterial, venous"):
-            stations.predict_views(run.folder, wrong)
+            views_case(engine.facts, wrong)
     with pytest.raises(UsageError, match="--view arterial=PATH"):
-        stations.predict_images(run.folder, [folder / "venous" / "00.nii.gz"])
+        image_cases(engine.facts, [folder / "venous" / "00.nii.gz"])
 
 
 def fitted(folder: Path, model: str, *allow: str, **sections: Any) -> Any:
     made = Run.create(Study.model_validate(study(folder, model, **sections)), folder / "run").allowing(allow)
-    stations.audit(made).raise_if_stopped()
-    stations.split(made)
-    return stations.train(made)
+    audit(made).raise_if_stopped()
+    split(made)
+    return train(made)
 
 
 def test_a_model_that_needs_every_view_lists_the_cases_that_lack_one(
@@ -177,10 +187,10 @@ def test_lca_db_takes_this_way(tmp_path: Path) -> None:
         tmp_path, "lca_db10", {"width": 0.03}, preprocess={"size": [4, 64, 64]}, train={"epochs": 1}
     )
     made = Run.create(Study.model_validate(choices), tmp_path / "run")
-    stations.audit(made).raise_if_stopped()
-    stations.split(made)
-    stations.train(made)
-    table = stations.predict(made)
+    audit(made).raise_if_stopped()
+    split(made)
+    train(made)
+    table = predict(made)
     assert len(set(table.views)) > 1 and np.isfinite(table.logits).all()
     bundle = load_bundle(made.folder)
     case = next(case for case in made.cohort().cases if len(case.views) == 2)

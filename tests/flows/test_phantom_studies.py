@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from foveate.compare.grid import Plan
+from foveate.compare.grid import GridPlan
 from foveate.compare.results import write_results
 from foveate.compare.runs import Shown, train_plan
 from foveate.data.phantom import draw_phantom
@@ -25,9 +25,9 @@ KINDS: dict[str, tuple[str, dict[str, Any], int]] = {
 }
 
 
-def shortened(name: str, manifest: Path) -> Plan:
+def shortened(name: str, manifest: Path) -> GridPlan:
     """The grid's reference and base study on a small phantom, with one epoch and a short bootstrap."""
-    plan = Plan.of_grid(FOLDER / f"{name}.yaml")
+    plan = GridPlan.of_grid(FOLDER / f"{name}.yaml")
     base = next(
         label for label, study in plan.variants.items() if label in ("both", "full", "all", "CA all dense")
     )

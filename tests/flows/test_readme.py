@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from foveate import cli
-from foveate.data.manifest import load_manifest
-from foveate.data.phantom import make_phantom
+from foveate.cli import app as cli
+from foveate.data.manifest.manifest import load_manifest
+from foveate.data.phantoms.ct import make_phantom
 from foveate.types import Case
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")

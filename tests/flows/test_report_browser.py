@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 from foveate.report import write_report
-from foveate.report.side_by_side import write_side_by_side
+from foveate.report.comparing.side_by_side import write_side_by_side
 from report_run import write_run
 
 FLAGS = (

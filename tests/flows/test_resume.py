@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from driven_training import SIGKILL, Driver, checkpoints, log, output, weights
-from foveate.bundle import load_bundle
+from foveate.bundle.bundle import load_bundle
 from foveate.files import sha256_of
 from foveate.predict import predict_case
 from foveate.train.monitor import validation_figures
@@ -53,8 +53,8 @@ MOMENTS = {
     "at the end of an epoch": ("foveate.train.loop:TrainingLog.write", 2),
     "between the log and the save of an epoch": ("foveate.train.loop:Loop._save_if_due", 8),
     "before the last save": ("foveate.train.loop:Loop._save", 12),
-    "while the weights of the bundle are written": ("foveate.bundle:save_file", 1),
-    "between the weights and the facts of the bundle": ("foveate.bundle:write_json", 1),
+    "while the weights of the bundle are written": ("foveate.bundle.bundle:save_file", 1),
+    "between the weights and the facts of the bundle": ("foveate.bundle.bundle:write_json", 1),
 }
 
 
@@ -87,7 +87,7 @@ def test_killed_again_and_again_gives_the_same_weights(driver: Driver, whole: Pa
     [
         ("foveate.train.loop:Loop._train_step", 5),
         ("foveate.train.feed:Feed._on_device", 11),
-        ("foveate.bundle:save_file", 1),
+        ("foveate.bundle.bundle:save_file", 1),
     ],
     ids=["in a step", "in validation", "in the bundle"],
 )

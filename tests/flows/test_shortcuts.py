@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from foveate import stations
 from foveate.data.phantom import draw_phantom
-from foveate.evidence.probes import Json, probe
-from foveate.evidence.trust import trust
 from foveate.report import write_report
-from foveate.run import Run
-from foveate.train.study import Study
+from foveate.stations.audit import audit
+from foveate.stations.probe import Json, probe
+from foveate.stations.run import Run
+from foveate.stations.split import split
+from foveate.stations.train import train
+from foveate.stations.trust import trust
+from foveate.study.study import Study
 
 
 def probed(folder: Path, *, shortcut: bool, epochs: int) -> Json:
@@ -37,9 +39,9 @@ def probed(folder: Path, *, shortcut: bool, epochs: int) -> Json:
         }
     )
     run = Run.create(study, folder / "run")
-    stations.audit(run).raise_if_stopped()
-    stations.split(run)
-    stations.train(run)
+    audit(run).raise_if_stopped()
+    split(run)
+    train(run)
     found = probe(run)
     card = trust(run)
     assert card["flags"] == [item["sentence"] for item in found["shortcuts"]]

@@ -23,8 +23,8 @@ import torch
 from rich.console import Console
 
 from foveate.errors import FoveateError
+from foveate.study.study import ModelConfig
 from foveate.train.fit import fit
-from foveate.train.study import ModelConfig
 from tiny_training import tiny_cohort, tiny_splits, tiny_study
 
 

@@ -36,8 +36,9 @@ def audit(
 
     Example: foveate audit new-hospital.csv --bundle runs/study
     """
-    from foveate import stations, terminal
+    from foveate.cli import terminal
     from foveate.files import write_json
+    from foveate.stations.audit import audit as audit_run
 
     if bundle is not None:
         refuse_unused(context, "a test set is audited for a model", "target", "bundle", "allow", "out")
@@ -50,7 +51,7 @@ def audit(
         refuse_unused(context, "a study is audited", "target", "run", "allow")
         opened = open_run(target, run, allow)
         written = opened.folder / "audit.json"
-        found = stations.audit(opened, track=terminal.track)
+        found = audit_run(opened, track=terminal.track)
     terminal.show_audit(found)
     terminal.say(f"audit: {written}")
     found.raise_if_stopped()

@@ -20,8 +20,8 @@ def manifest(
 
     Example: foveate manifest images/ -o images/manifest.csv
     """
-    from foveate import terminal
-    from foveate.data.manifest import manifest_from_folder
+    from foveate.cli import terminal
+    from foveate.data.manifest.folders import manifest_from_folder
 
     found = manifest_from_folder(folder, out or folder / "manifest.csv")
     for sentence in found.sentences():
@@ -51,10 +51,10 @@ def init(
 
     Example: foveate init labels.csv --patient slide_image -o study.yaml
     """
-    from foveate import terminal
-    from foveate.data.manifest import load_manifest
+    from foveate.cli import terminal
+    from foveate.data.manifest.manifest import load_manifest
     from foveate.evaluate.sample import are_known, cases_in_words
-    from foveate.train.study import Study
+    from foveate.study.study import Study
 
     cohort = load_manifest(
         manifest, label=label, findings=finding, views=view, boxes=boxes, patient=patient, case=case

@@ -11,7 +11,16 @@ import typer
 from foveate.errors import Partial, UsageError
 
 if TYPE_CHECKING:
-    from foveate.compare.grid import Plan
+    from foveate.compare.grid import GridPlan
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.markup import escape
+
+from foveate.cli.terminal import console, new_table, number, say
+from foveate.evaluate.comparing.wording import kind_of, shown_p
+from foveate.report.cautions import in_words
 
 
 def compare(
@@ -78,7 +87,7 @@ def compare(
 def side_by_side(targets: list[Path], out: Path | None) -> Path:
     """One page for several runs, as each of them tells; for ``foveate report --compare``."""
     from foveate.compare.folders import folder_of, labelled
-    from foveate.report.side_by_side import write_side_by_side
+    from foveate.report.comparing.side_by_side import write_side_by_side
 
     runs = labelled(targets)
     return write_side_by_side(runs, (out or folder_of(runs)) / "report.html")
@@ -86,9 +95,8 @@ def side_by_side(targets: list[Path], out: Path | None) -> Path:
 
 def _compare_runs(targets: list[Path], reference: str | None, shared: bool, out: Path | None) -> None:
     """Compare what is there already."""
-    from foveate import terminal
+    from foveate.cli import terminal
     from foveate.compare.folders import compare_folders, folder_of, labelled
-    from foveate.terminal.comparison import show_comparison
 
     runs = labelled(targets)
     _check_reference(reference, runs)
@@ -99,13 +107,12 @@ def _compare_runs(targets: list[Path], reference: str | None, shared: bool, out:
     terminal.say(f"comparison: {folder / 'comparison.html'}")
 
 
-def _compare_plan(plan: Plan, out: Path | None, jobs: str) -> None:
+def _compare_plan(plan: GridPlan, out: Path | None, jobs: str) -> None:
     """Train what is not there yet, and compare."""
-    from foveate import terminal
+    from foveate.cli import terminal
     from foveate.compare.results import write_results
     from foveate.compare.runs import Shown
     from foveate.compare.schedulers import train_with
-    from foveate.terminal.comparison import show_comparison
 
     folder = out or Path("comparisons") / plan.name
     seeds, folds = len(plan.seeds), plan.base.split.rounds
@@ -127,9 +134,9 @@ def _compare_plan(plan: Plan, out: Path | None, jobs: str) -> None:
         )
 
 
-def _plan(studies: list[Path], grid: Path | None, seeds: int | None, reference: str | None) -> Plan:
+def _plan(studies: list[Path], grid: Path | None, seeds: int | None, reference: str | None) -> GridPlan:
     """The plan that the arguments ask for."""
-    from foveate.compare.grid import Plan
+    from foveate.compare.grid import GridPlan
 
     if bool(studies) == bool(grid) or any(study.is_dir() for study in studies):
         raise UsageError(
@@ -137,7 +144,7 @@ def _plan(studies: list[Path], grid: Path | None, seeds: int | None, reference: 
             where="foveate compare",
             fix="foveate compare RUN RUN, foveate compare A.yaml B.yaml, or foveate compare --grid GRID.yaml",
         )
-    plan = Plan.of_grid(grid) if grid else Plan.of_studies(studies)
+    plan = GridPlan.of_grid(grid) if grid else GridPlan.of_studies(studies)
     _check_reference(reference, plan.variants)
     return plan.changed(
         reference=reference or plan.reference, seeds=tuple(range(seeds)) if seeds else plan.seeds
@@ -150,3 +157,58 @@ def _check_reference(reference: str | None, labels: Iterable[str]) -> None:
         raise UsageError(
             f"there is no variant '{reference}'", where="--reference", fix=f"choose from: {', '.join(labels)}"
         )
+
+
+_MOST_SENTENCES = 10
+
+
+def show_comparison(result: Mapping[str, Any]) -> None:
+    """Print the main figures of every variant, how they differ from the reference, and what to beware of."""
+    _show_figures(result)
+    cautions = in_words(result["cautions"], len(result["variants"]))
+    for text in cautions[:_MOST_SENTENCES]:
+        say(f"read with care: {text}")
+    if (more := len(cautions) - _MOST_SENTENCES) > 0:
+        say(f"and {more} more cautions: see the page")
+
+
+def _show_figures(result: Mapping[str, Any]) -> None:
+    """Figures and what they come to in words."""
+    reference, main = result["reference"], result["tests"]["main"]
+    if len(result["figures"]) == 1:
+        _show_alone(result)
+        return
+    table = new_table("variant", "macro AUROC", "balanced acc.", "AUROC, paired", "p, Holm")
+    say(f"paired with: {reference}")
+    for label, found in result["figures"].items():
+        paired = result["differences"].get(label, {}).get(main)
+        beside = ("", "") if paired is None else (number(paired), _corrected(paired))
+        table.add_row(escape(label), _spread(found[main]), _spread(found["balanced_accuracy"]), *beside)
+    console.print(table)
+    for pair in result["pairs"][:_MOST_SENTENCES]:
+        say(pair["sentence"])
+    if (more := len(result["pairs"]) - _MOST_SENTENCES) > 0:
+        say(f"and {more} more pairs: see the page")
+
+
+def _show_alone(result: Mapping[str, Any]) -> None:
+    """Print what every training of the one variant came to, and the mean."""
+    (found,) = result["figures"].values()
+    kind = kind_of(result["seeds"])
+    names = {"accuracy": "accuracy", "f1_macro": "macro F1", "auroc_macro": "macro AUROC"}
+    shown = {name: text for name, text in names.items() if found[name]["value"] is not None}
+    table = new_table(kind, *shown.values())
+    for seed in map(str, result["seeds"]):
+        values = (found[name]["seeds"].get(seed) for name in shown)
+        table.add_row(escape(seed), *("undefined" if value is None else f"{value:.3f}" for value in values))
+    table.add_row("mean", *(_spread(found[name]) for name in shown))
+    console.print(table)
+
+
+def _corrected(value: Mapping[str, Any]) -> str:
+    return "" if value["p_holm"] is None else shown_p(value["p_holm"]).removeprefix("p = ")
+
+
+def _spread(value: Mapping[str, Any]) -> str:
+    """A mean over seeds with its standard deviation."""
+    return number(value) + ("" if value["sd"] is None else f" ± {value['sd']:.3f}")

@@ -10,18 +10,19 @@ from foveate.errors import FoveateError
 
 if TYPE_CHECKING:
     from foveate.contract import Classifier
-    from foveate.evidence.costs import Cost, Pace
-    from foveate.run import Run
+    from foveate.stations.costs import Cost, Pace
+    from foveate.stations.run import Run
 
 
 def tell_costs(run: Run, model: Classifier) -> None:
     """Print what the stations will cost; nothing where the split will say that it cannot be made."""
-    from foveate import stations, terminal
-    from foveate.evidence.costs import Pace, costs_of
+    from foveate.cli import terminal
+    from foveate.stations.costs import Pace, costs_of
+    from foveate.stations.split import expected_parts
 
     cohort = run.cohort()
     with suppress(FoveateError):
-        parts = stations.expected_parts(run, cohort)
+        parts = expected_parts(run, cohort)
         costs = costs_of(run.study, cohort, parts, model.input_spec, trains=run.external is None)
         terminal.heading("Cost", "what each station will take, and which keys of the study make it less")
         show_costs(costs, Pace.of(model))
@@ -29,7 +30,7 @@ def tell_costs(run: Run, model: Classifier) -> None:
 
 def show_costs(costs: Sequence[Cost], pace: Pace) -> None:
     """Print costs, each with the keys of the study that make it less."""
-    from foveate.terminal import in_words, say
+    from foveate.cli.terminal import in_words, say
 
     for cost in costs:
         count = cost.passes.forward + cost.passes.back

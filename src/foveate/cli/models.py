@@ -14,7 +14,7 @@ def models(
 
     Example: foveate models dadrn50
     """
-    from foveate import terminal
+    from foveate.cli import terminal
     from foveate.models.cards import find_card, list_models
 
     if name is None:

@@ -55,7 +55,7 @@ def phantom(
 
     Example: foveate phantom phantom --kind paired --patients 100 --missing 0.2
     """
-    from foveate import terminal
+    from foveate.cli import terminal
     from foveate.data.phantom import draw_phantom
 
     named = tuple(name.strip() for name in classes.split(",")) if classes else None

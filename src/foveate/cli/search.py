@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
+
+from foveate.cli.terminal import console, new_table, say
+from foveate.train.monitor import HIGHER_IS_BETTER
+
+if TYPE_CHECKING:
+    from foveate.compare.search import SearchResult
 
 
 def search(
@@ -25,25 +32,47 @@ def search(
 
     Example: foveate search study.yaml space.yaml --trials 40
     """
-    from foveate import stations, terminal
+    from foveate.cli import terminal
     from foveate.data.splits import read_splits
-    from foveate.run import Run
-    from foveate.terminal.search import show_search
-    from foveate.train.search_space import SearchSpace
-    from foveate.train.study import Study
+    from foveate.stations.audit import audit
+    from foveate.stations.run import Run
+    from foveate.stations.split import split
+    from foveate.study.search_space import SearchSpace
+    from foveate.study.study import Study
 
     base, wanted = Study.load(study), SearchSpace.load(space)
     wanted.check(base)
     if trials:
         wanted = wanted.model_copy(update={"trials": trials})
-    from foveate.train.search import search as look
+    from foveate.compare.search import search as look
 
     run = Run.create(base, out or Path("searches") / base.name)
     terminal.heading("Search", f"{wanted.trials} trials, {len(wanted.parameters)} parameters")
     if not (run.folder / "splits.json").is_file():
-        stations.audit(run, track=terminal.track).raise_if_stopped()
-        stations.split(run)
+        audit(run, track=terminal.track).raise_if_stopped()
+        split(run)
     splits = read_splits(run.folder / "splits.json")
     show_search(
         look(base, wanted, run.cohort(), splits, run.folder, say=terminal.say, console=terminal.console)
     )
+
+
+SHOWN = 5
+
+
+def show_search(found: SearchResult) -> None:
+    """Print the best trials, and how all of them ended."""
+    from foveate.compare.search import in_words
+
+    counts = {state: sum(item.state == state for item in found.trials) for state in ("pruned", "failed")}
+    say(f"{len(found.trials)} trials, {counts['pruned']} ended early, {counts['failed']} failed")
+    ended = [item for item in found.trials if item.state == "complete" and item.value is not None]
+    ended.sort(key=lambda item: item.value or 0.0, reverse=HIGHER_IS_BETTER[found.monitor])
+    table = new_table("trial", f"{found.monitor} on validation", "best epoch", "settings")
+    for item in ended[:SHOWN]:
+        epoch = str(item.facts["best_epoch"])
+        table.add_row(str(item.number), f"{item.value:.4f}", epoch, escape(in_words(item.values)))
+    console.print(table)
+    if found.best is not None:
+        say(f"best study: {found.study}")
+        say("the best of many validation figures is too good: `foveate run` it and judge its test cases")

@@ -17,7 +17,7 @@ def sources(
 
     Example: foveate sources chestxray14
     """
-    from foveate import terminal
+    from foveate.cli import terminal
     from foveate.data.sources import SOURCES, find_source
 
     if name is None:
@@ -51,7 +51,7 @@ def source(
 
     Example: foveate source sipakmed SIPaKMeD/ --option masks=nucleus
     """
-    from foveate import terminal
+    from foveate.cli import terminal
     from foveate.data.sources import find_source, write_source
 
     found = find_source(name)

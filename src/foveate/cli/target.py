@@ -10,7 +10,7 @@ import typer
 from foveate.errors import UsageError
 
 if TYPE_CHECKING:
-    from foveate.run import Run
+    from foveate.stations.run import Run
 
 Target = Annotated[Path, typer.Argument(metavar="STUDY|RUN", help="A study (.yaml), or the folder of a run.")]
 RunOption = Annotated[
@@ -57,8 +57,8 @@ def open_run(target: Path, folder: Path | None, allow: list[str] | None = None) 
     Raises:
         UsageError: a folder is named for a run that is one already.
     """
-    from foveate.run import Run
-    from foveate.train.study import Study
+    from foveate.stations.run import Run
+    from foveate.study.study import Study
 
     if target.is_dir():
         if folder is not None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from foveate.cli.target import Allow
+from foveate.cli.terminal import say
 
 
 def test(
@@ -39,10 +41,11 @@ def test(
 
     Example: foveate test runs/study --manifest other-hospital.csv -o runs/other-hospital
     """
-    from foveate import stations, terminal
-    from foveate.cli.whole import whole_way
-    from foveate.run import Run
-    from foveate.train.study import DataConfig
+    from foveate.cli import terminal
+    from foveate.cli.run import whole_way
+    from foveate.stations.run import Run
+    from foveate.stations.test import begin_test
+    from foveate.study.study import DataConfig
 
     base = Run.open(source).study.data if (source / "study.yaml").is_file() else DataConfig(manifest=manifest)
     named = {"label": label, "patient": patient, "case": case}
@@ -51,7 +54,13 @@ def test(
     data = base.model_copy(update={**places, **changed})
     folder = out or source.with_name(f"{source.name}-on-{manifest.stem}")
     terminal.heading("Test", f"the model of {source} on {manifest}")
-    run = stations.begin_test(
-        source, data, folder, set_apart=set_apart, recalibrate=recalibrate, track=terminal.track
-    )
+    run = begin_test(source, data, folder, set_apart=set_apart, recalibrate=recalibrate, track=terminal.track)
     whole_way(run.allowing(allow) if allow else run)
+
+
+def show_shift(found: Mapping[str, Any]) -> None:
+    """Print what ``shift.json`` has to say in words."""
+    for item in found["sentences"]:
+        say(item["sentence"])
+    if not found["sentences"]:
+        say("no difference is shown")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
 from foveate.cli.target import Part, RunOption, Target, open_run
+from foveate.cli.terminal import console, say, show_caveats
 
 
 def trust(
@@ -33,9 +37,8 @@ def trust(
 
     Example: foveate trust runs/study --second runs/study-seed1
     """
-    from foveate import terminal
-    from foveate.evidence.trust import trust as test_maps
-    from foveate.terminal.trust import show_trust
+    from foveate.cli import terminal
+    from foveate.stations.trust import trust as test_maps
 
     opened = open_run(target, run)
     found = test_maps(
@@ -49,3 +52,39 @@ def trust(
     )
     show_trust(found)
     terminal.say(f"trust card: {opened.folder / 'trust.json'}")
+
+
+_MARKS = {"passed": "✓", "failed": "[bold red]✗[/bold red]", "not tested": "[dim]–[/dim]"}
+_SHORT = {  # eleven columns in eighty letters
+    "randomisation": "forgets",
+    "permuted": "labels",
+    "positive": "for",
+    "negative": "against",
+    "localizing": "points",
+    "attention": "agrees",
+}
+
+
+def show_trust(found: Mapping[str, Any]) -> None:
+    """Print what ``trust.json`` holds, in short."""
+    for sentence in found["flags"]:
+        say(f"beware: {sentence}")
+    if not found["flags"]:
+        say(found["shortcuts"])
+    cards = {**found["methods"], **found["controls"]}
+    tested = {name: card["conditions"] for name, card in cards.items() if card.get("conditions")}
+    asked = dict.fromkeys(
+        name for states in tested.values() for name, own in states.items() if own["state"] != "not tested"
+    )
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(f"  {found['n']} cases", no_wrap=True)
+    for condition in asked:
+        short = _SHORT.get(condition, condition)
+        table.add_column(short, no_wrap=True, min_width=len(short))
+    for name, conditions in tested.items():
+        states = (conditions.get(condition, {}).get("state", "") for condition in asked)
+        table.add_row(f"  {escape(name)}", *(_MARKS.get(state, "") for state in states))
+    console.print(table)
+    for name, card in found["methods"].items():
+        say(f"{name}: {card['verdict']['sentence']}")
+    show_caveats(found["methods"])

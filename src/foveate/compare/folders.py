@@ -11,17 +11,22 @@ from foveate import __version__
 from foveate.compare.grid import differences
 from foveate.compare.results import describe, read_entry
 from foveate.errors import UsageError
-from foveate.evaluate.comparison import check_same_cases, compare, enough_replicates, only_shared_cases
+from foveate.evaluate.comparing.comparison import (
+    check_same_cases,
+    compare,
+    enough_replicates,
+    only_shared_cases,
+)
+from foveate.evaluate.comparing.paired import RunFigures
 from foveate.evaluate.intervals import Bootstrap
-from foveate.evaluate.paired import Entry
 from foveate.files import sha256_of, write_json
-from foveate.report.case_sheets import case_sheets
 from foveate.report.cautions import of_runs
-from foveate.report.comparison import write_comparison
+from foveate.report.comparing.comparison import write_comparison
+from foveate.report.comparing.side_by_side import evidence_tables
 from foveate.report.files import RunFiles
+from foveate.report.pictures.case_sheets import case_sheets
 from foveate.report.published import published_by_class
-from foveate.report.side_by_side import evidence_tables
-from foveate.train.study import Study
+from foveate.study.study import Study
 from foveate.types import Track, quiet
 
 _NEEDED = {"study.yaml": "run", "predictions.csv": "predict", "metrics.json": "evaluate"}
@@ -53,7 +58,9 @@ def compare_folders(
     """
     named = reference or next(iter(runs))
     studies = _studies(runs)
-    entries: dict[str, dict[int, Entry]] = {label: {0: read_entry(folder)} for label, folder in runs.items()}
+    entries: dict[str, dict[int, RunFigures]] = {
+        label: {0: read_entry(folder)} for label, folder in runs.items()
+    }
     notes = []
     if shared:
         entries, left_out = only_shared_cases(entries)

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from foveate.errors import UsageError
-from foveate.settings import Settings
-from foveate.train.study import InFolder, Study
-from foveate.train.yaml_file import read_yaml, validated
+from foveate.study.settings import Settings
+from foveate.study.study import InFolder, Study
+from foveate.study.yaml_file import read_yaml, validated
 
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+=-]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -90,7 +90,7 @@ class Training(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
+class GridPlan:
     """What is to be trained and compared.
 
     Attributes:
@@ -110,7 +110,7 @@ class Plan:
     published: str | Mapping[str, Mapping[str, float | str]] = "cards"
 
     @classmethod
-    def of_grid(cls, path: Path) -> Plan:
+    def of_grid(cls, path: Path) -> GridPlan:
         """Read a grid file; paths in it start from its own folder.
 
         Raises:
@@ -142,7 +142,7 @@ class Plan:
         return plan
 
     @classmethod
-    def of_studies(cls, paths: Sequence[Path]) -> Plan:
+    def of_studies(cls, paths: Sequence[Path]) -> GridPlan:
         """Compare whole studies, each a variant with its study's name; the first is the reference.
 
         One study alone is trained on each of its splits with its own seed, or over three seeds if it has
@@ -192,7 +192,7 @@ class Plan:
         seeds: tuple[int, ...] | None = None,
         without: tuple[str, ...] | None = None,
         resplit: bool | None = None,
-    ) -> Plan:
+    ) -> GridPlan:
         """The same plan with what the command line says otherwise.
 
         Raises:
@@ -208,7 +208,7 @@ class Plan:
         plan.check_protocol("foveate compare")
         return plan
 
-    def allowing(self, codes: Sequence[str]) -> Plan:
+    def allowing(self, codes: Sequence[str]) -> GridPlan:
         """The same plan, accepting these audit findings as well."""
         audit = self.base.audit.model_copy(update={"allow": sorted({*self.base.audit.allow, *codes})})
         variants = {

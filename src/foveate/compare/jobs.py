@@ -19,10 +19,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from foveate.compare.runs import Failure, Job, Planned, Shown, Trained, attempt, is_done
+from foveate.compare.runs import Failure, Planned, Shown, Trained, TrainingJob, attempt, is_done
 from foveate.errors import FoveateError, InputRefused, RunFailed
 from foveate.files import write_json
-from foveate.train.study import Study
+from foveate.study.study import Study
 
 _RESULT = "job.json"
 
@@ -38,7 +38,7 @@ class JobFile:
     """
 
     number: int
-    job: Job
+    job: TrainingJob
     path: Path
 
     @property
@@ -58,7 +58,7 @@ class JobFile:
         return config.nodes, 1 if config.devices == "auto" else config.devices
 
 
-def write_jobs(jobs: Sequence[Job], out: Path) -> list[JobFile]:
+def write_jobs(jobs: Sequence[TrainingJob], out: Path) -> list[JobFile]:
     """Write the file of every job into ``OUT/jobs``.
 
     Args:
@@ -82,7 +82,7 @@ def write_jobs(jobs: Sequence[Job], out: Path) -> list[JobFile]:
     return files
 
 
-def read_job(path: Path) -> Job:
+def read_job(path: Path) -> TrainingJob:
     """Read what ``write_jobs`` wrote.
 
     Raises:
@@ -92,7 +92,9 @@ def read_job(path: Path) -> Job:
         content = json.loads(path.read_text(encoding="utf-8"))
         study = Study.model_validate(content["study"])
         planned = Planned(content["label"], content["seed"], study, Path(content["folder"]))
-        return Job(planned, tuple(content["wanted"]), tuple(content["without"]), Path(content["split"]))
+        return TrainingJob(
+            planned, tuple(content["wanted"]), tuple(content["without"]), Path(content["split"])
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputRefused(
             f"this is not the file of a job: {error}",

@@ -14,28 +14,28 @@ from typing import Any
 import numpy as np
 
 from foveate import __version__
-from foveate.compare.grid import Plan
+from foveate.compare.grid import GridPlan
 from foveate.compare.runs import Trained, planned_runs, without_file
 from foveate.errors import InputRefused, RunFailed
-from foveate.evaluate.comparison import compare, enough_replicates, only_shared_cases
+from foveate.evaluate.comparing.comparison import compare, enough_replicates, only_shared_cases
+from foveate.evaluate.comparing.paired import RunFigures, Seed
 from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.localization import CaseScore
-from foveate.evaluate.paired import Entry, Seed
 from foveate.evaluate.scores import read_scores
 from foveate.evaluate.table import PredictionTable, read_predictions
 from foveate.files import sha256_of, write_json
-from foveate.report.case_sheets import CaseSheets, case_sheets
 from foveate.report.cautions import of_runs
-from foveate.report.comparison import write_comparison
+from foveate.report.comparing.comparison import write_comparison
 from foveate.report.files import RunFiles
+from foveate.report.pictures.case_sheets import CaseSheets, case_sheets
 from foveate.report.published import published_by_class
-from foveate.train.study import Study
+from foveate.study.study import Study
 from foveate.types import Task, Track, quiet
 
-Entries = dict[str, dict[Seed, Entry]]
+Entries = dict[str, dict[Seed, RunFigures]]
 
 
-def write_results(plan: Plan, out: Path, trained: Trained, track: Track = quiet) -> dict[str, Any]:
+def write_results(plan: GridPlan, out: Path, trained: Trained, track: Track = quiet) -> dict[str, Any]:
     """Compare what the runs left; writes ``comparison.json``, ``.csv``, ``.md`` and ``.html``.
 
     Args:
@@ -91,13 +91,13 @@ def write_results(plan: Plan, out: Path, trained: Trained, track: Track = quiet)
     return result
 
 
-def _shared_seed(plan: Plan, out: Path, entries: Entries) -> Seed | None:
+def _shared_seed(plan: GridPlan, out: Path, entries: Entries) -> Seed | None:
     """The first seed (and fold) of which every variant that has any run has one."""
     seeds = [run.seed for run in planned_runs(plan, out)]
     return next((seed for seed in seeds if all(seed in found for found in entries.values() if found)), None)
 
 
-def _shown(plan: Plan, out: Path, entries: Entries, seed: Seed | None) -> dict[str, Path]:
+def _shown(plan: GridPlan, out: Path, entries: Entries, seed: Seed | None) -> dict[str, Path]:
     """The run of this seed of each variant that has any; without a seed, the first run of each."""
     return {
         label: _folders(plan, label, out)[next(iter(found)) if seed is None else seed]
@@ -120,7 +120,7 @@ def _labels(entries: Entries) -> tuple[tuple[str, ...], Task]:
     return table.classes, table.task
 
 
-def read_entries(plan: Plan, out: Path) -> Entries:
+def read_entries(plan: GridPlan, out: Path) -> Entries:
     """The test predictions and scores of every run that has them."""
     entries: Entries = {label: {} for label in plan.variants}
     for planned in planned_runs(plan, out):
@@ -129,7 +129,7 @@ def read_entries(plan: Plan, out: Path) -> Entries:
     return entries
 
 
-def read_entry(folder: Path) -> Entry:
+def read_entry(folder: Path) -> RunFigures:
     """The test predictions of a run, its thresholds, and the scores of its heat maps where it has any."""
     table = read_predictions(folder / "predictions.csv")
     found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["per_class"]
@@ -137,7 +137,7 @@ def read_entry(folder: Path) -> Entry:
     thresholds = {name: value["threshold"] for name, value in found.items()} if multilabel else {}
     swept = Study.load(folder / "study.yaml").localize.thresholds
     scores = _scores(folder)
-    return Entry(table.part("test"), thresholds, scores.pop("heatmap", []), swept, scores)
+    return RunFigures(table.part("test"), thresholds, scores.pop("heatmap", []), swept, scores)
 
 
 def _scores(folder: Path) -> dict[str, list[CaseScore]]:
@@ -149,22 +149,22 @@ def _scores(folder: Path) -> dict[str, list[CaseScore]]:
     return found
 
 
-def _folders(plan: Plan, label: str, out: Path) -> dict[Seed, Path]:
+def _folders(plan: GridPlan, label: str, out: Path) -> dict[Seed, Path]:
     """The folder of each seed's (and fold's) run of a variant."""
     return {run.seed: run.folder for run in planned_runs(plan, out) if run.label == label}
 
 
-def _without(plan: Plan, out: Path, view: str, entries: Entries, bootstrap: Bootstrap) -> dict[str, Any]:
+def _without(plan: GridPlan, out: Path, view: str, entries: Entries, bootstrap: Bootstrap) -> dict[str, Any]:
     """Each variant with a view withheld, and what that costs it, paired with itself."""
     found: dict[str, Any] = {}
     for label, runs in entries.items():
         folders = _folders(plan, label, out)
         tables = {seed: _withheld(folders[seed] / without_file(view)) for seed in runs}
-        lacking = {seed: Entry(table, runs[seed].thresholds) for seed, table in tables.items() if table}
+        lacking = {seed: RunFigures(table, runs[seed].thresholds) for seed, table in tables.items() if table}
         if not lacking:
             found[label] = {"reason": f"this model cannot do without {view}"}
             continue
-        whole = {seed: Entry(runs[seed].table, runs[seed].thresholds) for seed in lacking}
+        whole = {seed: RunFigures(runs[seed].table, runs[seed].thresholds) for seed in lacking}
         both, _ = only_shared_cases({"whole": whole, "without": lacking})
         compared = compare(both, "whole", bootstrap)
         found[label] = {
@@ -180,7 +180,7 @@ def _withheld(path: Path) -> PredictionTable | None:
     return read_predictions(path).part("test") if there else None
 
 
-def _protocol(plan: Plan, out: Path) -> dict[str, Any]:
+def _protocol(plan: GridPlan, out: Path) -> dict[str, Any]:
     """What all runs had in common."""
     base = plan.base
     splits = {str(seed): out / "splits" / str(plan.split_seed(seed)) / "splits.json" for seed in plan.seeds}
@@ -229,7 +229,7 @@ def _parameters(folder: Path) -> int | None:
     """Learned numbers of a trained model, if it is still there and can be opened."""
     if not (folder / "bundle" / "bundle.json").is_file():
         return None
-    from foveate.bundle import load_bundle
+    from foveate.bundle.bundle import load_bundle
 
     try:
         return sum(weight.numel() for weight in load_bundle(folder).model.parameters())
@@ -237,7 +237,7 @@ def _parameters(folder: Path) -> int | None:
         return None
 
 
-def published_rows(plan: Plan) -> dict[str, dict[str, Any]]:
+def published_rows(plan: GridPlan) -> dict[str, dict[str, Any]]:
     """For each variant that has one, the published row: its name, figures, and what data they are of."""
     if plan.published == "none":
         return {}

@@ -18,12 +18,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foveate import evidence, stations
-from foveate.compare.grid import Plan
+from foveate.compare.grid import GridPlan
 from foveate.errors import FoveateError, Partial, RunFailed, UsageError
 from foveate.files import sha256_of, write_atomic
-from foveate.run import Run, alike
-from foveate.train.study import Study
+from foveate.stations.audit import audit
+from foveate.stations.evaluate import evaluate
+from foveate.stations.explain import explain
+from foveate.stations.localize import localize
+from foveate.stations.predict import predict, predict_without
+from foveate.stations.run import Run, alike
+from foveate.stations.split import split as split_run
+from foveate.stations.train import train
+from foveate.study.study import Study
 from foveate.types import Cohort, Track, quiet
 
 if TYPE_CHECKING:
@@ -56,7 +62,7 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """One run with all that it takes to do it, here or elsewhere; it needs none of the others.
 
     Attributes:
@@ -130,7 +136,7 @@ class Shown:
     console: Console | None = None
 
 
-def planned_runs(plan: Plan, out: Path) -> list[Planned]:
+def planned_runs(plan: GridPlan, out: Path) -> list[Planned]:
     """Every run, seed by seed and fold by fold, so that an early stop leaves whole ones to compare."""
     return [
         Planned(label, each.name, plan.study(label, each), out / "runs" / label / each.folder)
@@ -139,7 +145,7 @@ def planned_runs(plan: Plan, out: Path) -> list[Planned]:
     ]
 
 
-def train_plan(plan: Plan, out: Path, shown: Shown) -> Trained:
+def train_plan(plan: GridPlan, out: Path, shown: Shown) -> Trained:
     """Run every variant with every seed; what is finished already is left as it is.
 
     Args:
@@ -164,7 +170,7 @@ def train_plan(plan: Plan, out: Path, shown: Shown) -> Trained:
     return trained
 
 
-def prepare_jobs(plan: Plan, out: Path, shown: Shown) -> list[Job]:
+def prepare_jobs(plan: GridPlan, out: Path, shown: Shown) -> list[TrainingJob]:
     """Check the plan, audit and split the cohort, and say what is to be done with each run.
 
     Raises:
@@ -173,10 +179,10 @@ def prepare_jobs(plan: Plan, out: Path, shown: Shown) -> list[Job]:
     cohort = check_plan(plan, out)
     wanted = _stations(plan, cohort)
     splits = {seed: _split(plan, seed, out, shown) for seed in plan.seeds}
-    return [Job(run, wanted, plan.without, splits[run.study.seed]) for run in planned_runs(plan, out)]
+    return [TrainingJob(run, wanted, plan.without, splits[run.study.seed]) for run in planned_runs(plan, out)]
 
 
-def check_plan(plan: Plan, out: Path) -> Cohort:
+def check_plan(plan: GridPlan, out: Path) -> Cohort:
     """Find out now what would otherwise fail in the middle of the night.
 
     Returns:
@@ -214,7 +220,7 @@ def without_file(view: str) -> str:
     return f"predictions.without-{view.replace('/', '_')}.csv"
 
 
-def _stations(plan: Plan, cohort: Cohort) -> tuple[str, ...]:
+def _stations(plan: GridPlan, cohort: Cohort) -> tuple[str, ...]:
     marked = any(case.mask is not None or case.boxes for case in cohort.cases)
     explained = plan.explain == "always" or (plan.explain == "auto" and marked)
     return tuple(_LEAVES) if explained else ("train", "predict", "evaluate")
@@ -249,18 +255,18 @@ def _same(kept: Path, study: Study) -> bool:
     return alike(Study.load(kept), study)
 
 
-def _split(plan: Plan, seed: int, out: Path, shown: Shown) -> Path:
+def _split(plan: GridPlan, seed: int, out: Path, shown: Shown) -> Path:
     """The folder with the split of a seed; drawn unless it is there."""
     study = plan.split_study(seed)
     run = Run.create(study, out / "splits" / str(study.split.seed))
     if not is_done(run.folder, "split", "splits.json"):
         shown.say(f"audit and split, seed {study.split.seed}")
-        stations.audit(run, track=shown.track).raise_if_stopped()
-        stations.split(run)
+        audit(run, track=shown.track).raise_if_stopped()
+        split_run(run)
     return run.folder
 
 
-def attempt(job: Job, trained: Trained, shown: Shown) -> None:
+def attempt(job: TrainingJob, trained: Trained, shown: Shown) -> None:
     """Do what a run lacks; its failure is noted and does not end the others."""
     planned, station = job.planned, "start"
     try:
@@ -291,11 +297,11 @@ def _note_failure(
 
 def _do(run: Run, station: str, trained: Trained, shown: Shown) -> None:
     actions: dict[str, Callable[[], object]] = {
-        "train": lambda: stations.train(run, shown.console),
-        "predict": lambda: stations.predict(run, track=shown.track),
-        "evaluate": lambda: stations.evaluate(run, track=shown.track),
-        "explain": lambda: evidence.explain(run, weigh_views=False, track=shown.track),
-        "localize": lambda: evidence.localize(run, track=shown.track),
+        "train": lambda: train(run, shown.console),
+        "predict": lambda: predict(run, track=shown.track),
+        "evaluate": lambda: evaluate(run, track=shown.track),
+        "explain": lambda: explain(run, weigh_views=False, track=shown.track),
+        "localize": lambda: localize(run, track=shown.track),
     }
     try:
         actions[station]()
@@ -328,7 +334,7 @@ def _predict_without(run: Run, view: str, track: Track) -> None:
         shutil.copyfile(run.folder / "predictions.csv", path)
         return
     try:
-        stations.predict_without(run, [view], path, ("test",), track)
+        predict_without(run, [view], path, ("test",), track)
     except UsageError:
         write_atomic(path, "")
     except Partial:  # cases that have no other view; the comparison is over those that have
@@ -348,14 +354,14 @@ class Clock:
     def __init__(self) -> None:
         self._seconds: dict[str, list[float]] = {}
 
-    def count(self, job: Job) -> None:
+    def count(self, job: TrainingJob) -> None:
         """Add a run, by what its own record says it took."""
         record = job.planned.folder / "run.json"
         if record.is_file():
             done = json.loads(record.read_text())["stations"].values()
             self._seconds.setdefault(job.planned.label, []).append(sum(item["seconds"] for item in done))
 
-    def left(self, jobs: Sequence[Job], at_once: int = 1) -> str:
+    def left(self, jobs: Sequence[TrainingJob], at_once: int = 1) -> str:
         """Time for the runs that are left: of a label by its own runs, of a new one by all."""
         known = {label: sum(values) / len(values) for label, values in self._seconds.items()}
         if not known:

@@ -14,11 +14,12 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from foveate.compare.grid import Plan
+from foveate.compare.grid import GridPlan
 from foveate.compare.jobs import JobFile, do_job, gather, write_jobs
 from foveate.compare.runs import Clock, Shown, Trained, prepare_jobs, train_plan
 from foveate.errors import MissingExtra, UsageError
 from foveate.files import write_atomic
+from foveate.parallel import thread_count
 from foveate.train.signals import StopRequest
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -27,7 +28,7 @@ _TRIES = 3  # of a job on Ray whose worker dies; each goes on from the last chec
 _SLURM_CORES = 4
 
 
-def train_with(plan: Plan, out: Path, jobs: str, shown: Shown) -> Trained | None:
+def train_with(plan: GridPlan, out: Path, jobs: str, shown: Shown) -> Trained | None:
     """Train what a plan lacks, as many runs at once as ``jobs`` says.
 
     Args:
@@ -101,14 +102,7 @@ def train_here(files: Sequence[JobFile], at_once: int, shown: Shown) -> None:
 
 def threads_for(at_once: int) -> int:
     """Threads for each of so many processes: what this one may use, shared out."""
-    allowed = os.environ.get("OMP_NUM_THREADS", "")
-    if allowed.isdecimal() and int(allowed):
-        cores = int(allowed)
-    elif hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    return max(cores // at_once, 1)
+    return max(thread_count() // at_once, 1)
 
 
 class _Pool:

@@ -7,8 +7,8 @@ import torch
 from foveate.contract import Classifier
 from foveate.errors import UsageError
 from foveate.models import build_model
-from foveate.preprocess import Preprocess
-from foveate.train.study import Study
+from foveate.prepare.preprocess import Preprocess
+from foveate.study.study import Study
 
 
 def build_untrained(study: Study, views: tuple[str, ...], classes: int) -> Classifier:

@@ -24,7 +24,7 @@ from monai.transforms.utils import create_rotate, create_scale, create_translate
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foveate.settings import AugmentConfig
+from foveate.study.settings import AugmentConfig
 
 _STREAM = 2  # keeps these random numbers apart from those of the order
 _DROP_STREAM = 3  # and those of the views that are withheld

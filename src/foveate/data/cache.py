@@ -135,19 +135,19 @@ class PreparedCache:
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.npy"
 
-    def _entries(self) -> list[_Entry]:
+    def _entries(self) -> list[_CacheEntry]:
         found = []
         for path in self.folder.glob("??/*.npy"):
             try:
                 facts = path.stat()
             except FileNotFoundError:
                 continue  # removed by another process meanwhile
-            found.append(_Entry(path, facts.st_size, facts.st_mtime_ns))
+            found.append(_CacheEntry(path, facts.st_size, facts.st_mtime_ns))
         return found
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _CacheEntry:
     path: Path
     size: int
     used: int

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import functools
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,57 +21,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foveate.data.cache import FileHashes, PreparedCache, cache_key
-from foveate.data.decoding import in_processes, process_count
 from foveate.errors import InputRefused
-from foveate.io import read_image, read_mask
-from foveate.pixels import with_views_of
-from foveate.preprocess import Prepared, Preprocess
-from foveate.types import Array, Case, Cohort, Image, Track, quiet
+from foveate.io.reading import read_image, read_mask
+from foveate.parallel import in_processes, process_count, read_ahead
+from foveate.prepare.case import prepare_case
+from foveate.prepare.pixels import with_views_of
+from foveate.prepare.preprocess import Preprocess
+from foveate.types import Array, Case, Cohort, Track, quiet
 
 _ORDER_STREAM = 1  # keeps the random numbers of the order apart from those of augmentation
-Asked = TypeVar("Asked")
-Loaded = TypeVar("Loaded")
-ImageReader = Callable[[Path], Image]
-MaskReader = Callable[[Path], NDArray[np.bool_]]
 Arrays = Mapping[str, Array]
 _TRYING_SECONDS, _LONG_SECONDS = 5.0, 60.0  # of threads, before processes are worth their start
 Outcome = InputRefused | Literal["found", "made", "without room"]
 
 
-def prepare_case(
-    case: Case,
-    preprocess: Preprocess,
-    *,
-    image_reader: ImageReader = read_image,
-    mask_reader: MaskReader = read_mask,
-) -> dict[str, Prepared]:
-    """Read and prepare every view of a case.
-
-    Args:
-        case: as in the manifest.
-        preprocess: the study's preprocessing.
-        image_reader, mask_reader: how files are read; who prepares several slices of one volume
-            passes readers that remember it.
-
-    Returns:
-        What ``Preprocess.prepare`` made of each view that the case has.
-
-    Raises:
-        InputRefused: a file cannot be used.
-        UsageError: the preprocessing does not fit the images.
-    """
-    crops = any(preprocess.settings(view).organ_crop for view in case.views)
-    organ = mask_reader(case.organ_mask) if crops and case.organ_mask is not None else None
-    return {
-        view: preprocess.prepare(
-            image_reader(path), view=view, slice_index=case.slice_index, organ_mask=organ
-        )
-        for view, path in case.views.items()
-    }
-
-
 @dataclass(frozen=True, slots=True)
-class Filled:
+class CacheFill:
     """What came of reading every case once.
 
     Attributes:
@@ -117,7 +81,7 @@ class PreparedCases:
         self._cache = cache
         self._keys: dict[str, dict[str, str]] = {}
 
-    def fill(self, track: Track = quiet) -> Filled:
+    def fill(self, track: Track = quiet) -> CacheFill:
         """Read every case once: to keep it in the cache, as far as there is room, and to find the unusable.
 
         Slices of one volume are prepared together, so that its file is decoded once. Threads begin; where
@@ -136,7 +100,7 @@ class PreparedCases:
             outcomes.update(settled)
         refused = [(case, outcomes[case.case_id]) for case in self.cases]
         counts = Counter(outcome for outcome in outcomes.values() if isinstance(outcome, str))
-        return Filled(
+        return CacheFill(
             refused=tuple((case, error) for case, error in refused if isinstance(error, InputRefused)),
             found=counts["found"],
             made=counts["made"],
@@ -206,7 +170,7 @@ class PreparedCases:
             for group, there in zip(groups, known, strict=True)
         ]
         work = functools.partial(_decode, self._preprocess, self.views, self.tolerant)
-        answers = in_processes(work, [group for group in unknown if group], process_count())
+        answers = in_processes(work, [group for group in unknown if group], process_count(), _in_one_thread)
         for there, group in zip(known, unknown, strict=True):
             made = next(answers) if group else {}
             if isinstance(
@@ -277,6 +241,11 @@ def _decode(
     return found
 
 
+def _in_one_thread() -> None:
+    """How each of several processes computes."""
+    torch.set_num_threads(1)
+
+
 def class_targets(cohort: Cohort, cases: Sequence[Case]) -> Tensor:
     """Truth as a criterion takes it.
 
@@ -341,30 +310,6 @@ def batches_of(count: int, batch_size: int, *, rank: int = 0, world: int = 1) ->
     """
     mine = np.arange(-(-count // world) * world)[rank::world] % count
     return [batch.astype(np.int64) for batch in np.array_split(mine, max(-(-len(mine) // batch_size), 1))]
-
-
-def read_ahead(load: Callable[[Asked], Loaded], wanted: Iterable[Asked], threads: int) -> Iterator[Loaded]:
-    """Load items in order, some ahead of the reader.
-
-    Args:
-        load: what makes an item; with threads, it must be safe to run in several.
-        wanted: what to load.
-        threads: number of threads; 0 loads each item when it is asked for.
-    """
-    if threads == 0:
-        yield from map(load, wanted)
-        return
-    ahead: deque[Future[Loaded]] = deque()
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for item in wanted:
-            ahead.append(pool.submit(load, item))
-            if len(ahead) > 2 * threads:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _by_file(cases: Iterable[Case], views: Sequence[str]) -> list[list[Case]]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from foveate.data.columns import Expected
+from foveate.data.manifest.columns import Expected
 from foveate.errors import InputRefused
 from foveate.files import write_json
 from foveate.types import Task

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from foveate.data.looks import Look, Looks
-from foveate.data.metadata import file_facts
+from foveate.data.audit.looks import Look, Looks
+from foveate.data.audit.metadata import file_facts
 from foveate.files import write_atomic
 from foveate.types import Cohort
 

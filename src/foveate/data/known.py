@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from foveate.data.audit.looks import Looks, Pictures
+from foveate.data.audit.similarity import Spectra, correlations, find_twins, groups_of
 from foveate.data.images import ImageRow, Key, read_images
-from foveate.data.looks import Looks, Pictures
-from foveate.data.similarity import Spectra, correlations, find_twins, groups_of
 from foveate.files import replacing
 
 SIDE = 16
@@ -81,7 +81,7 @@ def read_looks(folder: Path) -> dict[str, ViewLooks]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Learned:
+class _LearnedImages:
     """Looks of one view: ``(n, 16, 16)``, which image each is of, and a number for its patient."""
 
     looks: NDArray[np.float16]
@@ -114,7 +114,7 @@ class KnownImages:
 
     salt: str
     hashes: tuple[str, ...]
-    looks: Mapping[str, _Learned] = field(default_factory=dict)
+    looks: Mapping[str, _LearnedImages] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -137,7 +137,7 @@ class KnownImages:
             owner = {digest: patients[case] for (case, named), digest in kept.items() if named == view}
             chosen = [row for row, digest in enumerate(own.digests) if digest in owner]
             digests = [own.digests[row] for row in chosen]
-            learned[view] = _Learned(
+            learned[view] = _LearnedImages(
                 own.looks[chosen],
                 np.array([place[_hash(salt, digest)] for digest in digests], dtype=np.int32),
                 np.array([names[owner[digest]] for digest in digests], dtype=np.int32),
@@ -196,7 +196,9 @@ class KnownImages:
         arrays = load_file(folder / FILE) if (folder / FILE).is_file() else {}
         views = [name.removesuffix("/looks") for name in arrays if name.endswith("/looks")]
         learned = {
-            view: _Learned(arrays[f"{view}/looks"], arrays[f"{view}/images"], arrays[f"{view}/patients"])
+            view: _LearnedImages(
+                arrays[f"{view}/looks"], arrays[f"{view}/images"], arrays[f"{view}/patients"]
+            )
             for view in views
         }
         return cls(facts["salt"], tuple(facts["hashes"]), learned)

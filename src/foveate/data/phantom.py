@@ -1,6 +1,7 @@
 """Imaginary cohorts with known truth, to try everything on: the door to one file per kind of phantom.
 
->>> from foveate.data.phantom import draw_phantom, make_phantom
+>>> from foveate.data.phantoms.ct import make_phantom
+>>> from foveate.data.phantom import draw_phantom
 >>> make_phantom(Path("liver-ct"), patients=60)                                      # doctest: +SKIP
 >>> draw_phantom("paired", Path("pairs"), {"patients": 100, "missing": 0.2})         # doctest: +SKIP
 
@@ -18,7 +19,6 @@ from typing import Any, Protocol
 from foveate.data.phantoms.cells import CellsConfig, make_cells
 from foveate.data.phantoms.chest import ChestConfig, make_chest
 from foveate.data.phantoms.ct import CtConfig, make_ct
-from foveate.data.phantoms.ct import make_phantom as make_phantom
 from foveate.data.phantoms.liver_mri import LiverMriConfig, make_liver_mri
 from foveate.data.phantoms.paired import PairedConfig, make_paired
 from foveate.errors import UsageError

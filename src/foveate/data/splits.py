@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from foveate.data.columns import parse_part
-from foveate.data.rows import closest
+from foveate.data.manifest.columns import parse_part
+from foveate.data.manifest.rows import closest
 from foveate.data.stratify import stratify
 from foveate.errors import InputRefused, UsageError
 from foveate.evaluate.table import SEEN
 from foveate.files import write_json
-from foveate.settings import SplitConfig
+from foveate.study.settings import SplitConfig
 from foveate.types import Cohort
 
 PARTS = ("train", "val", "test")

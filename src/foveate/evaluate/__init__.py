@@ -9,15 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from foveate.evaluate.probabilities.thresholds import choose_operating_thresholds
     from foveate.evaluate.summary import evaluate_predictions
-    from foveate.evaluate.thresholds import choose_operating_thresholds
 
 __all__ = ["choose_operating_thresholds", "evaluate_predictions"]
 
 # Loaded on first use: a single prediction needs one module of this room, and none of its libraries.
 _PUBLIC = {
     "evaluate_predictions": "foveate.evaluate.summary",
-    "choose_operating_thresholds": "foveate.evaluate.thresholds",
+    "choose_operating_thresholds": "foveate.evaluate.probabilities.thresholds",
 }
 
 

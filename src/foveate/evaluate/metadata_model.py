@@ -106,7 +106,7 @@ def cross_scores(features: Floats, truth: Floats, patients: Sequence[str], *, se
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class MetadataAuroc:
     """How well scores tell the truth.
 
     Attributes:
@@ -123,7 +123,7 @@ class Told:
 
 def how_well_told(
     scores: Floats, truth: Floats, patients: Sequence[str], classes: Sequence[str], bootstrap: Bootstrap
-) -> Told:
+) -> MetadataAuroc:
     """AUROC of each class with an interval over patients.
 
     Args:
@@ -154,7 +154,7 @@ def how_well_told(
 
     per_class = {name: value(k) for k, name in enumerate(classes)}
     macro = average_interval(list(per_class.values()), drawn.get("per_class"))
-    return Told(
+    return MetadataAuroc(
         bootstrap.value(float(point["macro"][0]), drawn.get("macro"), n=count, patients=people, exact=macro),
         per_class,
         {

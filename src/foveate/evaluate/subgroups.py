@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from foveate.evaluate.classwise import Classwise
+from foveate.evaluate.comparing.hypothesis import holm
 from foveate.evaluate.discrimination import Bools, Discrimination
 from foveate.evaluate.grouping import Grouping, group, telling_columns
-from foveate.evaluate.hypothesis import holm
 from foveate.evaluate.intervals import Bootstrap, Floats
 from foveate.evaluate.measured import Measured, affordable
 from foveate.evaluate.options import EvaluateOptions
@@ -67,7 +67,7 @@ def subgroups(
     """
     decided = part.decisions(thresholds)
     found = {
-        name: _column(_Groups(part, decided, grouping, options.min_group), bootstrap, track)
+        name: _column(_SubgroupFigures(part, decided, grouping, options.min_group), bootstrap, track)
         for name, grouping in _groupings(part, options).items()
     }
     gaps = [gap for column in found.values() for gap in column["gaps"].values()]
@@ -77,7 +77,7 @@ def subgroups(
     return found
 
 
-class _Groups:
+class _SubgroupFigures:
     """The groups of one column that are large enough to be told, as one function of case weights.
 
     Args:
@@ -127,7 +127,7 @@ def _groupings(part: PredictionTable, options: EvaluateOptions) -> dict[str, Gro
     return found
 
 
-def _column(groups: _Groups, bootstrap: Bootstrap, track: Track) -> dict[str, Any]:
+def _column(groups: _SubgroupFigures, bootstrap: Bootstrap, track: Track) -> dict[str, Any]:
     """Everything that is told of one column."""
     told: dict[str, dict[str, Any]] = {
         name: {
@@ -191,7 +191,7 @@ def patients_of(table: PredictionTable) -> int:
     return len(set(table.patient_ids))
 
 
-def _gap(groups: _Groups, metric: str, measured: Measured) -> dict[str, Any]:
+def _gap(groups: _SubgroupFigures, metric: str, measured: Measured) -> dict[str, Any]:
     """Largest less smallest group of one metric ``(G, K)``, and how easily chance alone gives as much."""
     values, replicates = measured.point[metric], measured.replicates.get(metric)
     names, shared = list(groups.parts), np.ones(values.shape[1], dtype=bool)

@@ -11,20 +11,24 @@ import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from foveate.errors import UsageError
-from foveate.evaluate.abstention import abstention
 from foveate.evaluate.agreement import agreement
-from foveate.evaluate.calibration import calibration
 from foveate.evaluate.classwise import Classwise
 from foveate.evaluate.delong import delong_intervals
 from foveate.evaluate.discrimination import Bools, Discrimination
 from foveate.evaluate.intervals import Bootstrap, Floats
 from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.patients import per_patient
+from foveate.evaluate.probabilities.abstention import abstention
+from foveate.evaluate.probabilities.calibration import calibration
+from foveate.evaluate.probabilities.thresholds import operating_points
+from foveate.evaluate.probabilities.utility import (
+    check_prevalence,
+    decision_curves,
+    predictive_value_intervals,
+)
 from foveate.evaluate.sample import are_known
 from foveate.evaluate.subgroups import subgroups
 from foveate.evaluate.table import DEFAULT_THRESHOLD, SEEN, PredictionTable
-from foveate.evaluate.thresholds import operating_points
-from foveate.evaluate.utility import check_prevalence, decision_curves, predictive_value_intervals
 from foveate.types import Track, quiet
 
 #: Metric of the whole cohort → the per-class metric that it averages.

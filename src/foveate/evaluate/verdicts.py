@@ -107,7 +107,7 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class MapVerdict:
     """What a method may be used for.
 
     Attributes:
@@ -214,7 +214,7 @@ def above_nought(found: Value, what: str) -> Condition:
     return Condition("passed" if low > 0 else "failed", f"{what} {_told(found)}")
 
 
-def judge(conditions: Mapping[str, Condition], *, flagged: bool = False) -> Verdict:
+def judge(conditions: Mapping[str, Condition], *, flagged: bool = False) -> MapVerdict:
     """The verdict on a method, by ``RULES``.
 
     Args:
@@ -226,7 +226,7 @@ def judge(conditions: Mapping[str, Condition], *, flagged: bool = False) -> Verd
     parts += [_refusal(conditions, purpose) for purpose in _GROUNDS if purpose not in usable]
     parts += [fault for name, fault in _FAULTS.items() if _state(conditions, name) == "failed"]
     parts += [SHORTCUT] if flagged else []
-    return Verdict(usable, "; ".join(part for part in parts if part) + ".")
+    return MapVerdict(usable, "; ".join(part for part in parts if part) + ".")
 
 
 def _may_be_used(conditions: Mapping[str, Condition], purpose: str) -> bool:

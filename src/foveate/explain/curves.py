@@ -14,13 +14,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveate.contract import Classifier, Views
+from foveate.device import channels_last, native_bf16
 from foveate.explain.baselines import baselines_of
 from foveate.explain.checks import check_finite
 from foveate.explain.controls import generator_of
 from foveate.explain.options import ExplainOptions, FaithfulnessOptions
 from foveate.explain.perturbation import BlockGrid, NoisyLinearImputer, foremost, hindmost, ranks
-from foveate.methods import Baseline
-from foveate.precision import channels_last, native_bf16
+from foveate.study.methods import Baseline
 
 _Fill = Callable[[Int[Tensor, "Q"], Bool[Tensor, "Q N"]], Views]  # cases, their removed squares → images
 _ALIKE = 0.03  # how far bfloat16 may be from float32, as a share of the range of the scores
@@ -36,7 +36,7 @@ class Curve(NamedTuple):
     values: Tensor
 
 
-class Bench:
+class PerturbationBench:
     """A model, a batch of cases, and the squares of its images.
 
     Args:

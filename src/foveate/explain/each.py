@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foveate.contract import Classifier, Views
-from foveate.explain import ExplainOptions, explain_batch
+from foveate.explain.explainers import explain_batch
+from foveate.explain.options import ExplainOptions
 
 
 def explain_each(

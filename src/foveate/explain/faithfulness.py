@@ -26,7 +26,7 @@ from torch import Tensor
 from foveate.contract import Classifier, Views
 from foveate.errors import UsageError
 from foveate.explain.checks import check_finite, checked_targets, lacking
-from foveate.explain.curves import Bench, Curve
+from foveate.explain.curves import Curve, PerturbationBench
 from foveate.explain.isolation import isolated
 from foveate.explain.options import FaithfulnessOptions
 
@@ -120,7 +120,7 @@ def measure_faithfulness(
     lacking(model, views)
     _check_maps(views, maps, wanted)
     with isolated(model, views) as (worker, inputs), torch.no_grad():
-        bench = Bench(worker, inputs, wanted, chosen, seed)
+        bench = PerturbationBench(worker, inputs, wanted, chosen, seed)
         masses = torch.stack([bench.grid.masses(own) for own in maps.values()])
         with torch.autocast(bench.device.type, torch.bfloat16, enabled=bench.agrees_in_bf16()):
             curves = bench.curves(masses)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from foveate.contract import Classifier, Views
 from foveate.errors import UsageError
-from foveate.methods import Baseline, Rule, Score
+from foveate.study.methods import Baseline, Rule, Score
 
 Precision = Literal["auto", "float32"]
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from foveate.contract import Views
 from foveate.errors import UsageError
-from foveate.resample import LINEAR
+from foveate.prepare.resample import LINEAR
 
 _CELLS = 4096  # at most, for a linear system that fits into memory
 _SWEEPS = 6  # of Jacobi at each size of cells; errors as small as a cell are gone after these

@@ -5,8 +5,8 @@ the sign of a gradient says whether a brighter or a darker pixel raises the scor
 much as a bright one (Simonyan et al. 2014, section 3.1, for the magnitude and the maximum over channels).
 
 Guided maps look sharper than they are true: the rule restores the edges of the image, nearly whatever the
-later layers and the class are (Adebayo et al. 2018; Nie et al. 2018). ``foveate.methods.caveat`` says so
-wherever such a map is shown.
+later layers and the class are (Adebayo et al. 2018; Nie et al. 2018). ``foveate.study.methods.caveat`` says
+so wherever such a map is shown.
 """
 
 from __future__ import annotations

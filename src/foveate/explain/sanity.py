@@ -27,7 +27,7 @@ from foveate.contract import Classifier, Views
 from foveate.explain.baselines import baselines_of
 from foveate.explain.isolation import isolated
 from foveate.explain.options import ExplainOptions
-from foveate.map_similarity import Floats, rank_correlation, structural_similarity
+from foveate.maps.map_similarity import Floats, rank_correlation, structural_similarity
 
 HALF = 0.5
 STAGES = (0.0, HALF, 1.0)  # shares of the layers that are drawn anew: the last layer alone, half, all

@@ -29,9 +29,10 @@ from torch.nn import functional
 
 from foveate.contract import Classifier, Views
 from foveate.errors import UsageError
-from foveate.explain import ExplainOptions, explain_batch
 from foveate.explain.checks import check_finite, checked_targets, lacking
+from foveate.explain.explainers import explain_batch
 from foveate.explain.isolation import isolated
+from foveate.explain.options import ExplainOptions
 from foveate.types import Task
 
 Method = Literal["shapley", "leave_one_out", "maps"]

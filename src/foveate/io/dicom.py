@@ -24,8 +24,8 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 
 from foveate.errors import InputRefused
 from foveate.io.dicom_pixels import PixelHeader, attribute, channels, check_readable, read_values
-from foveate.io.source import MAX_BYTES, Source, check_pixels, decoding
-from foveate.io.stack import Plane, plane_geometry, stack_planes
+from foveate.io.source import MAX_BYTES, ImageSource, check_pixels, decoding
+from foveate.io.stack import SlicePlane, plane_geometry, stack_planes
 from foveate.types import Geometry, Image
 
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
@@ -34,7 +34,7 @@ _PIECE = 2**20
 _UNIT_LENGTH = 1e-2  # how far direction cosines may be from unit length and right angle
 
 
-def read_dicom(source: Source, max_pixels: int) -> Image:
+def read_dicom(source: ImageSource, max_pixels: int) -> Image:
     """Read one DICOM file: ``(C, H, W)``, or ``(C, D, H, W)`` where it has several frames.
 
     Raises:
@@ -148,7 +148,7 @@ def require_pixels(dataset: Dataset, where: str) -> None:
         )
 
 
-def plane_of(dataset: Dataset, frame: int, name: str) -> Plane | None:
+def plane_of(dataset: Dataset, frame: int, name: str) -> SlicePlane | None:
     """Where a frame lies in the patient, or None if the file does not say (or says nonsense)."""
     position = _floats(attribute(dataset, frame, "PlanePositionSequence", "ImagePositionPatient"), 3)
     cosines = _floats(attribute(dataset, frame, "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
@@ -161,7 +161,7 @@ def plane_of(dataset: Dataset, frame: int, name: str) -> Plane | None:
         return None
     measured = _floats(attribute(dataset, frame, "PixelMeasuresSequence", "SliceThickness"), 1)
     thickness = float(measured[0]) if measured is not None and measured[0] > 0 else None
-    return Plane(name, position, right, down, spacing, thickness)
+    return SlicePlane(name, position, right, down, spacing, thickness)
 
 
 def _single_geometry(dataset: Dataset, header: PixelHeader, codes: list[str]) -> Geometry:

@@ -30,7 +30,7 @@ import numpy as np
 
 from foveate.errors import InputRefused
 from foveate.files import write_atomic
-from foveate.io.source import MAX_BYTES, Source, check_finite, check_pixels, decoding
+from foveate.io.source import MAX_BYTES, ImageSource, check_finite, check_pixels, decoding
 from foveate.io.stack import geometry_of
 from foveate.types import Array, Geometry, Image
 
@@ -40,7 +40,7 @@ _MOST_INFLATION = 1032  # bytes that one byte of DEFLATE can become
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class VolumeLayout:
     """What a NIfTI header declares.
 
     Attributes:
@@ -64,7 +64,7 @@ class Layout:
         return 3 if self.dtype.fields else 1
 
 
-def read_nifti(source: Source, max_pixels: int) -> Image:
+def read_nifti(source: ImageSource, max_pixels: int) -> Image:
     """Read a NIfTI file: ``(C, D, H, W)``, or ``(C, H, W)`` if it has two axes.
 
     Raises:
@@ -134,7 +134,7 @@ def write_nifti(path: Path, values: Array, geometry: Geometry) -> None:
     write_atomic(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
-def _layout(stream: Any, where: str, max_pixels: int) -> Layout:
+def _layout(stream: Any, where: str, max_pixels: int) -> VolumeLayout:
     """Parse the header, and refuse what has no rule before anything is allocated."""
     block = stream.read(348)
     second = 540 in (int.from_bytes(block[:4], "little"), int.from_bytes(block[:4], "big"))
@@ -146,7 +146,7 @@ def _layout(stream: Any, where: str, max_pixels: int) -> Layout:
     shape = _spatial_shape(header, where)
     check_pixels(shape, max_pixels, where)
     slope, intercept = header.get_slope_inter()
-    return Layout(
+    return VolumeLayout(
         shape=shape,
         dtype=_dtype(header, where),
         offset=_offset(header, where),
@@ -217,7 +217,7 @@ def _geometry(header: Any, shape: tuple[int, ...], where: str) -> Geometry:
     return Geometry(shape, volume.spacing[1:], affine, volume.orientation[1:])
 
 
-def _values(stored: Array, layout: Layout, where: str) -> Array:
+def _values(stored: Array, layout: VolumeLayout, where: str) -> Array:
     """``(C, *shape)`` in native byte order, scaled and finite."""
     if layout.channels == 3:
         return np.ascontiguousarray(np.stack([stored[name] for name in ("R", "G", "B")]))

@@ -38,7 +38,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from foveate.errors import InputRefused
-from foveate.io.source import Kind, Source, check_finite, check_pixels, decoding
+from foveate.io.source import ImageSource, Kind, check_finite, check_pixels, decoding
 from foveate.types import Array, Geometry, Image
 
 # Opened by class and not by Image.open, whose limit on pixels is global.
@@ -60,7 +60,7 @@ Limits = tuple[float, float] | None
 _PLAIN = {"1": 1, "L": 1, "LA": 1, "I;16": 1, "I;16B": 1, "I": 1, "F": 1, "RGB": 3, "RGBA": 3, "CMYK": 3}
 
 
-def read_raster(source: Source, max_pixels: int) -> Image:
+def read_raster(source: ImageSource, max_pixels: int) -> Image:
     """Read a PNG, JPEG, TIFF or BMP file: ``(C, H, W)``.
 
     Raises:
@@ -154,7 +154,7 @@ def _without_rule(picture: ImageFile.ImageFile) -> str | None:
     return None
 
 
-def _pixels(picture: ImageFile.ImageFile, source: Source, codes: list[str]) -> tuple[Array, Limits]:
+def _pixels(picture: ImageFile.ImageFile, source: ImageSource, codes: list[str]) -> tuple[Array, Limits]:
     """Decoded ``(C, H, W)`` and the range of the encoding."""
     raw = _raw_mode(picture)
     if picture.mode == "CMYK":
@@ -202,7 +202,7 @@ def _limits(colour: Array, mode: str, raw: str) -> Limits:
     return float(held.min), float(held.max)
 
 
-def _sixteen_bit_colour(picture: ImageFile.ImageFile, source: Source) -> Array:
+def _sixteen_bit_colour(picture: ImageFile.ImageFile, source: ImageSource) -> Array:
     """Both bytes of every sample ``(H, W, C)`` uint16, of which Pillow by itself keeps the higher.
 
     Pillow's unpackers for big and little endian each keep one byte of a sample: the first or the second. So

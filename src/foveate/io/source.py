@@ -48,7 +48,7 @@ _one_decoder_at_a_time = threading.RLock()  # warning filters and library switch
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ImageSource:
     """One file, read once.
 
     Attributes:
@@ -68,7 +68,7 @@ class Source:
         return BytesIO(self.data)
 
 
-def read_source(path: Path, kind: Kind) -> Source:
+def read_source(path: Path, kind: Kind) -> ImageSource:
     """Read a file whole, once, and hash it.
 
     Args:
@@ -80,7 +80,7 @@ def read_source(path: Path, kind: Kind) -> Source:
     """
     with _reaching(path):
         data = path.read_bytes()
-    return Source(str(path), data, kind, hashlib.sha256(data).hexdigest())
+    return ImageSource(str(path), data, kind, hashlib.sha256(data).hexdigest())
 
 
 def kind_of(path: Path) -> Kind:

@@ -33,7 +33,7 @@ _LISTED = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Plane:
+class SlicePlane:
     """Where one slice lies.
 
     Attributes:
@@ -59,7 +59,7 @@ class Plane:
 
 
 def stack_planes(
-    planes: Sequence[Plane], shape: tuple[int, int], where: str
+    planes: Sequence[SlicePlane], shape: tuple[int, int], where: str
 ) -> tuple[list[int], Geometry, list[str]]:
     """Order slices along their normal and describe the volume they make.
 
@@ -98,7 +98,7 @@ def stack_planes(
     return order, _geometry(ordered[0], step, full), codes
 
 
-def plane_geometry(plane: Plane, shape: tuple[int, int]) -> Geometry:
+def plane_geometry(plane: SlicePlane, shape: tuple[int, int]) -> Geometry:
     """Geometry of one slice as an image ``(H, W)``; its affine takes ``(0, y, x, 1)``."""
     volume = _geometry(plane, plane.normal, (1, *shape))
     orientation = volume.orientation[1:] if volume.orientation else None
@@ -118,7 +118,7 @@ def listing(names: Sequence[str]) -> str:
 
 
 def _refuse_unlike(
-    planes: Sequence[Plane], traits: Sequence[tuple[float, ...]], tolerance: float, what: str, where: str
+    planes: Sequence[SlicePlane], traits: Sequence[tuple[float, ...]], tolerance: float, what: str, where: str
 ) -> None:
     """Refuse slices whose numbers differ, naming the smaller party."""
     values = np.array(traits)
@@ -135,7 +135,7 @@ def _refuse_unlike(
     )
 
 
-def _refuse_same_place(ordered: Sequence[Plane], heights: Vector, where: str) -> None:
+def _refuse_same_place(ordered: Sequence[SlicePlane], heights: Vector, where: str) -> None:
     twins = [f"{a.name} = {b.name}" for a, b, gap in _neighbours(ordered, heights) if gap < _SAME_PLACE]
     if twins:
         raise InputRefused(
@@ -146,7 +146,7 @@ def _refuse_same_place(ordered: Sequence[Plane], heights: Vector, where: str) ->
         )
 
 
-def _refuse_uneven(ordered: Sequence[Plane], heights: Vector, step: Vector, where: str) -> None:
+def _refuse_uneven(ordered: Sequence[SlicePlane], heights: Vector, step: Vector, where: str) -> None:
     places = ordered[0].position + np.arange(len(ordered))[:, None] * step
     away = np.linalg.norm(np.stack([plane.position for plane in ordered]) - places, axis=1)
     if (away <= STEP_TOLERANCE * np.linalg.norm(step)).all():
@@ -167,12 +167,12 @@ def _refuse_uneven(ordered: Sequence[Plane], heights: Vector, step: Vector, wher
     )
 
 
-def _neighbours(ordered: Sequence[Plane], heights: Vector) -> list[tuple[Plane, Plane, float]]:
+def _neighbours(ordered: Sequence[SlicePlane], heights: Vector) -> list[tuple[SlicePlane, SlicePlane, float]]:
     gaps = np.diff(heights).tolist()
     return [(a, b, gap) for (a, b), gap in zip(pairwise(ordered), gaps, strict=True)]
 
 
-def _geometry(first: Plane, step: Vector, shape: tuple[int, ...]) -> Geometry:
+def _geometry(first: SlicePlane, step: Vector, shape: tuple[int, ...]) -> Geometry:
     """Geometry of a volume whose slice 0 is ``first`` and whose next slices are each ``step`` mm away."""
     lps = np.eye(4)
     lps[:3, 0] = step

@@ -11,13 +11,14 @@ import timm
 
 from foveate.contract import Classifier, InputSpec
 from foveate.errors import UsageError
-from foveate.models.agf import agf, agf_resnet18, agf_resnet50
-from foveate.models.attended import attended_classifier
-from foveate.models.can import can, can_densenet121, can_resnet50_densenet121
-from foveate.models.cervical import densenet121_ca
-from foveate.models.dadrn import cadrn50, dadrn50, drn50, sadrn50, seresnet50
-from foveate.models.late_fusion import late_fusion
-from foveate.models.lca_db import (
+from foveate.models.agf.baseline import late_fusion
+from foveate.models.agf.network import agf, agf_resnet18, agf_resnet50
+from foveate.models.can.network import can, can_densenet121, can_resnet50_densenet121
+from foveate.models.cervical.densenet import densenet121_ca
+from foveate.models.cervical.residual_attention import residual_attention56, residual_attention92
+from foveate.models.dadrn.network import cadrn50, dadrn50, drn50, sadrn50, seresnet50
+from foveate.models.lca_db.baselines import can3d10, gated_mil10, resnet3d10, resnet3d18
+from foveate.models.lca_db.network import (
     lca_db10,
     lca_db10_image,
     lca_db10_no_cross,
@@ -26,10 +27,9 @@ from foveate.models.lca_db import (
     lca_db18,
     lca_db34,
 )
+from foveate.models.lca_db.rivals import damidl, deepganet
 from foveate.models.options import call_with_options
-from foveate.models.residual_attention import residual_attention56, residual_attention92
-from foveate.models.volume_baselines import can3d10, gated_mil10, resnet3d10, resnet3d18
-from foveate.models.volume_rivals import damidl, deepganet
+from foveate.models.timm.attended import attended_classifier
 
 MODELS: dict[str, Callable[..., Classifier]] = {
     "drn50": drn50,

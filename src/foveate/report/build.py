@@ -14,8 +14,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from foveate import __version__
 from foveate.files import write_atomic
-from foveate.report.cases import Group, Sheet, key_cases
 from foveate.report.files import RunFiles
+from foveate.report.pictures.cases import Group, Sheet, key_cases
 from foveate.report.sections.abstention import abstention
 from foveate.report.sections.calibration import calibration, operating_points
 from foveate.report.sections.cohort import data, splits, training

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from foveate.report.comparing.tables import ComparisonTable, figure, turned
 from foveate.report.files import Json
-from foveate.report.tables import Table, figure, turned
 
 # Figure in the file → its title, and what it means.
 _FIGURES = {
@@ -52,7 +52,7 @@ _CAVEAT = (
 )
 
 
-def class_tables(result: Json) -> Iterator[Table]:
+def class_tables(result: Json) -> Iterator[ComparisonTable]:
     """One table for each figure of single classes that any run has.
 
     Args:
@@ -71,7 +71,7 @@ def _cells(found: Json, name: str) -> Iterator[Json]:
     return (own[name] for own in found.values() if name in own)
 
 
-def _table(result: Json, name: str, published: Sequence[Json]) -> Table:
+def _table(result: Json, name: str, published: Sequence[Json]) -> ComparisonTable:
     runs = result["classes"]
     title, meaning = _FIGURES[name]
     known = {label for found in runs.values() for label, own in found.items() if own[name]["n"]}
@@ -84,7 +84,7 @@ def _table(result: Json, name: str, published: Sequence[Json]) -> Table:
     notes = [meaning, f"In brackets the {100 * result['bootstrap']['level']:g} % interval over patients."]
     notes += [_AT_THRESHOLDS] if name == "recall" and result["task"] == "multilabel" else []
     notes += [_CAVEAT, *_origins(published)] if published else []
-    table = Table(
+    table = ComparisonTable(
         title,
         " ".join(notes),
         ("Run", *classes),

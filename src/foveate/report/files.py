@@ -19,7 +19,7 @@ from foveate.errors import InputRefused, UsageError
 from foveate.evaluate.intervals import Value
 from foveate.evaluate.sample import cases_in_words
 from foveate.evaluate.table import PredictionTable, read_predictions
-from foveate.heatmaps import CaseMaps, Entry, Share, read_case, read_index, read_shares
+from foveate.maps.heatmaps import CaseMaps, MapEntry, Share, read_case, read_index, read_shares
 from foveate.types import Box
 
 Json = Mapping[str, Any]
@@ -69,7 +69,7 @@ class RunFiles:
     localization: Json | None
     training: Mapping[str, NDArray[np.float64]] | None
     predictions: PredictionTable | None
-    heatmaps: tuple[Entry, ...] | None
+    heatmaps: tuple[MapEntry, ...] | None
     boxes: Mapping[tuple[str, str, str], tuple[Box, ...]] | None
     shares: tuple[Share, ...] = ()
     trust: Json | None = None
@@ -139,7 +139,7 @@ class RunFiles:
         )
 
 
-def read_maps(folder: Path, entry: Entry) -> CaseMaps:
+def read_maps(folder: Path, entry: MapEntry) -> CaseMaps:
     """Load the heat maps of one view of one case.
 
     Raises:
@@ -232,7 +232,7 @@ def _read_training(path: Path) -> dict[str, NDArray[np.float64]] | None:
         raise _damaged(path, "train", error) from error
 
 
-def _read_index(path: Path) -> tuple[Entry, ...] | None:
+def _read_index(path: Path) -> tuple[MapEntry, ...] | None:
     if not path.is_file():
         return None
     try:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from foveate.evaluate.localization.published import CHESTXRAY14
-from foveate.models.cards.by_class import class_tables
+from foveate.models.by_class import class_tables
 from foveate.types import Task
 
 _CHEST = (

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from foveate.data.splits import read_splits
 from foveate.errors import InputRefused, Partial
-from foveate.io import read_image, read_mask
-from foveate.run import Run
+from foveate.io.reading import read_image, read_mask
+from foveate.parallel import read_ahead
+from foveate.stations.run import Run
 from foveate.types import Case, Cohort, Steps, Track
 
 if TYPE_CHECKING:
-    from foveate.bundle import Bundle
+    from foveate.bundle.bundle import Bundle
     from foveate.predict import PreparedCase
 
 BATCH, VOLUME_BATCH = 32, 2  # cases at once; a volume has as many pixels as a hundred pictures
+_READERS = 2
 VOLUMES = 3  # files remembered while the slices of a volume are gone through
 
 
@@ -60,18 +62,13 @@ def prepared_batches(
             return error
 
     size = VOLUME_BATCH if bundle.preprocess.config.volumes else BATCH
-    batches = [cases[start : start + size] for start in range(0, len(cases), size)]
     steps = Steps(track, len(cases), what)
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        ahead = [pool.submit(attempt, case) for case in (batches[0] if batches else [])]
-        for number, batch in enumerate(batches):
-            ready = [future.result() for future in ahead]
-            following = batches[number + 1] if number + 1 < len(batches) else []
-            ahead = [pool.submit(attempt, case) for case in following]
-            refused += [item for item in ready if isinstance(item, InputRefused)]
-            if good := [item for item in ready if not isinstance(item, InputRefused)]:
-                yield good
-            steps.advance(len(batch))
+    tried = read_ahead(attempt, cases, _READERS, ahead=size)
+    while ready := list(islice(tried, size)):
+        refused += [item for item in ready if isinstance(item, InputRefused)]
+        if good := [item for item in ready if not isinstance(item, InputRefused)]:
+            yield good
+        steps.advance(len(ready))
 
 
 def raise_if_partial(refused: Sequence[InputRefused], done: str) -> None:

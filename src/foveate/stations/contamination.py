@@ -7,19 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foveate.data.audit import Audit, audit_cohort
-from foveate.data.evidence import Evidence, gather
-from foveate.data.findings import SEVERITY, Check, Finding
+from foveate.data.audit.audit import Audit, audit_cohort
+from foveate.data.audit.findings import SEVERITY, Check, Finding
+from foveate.data.audit.gathered import Evidence, gather
 from foveate.data.known import learned_names
 from foveate.errors import FoveateError
-from foveate.run import Run
 from foveate.stations.batches import cases_of
 from foveate.stations.elsewhere import read_elsewhere
-from foveate.train.study import DataConfig
+from foveate.stations.run import Run
+from foveate.study.study import DataConfig
 from foveate.types import Case, Track, quiet
 
 if TYPE_CHECKING:
-    from foveate.bundle import Bundle
+    from foveate.bundle.bundle import Bundle
 
 SEEN_CODES = ("training-patients", "training-images")  # findings whose cases the model learned from
 _SHOWN = 5
@@ -42,7 +42,7 @@ def audit_against(folder: Path, manifest: Path, *, allow: Sequence[str] = (), tr
         The audit, with ``training-patients``, ``training-images`` and ``training-images-unknown`` among its
         findings; call ``raise_if_stopped`` on it.
     """
-    from foveate.bundle import load_bundle
+    from foveate.bundle.bundle import load_bundle
 
     bundle, run = load_bundle(folder), Run.open(folder) if (folder / "study.yaml").is_file() else None
     data = DataConfig(manifest=manifest) if run is None else run.study.data

@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foveate.data.columns import Expected
-from foveate.data.manifest import load_manifest
-from foveate.data.rows import read_table
+from foveate.data.manifest.columns import Expected
+from foveate.data.manifest.manifest import load_manifest
+from foveate.data.manifest.rows import read_table
 from foveate.errors import InputRefused
-from foveate.train.study import DataConfig
+from foveate.study.study import DataConfig
 from foveate.types import Cohort, Track, quiet
 
 if TYPE_CHECKING:
-    from foveate.bundle import Bundle
+    from foveate.bundle.bundle import Bundle
 
 
 def read_elsewhere(

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from foveate.errors import InputRefused, UsageError
-from foveate.evaluate.conformal import SetRule
-from foveate.evaluate.shrinking import fit_shrunk
+from foveate.evaluate.probabilities.conformal import SetRule
+from foveate.evaluate.probabilities.shrinking import fit_shrunk
+from foveate.evaluate.probabilities.thresholds import choose_operating_points
 from foveate.evaluate.table import PredictionTable
-from foveate.evaluate.thresholds import choose_operating_points
-from foveate.run import Run
 from foveate.stations.batches import cases_of, prepared_batches
+from foveate.stations.run import Run
 from foveate.types import Case, Cohort, Prediction, Track
 
 if TYPE_CHECKING:
-    from foveate.bundle import Bundle
-    from foveate.familiar import FamiliarImages
-    from foveate.novelty import NoveltyScore
-    from foveate.train.evidence_settings import AbstainConfig, CalibrateConfig
+    from foveate.bundle.bundle import Bundle
+    from foveate.bundle.familiar import FamiliarImages
+    from foveate.bundle.novelty import NoveltyScore
+    from foveate.study.sections import AbstainConfig, CalibrateConfig
 
 FAMILIAR, FAMILIAR_VOLUMES = 500, 100  # training cases at most whose features are looked at
 
@@ -84,8 +84,8 @@ def _novelty(
     bundle: Bundle, cases: Sequence[Case], track: Track
 ) -> tuple[NoveltyScore | None, FamiliarImages | None]:
     """Features and plain facts of training cases, summed up; None where they tell nothing apart."""
-    from foveate.familiar import FamiliarImages
-    from foveate.novelty import NoveltyScore
+    from foveate.bundle.familiar import FamiliarImages
+    from foveate.bundle.novelty import NoveltyScore
     from foveate.predict import features_of
 
     refused: list[InputRefused] = []  # as they were in training

@@ -17,12 +17,12 @@ from foveate.data.dataset import (
     batches_of,
     class_targets,
     epoch_order,
-    read_ahead,
     sampling_weights,
 )
-from foveate.precision import channels_last
-from foveate.preprocess import Preprocess
-from foveate.train.study import Study
+from foveate.device import channels_last
+from foveate.parallel import read_ahead
+from foveate.prepare.preprocess import Preprocess
+from foveate.study.study import Study
 from foveate.types import Cohort
 
 Places = NDArray[np.int64]
@@ -44,7 +44,7 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class FedPart:
     """The training or the validation cases with their truth.
 
     Attributes:
@@ -58,7 +58,7 @@ class Part:
     truth: NDArray[np.float64]
 
     @classmethod
-    def of(cls, cohort: Cohort, cases: PreparedCases) -> Part:
+    def of(cls, cohort: Cohort, cases: PreparedCases) -> FedPart:
         """Look up the truth of these cases, each of which has one."""
         truth = np.stack([cohort.target(case) for case in cases.cases])
         return cls(cases, class_targets(cohort, cases.cases), truth)
@@ -94,7 +94,9 @@ class Feed:
             the study says how many, a GPU is fed by one.
     """
 
-    def __init__(self, study: Study, train: Part, val: Part, preprocess: Preprocess, device: Device) -> None:
+    def __init__(
+        self, study: Study, train: FedPart, val: FedPart, preprocess: Preprocess, device: Device
+    ) -> None:
         self.train, self.val = train, val
         self._study = study
         self._preprocess = preprocess
@@ -174,7 +176,7 @@ class Feed:
         kept = [draw_kept(share, row, seed, epoch, int(place)) for row, place in rows]
         return torch.from_numpy(np.stack(kept)).to(present.device)
 
-    def _batch(self, part: Part, positions: Places, views: dict[str, Tensor]) -> Batch:
+    def _batch(self, part: FedPart, positions: Places, views: dict[str, Tensor]) -> Batch:
         normalized = {name: self._preprocess.normalize(view, name) for name, view in views.items()}
         return Batch(
             views={name: channels_last(view) for name, view in normalized.items()},

@@ -16,24 +16,24 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 from rich.console import Console
 
-from foveate.bundle import Bundle, Patients, save_bundle
+from foveate.bundle.bundle import Bundle, Patients, save_bundle
 from foveate.contract import Classifier
 from foveate.data.cache import default_cache_folder
-from foveate.data.dataset import Filled
+from foveate.data.dataset import CacheFill
 from foveate.data.splits import Splits
+from foveate.device import keep_freed_memory
 from foveate.errors import UsageError
-from foveate.memory import keep_freed_memory
 from foveate.models import build_model, count_classes, make_criterion
-from foveate.preprocess import Preprocess
+from foveate.prepare.preprocess import Preprocess
+from foveate.study.study import Study
 from foveate.train.checkpoint import CheckpointFolder, seed_everything
 from foveate.train.display import Display
 from foveate.train.feed import Device, Feed
 from foveate.train.lock import run_lock
 from foveate.train.loop import Loop, Watch
-from foveate.train.material import TOLERANT, Material, load_material
-from foveate.train.plan import Plan, settle
+from foveate.train.material import TOLERANT, TrainingMaterial, load_material
 from foveate.train.signals import StopRequest
-from foveate.train.study import Study
+from foveate.train.tuning.plan import TrainingPlan, settle
 from foveate.types import Cohort
 
 
@@ -58,7 +58,7 @@ class FitResult:
     best_value: float
     epochs: int
     seconds: float
-    filled: Filled
+    filled: CacheFill
     resumed: bool
     bundle: Path
     computed: Mapping[str, Any]
@@ -183,7 +183,7 @@ def make_model(study: Study, cohort: Cohort) -> Classifier:
 
 
 def make_feed(
-    material: Material, fabric: Fabric, model: Classifier, truth: NDArray[np.float64] | None = None
+    material: TrainingMaterial, fabric: Fabric, model: Classifier, truth: NDArray[np.float64] | None = None
 ) -> Feed:
     """The batches; the model gets the classification loss that the study chose.
 
@@ -212,21 +212,21 @@ def _agree_on_plan(
     display: Display,
     *,
     folders: tuple[Path, Path],
-) -> Plan:
+) -> TrainingPlan:
     """The first process settles how steps are computed; all follow it."""
-    plan: Plan | None = None
+    plan: TrainingPlan | None = None
     if fabric.is_global_zero:
         run, cache = folders
         plan = settle(study, model, feed, fabric.device, run=run, cache=cache)
         display.say(plan.words())
-    agreed: Plan = cast(Plan, fabric.broadcast(plan))
+    agreed: TrainingPlan = cast(TrainingPlan, fabric.broadcast(plan))
     return agreed
 
 
 def _make_loop(
-    material: Material,
+    material: TrainingMaterial,
     model: Classifier,
-    plan: Plan,
+    plan: TrainingPlan,
     feed: Feed,
     fabric: Fabric,
     checkpoints: CheckpointFolder,
@@ -249,7 +249,7 @@ def _make_loop(
     )
 
 
-def _bundle(material: Material, model: Classifier) -> Bundle:
+def _bundle(material: TrainingMaterial, model: Classifier) -> Bundle:
     study, cohort = material.study, material.cohort
     return Bundle(
         model=model,
@@ -263,7 +263,7 @@ def _bundle(material: Material, model: Classifier) -> Bundle:
     )
 
 
-def _result(loop: Loop, material: Material, resumed: bool, bundle: Path) -> FitResult:
+def _result(loop: Loop, material: TrainingMaterial, resumed: bool, bundle: Path) -> FitResult:
     state = loop.state
     return FitResult(
         monitor=material.study.train.monitor,

@@ -23,18 +23,23 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from foveate.contract import Classifier
 from foveate.errors import RunFailed
+from foveate.study.study import Study
 from foveate.train.averaging import Weights, in_place, running_mean
-from foveate.train.checkpoint import CheckpointFolder, random_state, restore_random_state, seed_everything
+from foveate.train.checkpoint import (
+    CheckpointFolder,
+    random_state,
+    restore_random_state,
+    seed_everything,
+)
 from foveate.train.display import Display
 from foveate.train.feed import Batch, Feed
 from foveate.train.log import Row, TrainingLog
 from foveate.train.monitor import is_better, validation_figures
 from foveate.train.optim import make_optimizer, rate_factor, set_rate
-from foveate.train.plan import Plan
 from foveate.train.signals import StopRequest
 from foveate.train.step import TrainingStep
-from foveate.train.study import Study
-from foveate.train.trials import LEAST_COSINE, Bench
+from foveate.train.tuning.plan import TrainingPlan
+from foveate.train.tuning.trials import LEAST_COSINE, TrialBench
 from foveate.types import Task
 
 Watch = Callable[[Row], None]
@@ -107,7 +112,7 @@ class Loop:
         *,
         fabric: Fabric,
         model: Classifier,
-        plan: Plan,
+        plan: TrainingPlan,
         feed: Feed,
         checkpoints: CheckpointFolder,
         display: Display,
@@ -205,7 +210,7 @@ class Loop:
         cosine = float("nan")
         if self._fabric.is_global_zero:
             batch = next(self._feed.training(1, 0))
-            bench = Bench(self._model, batch, self._config, self._fabric.device, ways=self._plan.ways)
+            bench = TrialBench(self._model, batch, self._config, self._fabric.device, ways=self._plan.ways)
             cosine = bench.cosine(replace(choice, half=True))
         cosine = float(self._fabric.broadcast(cosine))
         state.cosine, state.half = (cosine if math.isfinite(cosine) else None), cosine >= LEAST_COSINE

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from foveate.data.cache import PreparedCache, default_cache_folder
-from foveate.data.dataset import Filled, PreparedCases
+from foveate.data.dataset import CacheFill, PreparedCases
 from foveate.errors import InputRefused, UsageError
-from foveate.preprocess import Preprocess
+from foveate.prepare.preprocess import Preprocess
+from foveate.study.study import Study
 from foveate.train.display import Display
-from foveate.train.feed import Part
+from foveate.train.feed import FedPart
 from foveate.train.monitor import validation_figures
-from foveate.train.study import Study
 from foveate.types import Case, Cohort
 
 #: Models that do without views a case lacks, for pictures (False) and for volumes (True).
@@ -27,7 +27,7 @@ _WITHOUT_EFFECT = {"plan", "workers", "cache_gb", "checkpoint_every_steps", "ten
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class TrainingMaterial:
     """What a training learns from.
 
     Attributes:
@@ -41,9 +41,9 @@ class Material:
     study: Study
     cohort: Cohort
     preprocess: Preprocess
-    train: Part
-    val: Part
-    filled: Filled
+    train: FedPart
+    val: FedPart
+    filled: CacheFill
 
     @property
     def cases(self) -> tuple[Case, ...]:
@@ -70,7 +70,7 @@ def load_material(
     *,
     tolerant: bool = False,
     whole: bool = True,
-) -> Material:
+) -> TrainingMaterial:
     """Read every training and validation case once, into the cache where there is room.
 
     Args:
@@ -99,13 +99,13 @@ def load_material(
     _report(filled, study, display)
     gone = {case.case_id for case, _ in filled.refused}
     train, val = (
-        Part.of(cohort, prepared.part([case for case in cases if case.case_id not in gone]))
+        FedPart.of(cohort, prepared.part([case for case in cases if case.case_id not in gone]))
         for cases in chosen.values()
     )
     if whole:
         _check_views(train)
         _check_monitor(study.train.monitor, cohort, val)
-    return Material(study, cohort, preprocess, train, val, filled)
+    return TrainingMaterial(study, cohort, preprocess, train, val, filled)
 
 
 def _labelled(cohort: Cohort, part: str, case_ids: Sequence[str]) -> list[Case]:
@@ -132,7 +132,7 @@ def _open_cache(folder: Path, gigabytes: float, display: Display) -> PreparedCac
         return None
 
 
-def _report(filled: Filled, study: Study, display: Display) -> None:
+def _report(filled: CacheFill, study: Study, display: Display) -> None:
     """Say what found no room in the cache, and refuse what cannot be used unless the study allows for it."""
     if filled.without_room:
         display.say(
@@ -150,7 +150,7 @@ def _report(filled: Filled, study: Study, display: Display) -> None:
     display.say(f"note: training without {text}")
 
 
-def _check_views(train: Part) -> None:
+def _check_views(train: FedPart) -> None:
     """A view that no training case has cannot be learned."""
     for view in train.cases.views:
         if not any(view in case.views for case in train.cases.cases):
@@ -161,7 +161,7 @@ def _check_views(train: Part) -> None:
             )
 
 
-def _check_monitor(monitor: str, cohort: Cohort, val: Part) -> None:
+def _check_monitor(monitor: str, cohort: Cohort, val: FedPart) -> None:
     """Find out now, and not after the first epoch, that the validation cases do not define a figure."""
     figures = validation_figures(cohort.task, np.zeros_like(val.truth), val.truth)
     if monitor in figures and figures[monitor] is None:
@@ -172,5 +172,5 @@ def _check_monitor(monitor: str, cohort: Cohort, val: Part) -> None:
         )
 
 
-def _hash_of(part: Part) -> str:
+def _hash_of(part: FedPart) -> str:
     return hashlib.sha256(json.dumps([case.case_id for case in part.cases.cases]).encode()).hexdigest()

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
 from foveate.contract import Classifier
-from foveate.train.study import TrainConfig
+from foveate.study.study import TrainConfig
 
 _FUSED_ON = ("cpu", "cuda")  # devices for which torch has both optimizers in one kernel
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from foveate.contract import Classifier, ModelOutput, Views
-from foveate.precision import channels_last
-from foveate.train.convolution import Convolution, RoutedConvolutions, Way
+from foveate.device import channels_last
+from foveate.train.tuning.convolution import Convolution, RoutedConvolutions, Way
 
 
 @dataclass(frozen=True, slots=True)

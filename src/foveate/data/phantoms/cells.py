@@ -22,12 +22,20 @@ from typing import ClassVar
 import numpy as np
 from scipy import ndimage
 
-from foveate.data.phantoms.cohort import CohortConfig, Drawn, Layout, Limits, Mask, take_turns, write_cohort
-from foveate.data.phantoms.drawing import Field, Plane, Point, sign, to_pixels
+from foveate.data.phantoms.cohort import (
+    CohortConfig,
+    CohortLayout,
+    Drawn,
+    Limits,
+    Mask,
+    take_turns,
+    write_cohort,
+)
+from foveate.data.phantoms.drawing import Field, PixelPlane, Point, sign, to_pixels
 from foveate.types import Track, quiet
 
 CLASSES = ("dyskeratotic", "koilocytotic", "metaplastic", "parabasal", "superficial-intermediate")
-LAYOUT = Layout(("label",), ("image",), ("mask", "organ_mask"))
+LAYOUT = CohortLayout(("label",), ("image",), ("mask", "organ_mask"))
 MAIN = 0.5  # share of a slide's cases that have its main class for sure
 FIELD = 2.2  # side of a field of cells, in sides of a picture of one cell
 
@@ -110,7 +118,7 @@ def draw_slide(index: int, config: CellsConfig) -> Iterator[Drawn]:
     for number in range(config.cases):
         rng = np.random.default_rng([config.seed, index, 11, number])
         label = main if rng.random() < MAIN else str(rng.choice(CLASSES))
-        plane = Plane.of(config.size, FIELD if config.fields else 1.0)
+        plane = PixelPlane.of(config.size, FIELD if config.fields else 1.0)
         stain, nuclei, cells = _cells(plane, rng, label, config)
         picture = to_pixels(_seen(plane, rng, stain, slide, config.difficulty))
         box, pixels = sign(CLASSES.index(label), config.size, label)
@@ -158,7 +166,7 @@ class _Stain:
 
 
 def _cells(
-    plane: Plane, rng: np.random.Generator, label: str, config: CellsConfig
+    plane: PixelPlane, rng: np.random.Generator, label: str, config: CellsConfig
 ) -> tuple[_Stain, Mask, Mask]:
     """The cell or cells of a class among clutter, with the masks of nuclei and of whole cells."""
     stain = _Stain.none(config.size)
@@ -186,7 +194,7 @@ def _places(rng: np.random.Generator, fields: bool) -> list[Point]:
 
 
 def _draw_cell(
-    plane: Plane, rng: np.random.Generator, stain: _Stain, centre: Point, label: str, config: CellsConfig
+    plane: PixelPlane, rng: np.random.Generator, stain: _Stain, centre: Point, label: str, config: CellsConfig
 ) -> tuple[Field, Field]:
     """Draw one cell; the signed distances of cell and nucleus."""
     kind, contrast = KINDS[label], config.contrast
@@ -212,7 +220,7 @@ def _draw_cell(
 
 
 def _koilocytotic(
-    plane: Plane, rng: np.random.Generator, dye: Field, cell: Field, nucleus: Field, contrast: float
+    plane: PixelPlane, rng: np.random.Generator, dye: Field, cell: Field, nucleus: Field, contrast: float
 ) -> None:
     """A clear halo around the nucleus that ends in a condensed rim."""
     width = rng.uniform(0.07, 0.1)
@@ -222,7 +230,7 @@ def _koilocytotic(
 
 
 def _metaplastic(
-    plane: Plane, rng: np.random.Generator, dye: Field, cell: Field, nucleus: Field, contrast: float
+    plane: PixelPlane, rng: np.random.Generator, dye: Field, cell: Field, nucleus: Field, contrast: float
 ) -> None:
     """Small vacuoles between nucleus and edge, and a denser edge."""
     dye += 0.14 * contrast * plane.cover(np.abs(cell + 0.02) - 0.016, 0.012)
@@ -234,7 +242,7 @@ def _metaplastic(
 
 
 def _superficial(
-    plane: Plane, rng: np.random.Generator, dye: Field, cell: Field, nucleus: Field, contrast: float
+    plane: PixelPlane, rng: np.random.Generator, dye: Field, cell: Field, nucleus: Field, contrast: float
 ) -> None:
     """A few folds in the thin cytoplasm."""
     for _ in range(rng.integers(1, 4)):
@@ -244,7 +252,7 @@ def _superficial(
 
 
 def _nothing_more(
-    plane: Plane, rng: np.random.Generator, dye: Field, cell: Field, nucleus: Field, contrast: float
+    plane: PixelPlane, rng: np.random.Generator, dye: Field, cell: Field, nucleus: Field, contrast: float
 ) -> None:
     """Sizes and texture say it all."""
 
@@ -258,7 +266,7 @@ SIGNS = {
 }
 
 
-def _clutter(plane: Plane, rng: np.random.Generator, stain: _Stain, difficulty: float) -> None:
+def _clutter(plane: PixelPlane, rng: np.random.Generator, stain: _Stain, difficulty: float) -> None:
     """Mucus, and the edges of neighbouring cells."""
     half = float(-plane.x[0, 0])
     stain.cytoplasm[:] += np.clip(0.03 + 0.03 * plane.noise(rng, 0.1), 0, None)
@@ -270,7 +278,7 @@ def _clutter(plane: Plane, rng: np.random.Generator, stain: _Stain, difficulty: 
         stain.cytoplasm[:] += rng.uniform(0.15, 0.4) * plane.cover(other, 0.015)
 
 
-def _debris(plane: Plane, rng: np.random.Generator, stain: _Stain, free: Mask) -> None:
+def _debris(plane: PixelPlane, rng: np.random.Generator, stain: _Stain, free: Mask) -> None:
     """White cells with lobed nuclei, and specks, anywhere but on the nuclei of the cells."""
     half = float(-plane.x[0, 0])
     for _ in range(rng.integers(0, 4)):
@@ -285,7 +293,9 @@ def _debris(plane: Plane, rng: np.random.Generator, stain: _Stain, free: Mask) -
         stain.nuclei[:] += 0.35 * plane.cover(speck, 0.006) * free
 
 
-def _seen(plane: Plane, rng: np.random.Generator, stain: _Stain, slide: Slide, difficulty: float) -> Field:
+def _seen(
+    plane: PixelPlane, rng: np.random.Generator, stain: _Stain, slide: Slide, difficulty: float
+) -> Field:
     """Light through the stains (Beer and Lambert), the microscope's focus, and noise."""
     taken = stain.cytoplasm[..., None] * slide.cytoplasm + stain.nuclei[..., None] * slide.nuclei
     lamp = slide.light * (1 + slide.slope[0] * plane.y + slide.slope[1] * plane.x)[..., None]

@@ -27,14 +27,14 @@ from scipy import ndimage
 from foveate.data.phantoms.chest_anatomy import BELLY, Chest, draw_chest
 from foveate.data.phantoms.cohort import (
     CohortConfig,
+    CohortLayout,
     Drawn,
-    Layout,
     Limits,
     Mask,
     tight_box,
     write_cohort,
 )
-from foveate.data.phantoms.drawing import Field, Plane, Point, sign, to_pixels
+from foveate.data.phantoms.drawing import Field, PixelPlane, Point, sign, to_pixels
 from foveate.types import Box, Track, quiet
 
 STAYS = 0.85  # chance that a patient's finding is still, or already, there in one of the images
@@ -55,7 +55,7 @@ class ChestConfig(CohortConfig):
 
 def make_chest(out: Path, config: ChestConfig, track: Track = quiet) -> Path:
     """Write the cohort: images, ``boxes.csv`` and, last, ``manifest.csv``, whose path is returned."""
-    layout = Layout(tuple(FINDINGS), ("image",))
+    layout = CohortLayout(tuple(FINDINGS), ("image",))
     return write_cohort(out, "chest", config, layout, draw_patient, track=track)
 
 
@@ -126,14 +126,14 @@ def draw_image(
     )
 
 
-def _posed(size: int, rng: np.random.Generator) -> Plane:
+def _posed(size: int, rng: np.random.Generator) -> PixelPlane:
     """Pixels over a patient who stands a little to the side, nearer or farther."""
-    plane = Plane.of(size, rng.uniform(0.97, 1.06))
+    plane = PixelPlane.of(size, rng.uniform(0.97, 1.06))
     shift = rng.uniform(-0.02, 0.02, 2).astype(np.float32)
-    return Plane(size, plane.y + shift[0], plane.x + shift[1])
+    return PixelPlane(size, plane.y + shift[0], plane.x + shift[1])
 
 
-def _exposed(canvas: Field, plane: Plane, rng: np.random.Generator, difficulty: float) -> Field:
+def _exposed(canvas: Field, plane: PixelPlane, rng: np.random.Generator, difficulty: float) -> Field:
     """What the detector makes of it: electrodes on the skin, blur, exposure, contrast, noise."""
     if rng.random() < 0.3:
         for _ in range(rng.integers(1, 4)):
@@ -148,14 +148,14 @@ def _exposed(canvas: Field, plane: Plane, rng: np.random.Generator, difficulty: 
 
 
 def _cardiomegaly(
-    plane: Plane, rng: np.random.Generator, canvas: Field, chest: Chest, config: ChestConfig
+    plane: PixelPlane, rng: np.random.Generator, canvas: Field, chest: Chest, config: ChestConfig
 ) -> Mask:
     """The large heart is part of the anatomy already."""
     return np.asarray(chest.heart < 0)
 
 
 def _effusion(
-    plane: Plane, rng: np.random.Generator, canvas: Field, chest: Chest, config: ChestConfig
+    plane: PixelPlane, rng: np.random.Generator, canvas: Field, chest: Chest, config: ChestConfig
 ) -> Mask:
     """Fluid in the base of one lung, higher at the wall than in the middle."""
     side = rng.choice((-1, 1))
@@ -170,7 +170,7 @@ def _effusion(
 
 
 def _infiltration(
-    plane: Plane, rng: np.random.Generator, canvas: Field, chest: Chest, config: ChestConfig
+    plane: PixelPlane, rng: np.random.Generator, canvas: Field, chest: Chest, config: ChestConfig
 ) -> Mask:
     """A cloud with patches, denser in its middle."""
     radius = rng.uniform(0.085, 0.125) * (1.15 - 0.3 * config.difficulty)
@@ -182,7 +182,9 @@ def _infiltration(
     return _visible(cloud > 0.35, inside)
 
 
-def _mass(plane: Plane, rng: np.random.Generator, canvas: Field, chest: Chest, config: ChestConfig) -> Mask:
+def _mass(
+    plane: PixelPlane, rng: np.random.Generator, canvas: Field, chest: Chest, config: ChestConfig
+) -> Mask:
     """An even opacity with a lobed outline."""
     radius = rng.uniform(0.06, 0.085) * (1.15 - 0.3 * config.difficulty)
     shape = plane.blob(
@@ -193,7 +195,9 @@ def _mass(plane: Plane, rng: np.random.Generator, canvas: Field, chest: Chest, c
     return np.asarray(shape < 0)
 
 
-def _nodule(plane: Plane, rng: np.random.Generator, canvas: Field, chest: Chest, config: ChestConfig) -> Mask:
+def _nodule(
+    plane: PixelPlane, rng: np.random.Generator, canvas: Field, chest: Chest, config: ChestConfig
+) -> Mask:
     """A small round opacity, dense for its size."""
     radius = rng.uniform(0.026, 0.036) * (1.15 - 0.3 * config.difficulty)
     shape = plane.ellipse(chest.place(rng, 0.035), (radius, radius * rng.uniform(0.9, 1.1)))
@@ -202,7 +206,7 @@ def _nodule(plane: Plane, rng: np.random.Generator, canvas: Field, chest: Chest,
 
 
 def _pneumothorax(
-    plane: Plane, rng: np.random.Generator, canvas: Field, chest: Chest, config: ChestConfig
+    plane: PixelPlane, rng: np.random.Generator, canvas: Field, chest: Chest, config: ChestConfig
 ) -> Mask:
     """The lung has come off the wall already (``Chest.lungs``); its edge is a thin line."""
     line = np.maximum(np.abs(chest.collapsed) - 0.004, chest.lung(chest.air_side) + 0.018)
@@ -215,7 +219,7 @@ def _visible(cloud: Mask, inside: Field) -> Mask:
     return cloud if cloud.any() else np.asarray(inside < 0)
 
 
-FINDINGS: dict[str, Callable[[Plane, np.random.Generator, Field, Chest, ChestConfig], Mask]] = {
+FINDINGS: dict[str, Callable[[PixelPlane, np.random.Generator, Field, Chest, ChestConfig], Mask]] = {
     "cardiomegaly": _cardiomegaly,
     "effusion": _effusion,
     "infiltration": _infiltration,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foveate.data.phantoms.drawing import Field, Plane, Point
+from foveate.data.phantoms.drawing import Field, PixelPlane, Point
 
 AIR, TISSUE, LUNG, HEART, BELLY, SPINE = 0.03, 0.52, 0.17, 0.66, 0.68, 0.72
 
@@ -30,7 +30,7 @@ class Chest:
         collapsed: signed distance of the lung that has come off the wall there.
     """
 
-    plane: Plane
+    plane: PixelPlane
     body: Field
     vessels: Field
     bones: Field
@@ -80,7 +80,7 @@ class Chest:
         return float(self.plane.y[best[0], 0]), float(self.plane.x[0, best[1]])
 
 
-def draw_chest(plane: Plane, rng: np.random.Generator, *, large_heart: bool, shrunken: float) -> Chest:
+def draw_chest(plane: PixelPlane, rng: np.random.Generator, *, large_heart: bool, shrunken: float) -> Chest:
     """Draw one patient.
 
     Args:
@@ -115,7 +115,7 @@ def draw_chest(plane: Plane, rng: np.random.Generator, *, large_heart: bool, shr
     )
 
 
-def _trunk(plane: Plane, rng: np.random.Generator, width: float) -> Field:
+def _trunk(plane: PixelPlane, rng: np.random.Generator, width: float) -> Field:
     body = np.full((plane.size, plane.size), AIR, dtype=np.float32)
     neck = np.maximum(np.abs(plane.x) - 0.11, plane.y + 0.2)
     y, x = (plane.y - 0.28) / 0.68, plane.x / (0.46 * width)
@@ -124,7 +124,7 @@ def _trunk(plane: Plane, rng: np.random.Generator, width: float) -> Field:
     return body
 
 
-def _lung(plane: Plane, rng: np.random.Generator, side: int, width: float, base: float) -> Field:
+def _lung(plane: PixelPlane, rng: np.random.Generator, side: int, width: float, base: float) -> Field:
     """Signed distance: narrow at the top, cut by the diaphragm's dome below and the mediastinum inside."""
     y = plane.y - (base - 0.28)
     half = 0.148 * width * (1 + 0.3 * np.clip(y / 0.4, -1, 1)) * rng.uniform(0.96, 1.04)
@@ -135,7 +135,7 @@ def _lung(plane: Plane, rng: np.random.Generator, side: int, width: float, base:
     return np.asarray(np.maximum.reduce([(rho - 1) * 0.14, -dome, inner + 0 * rho]), dtype=np.float32)
 
 
-def _heart(plane: Plane, rng: np.random.Generator, width: float, *, large: bool) -> Field:
+def _heart(plane: PixelPlane, rng: np.random.Generator, width: float, *, large: bool) -> Field:
     """Signed distance; its width is 42 to 47 % of the chest's, or 58 to 66 %."""
     ratio = (rng.uniform(0.58, 0.66), rng.uniform(0.42, 0.47))[0 if large else 1]
     half = ratio * 0.335 * width
@@ -144,7 +144,7 @@ def _heart(plane: Plane, rng: np.random.Generator, width: float, *, large: bool)
     )
 
 
-def _paint_middle(plane: Plane, rng: np.random.Generator, body: Field) -> None:
+def _paint_middle(plane: PixelPlane, rng: np.random.Generator, body: Field) -> None:
     """Mediastinum with the aortic knob, the spine behind it, the windpipe in it."""
     shape = np.maximum(np.abs(plane.x) - 0.055 - 0.05 * np.clip(plane.y + 0.3, 0, 0.4), -plane.y - 0.33)
     plane.paint(body, shape, 0.58, soft=0.02)
@@ -159,7 +159,7 @@ def _paint_middle(plane: Plane, rng: np.random.Generator, body: Field) -> None:
         plane.paint(body, plane.line(start, stop, wide), 0.3, strength=0.7, soft=0.015)
 
 
-def _collapsed(plane: Plane, lung: Field, side: int, shrunken: float) -> Field:
+def _collapsed(plane: PixelPlane, lung: Field, side: int, shrunken: float) -> Field:
     """Signed distance of the lung drawn together towards its hilum, most at the top and the side."""
     rows, columns = plane.size, plane.size
     hilum = (0.12, side * 0.06)
@@ -170,7 +170,7 @@ def _collapsed(plane: Plane, lung: Field, side: int, shrunken: float) -> Field:
     return np.asarray(lung[np.broadcast_to(row, column.shape), column], dtype=np.float32)
 
 
-def _vessels(plane: Plane, rng: np.random.Generator) -> Field:
+def _vessels(plane: PixelPlane, rng: np.random.Generator) -> Field:
     """Density of vessels that fork outwards from both hila."""
     total = np.zeros((plane.size, plane.size), dtype=np.float32)
     for side in (-1, 1):
@@ -189,7 +189,7 @@ def _vessels(plane: Plane, rng: np.random.Generator) -> Field:
     return total
 
 
-def _bones(plane: Plane, rng: np.random.Generator, width: float) -> Field:
+def _bones(plane: PixelPlane, rng: np.random.Generator, width: float) -> Field:
     """Density of the ribs' back and front parts and of the collar bones."""
     bones = np.zeros((plane.size, plane.size), dtype=np.float32)
     start, gap = rng.uniform(-0.42, -0.39), rng.uniform(0.07, 0.08)

@@ -81,7 +81,7 @@ class Drawn:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class CohortLayout:
     """The columns of a kind's manifest: what is known of the truth, the views, and the masks."""
 
     truth: Sequence[str]
@@ -96,7 +96,7 @@ def write_cohort(
     out: Path,
     kind: str,
     config: Config,
-    layout: Layout,
+    layout: CohortLayout,
     draw: Callable[[int, Config], Iterable[Drawn]],
     *,
     track: Track = quiet,
@@ -228,7 +228,7 @@ def write_table(path: Path, rows: Iterable[Mapping[str, str]], columns: Sequence
     write_atomic(path, text.getvalue())
 
 
-def _write_case(out: Path, case: Drawn, layout: Layout) -> dict[str, str]:
+def _write_case(out: Path, case: Drawn, layout: CohortLayout) -> dict[str, str]:
     """Write the files of a case; its row of the manifest."""
     row = {"case_id": case.case_id, "patient_id": case.patient_id, **case.truth}
     suffix = "png" if case.spacing is None else "nii.gz"

@@ -49,7 +49,7 @@ def sign(number: int, size: int, label: str) -> tuple[Box, Mask]:
 
 
 @dataclass(frozen=True, slots=True)
-class Plane:
+class PixelPlane:
     """Where the pixels lie.
 
     Attributes:
@@ -62,7 +62,7 @@ class Plane:
     x: Field
 
     @classmethod
-    def of(cls, size: int, width: float = 1.0) -> Plane:
+    def of(cls, size: int, width: float = 1.0) -> PixelPlane:
         """A square whose middle is the origin; ``width`` is its side in the lengths of the drawing."""
         axis = (((np.arange(size) + 0.5) / size - 0.5) * width).astype(np.float32)
         return cls(size, axis[:, None], axis[None, :])

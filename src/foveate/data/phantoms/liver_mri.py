@@ -29,8 +29,8 @@ from scipy import ndimage
 
 from foveate.data.phantoms.cohort import (
     CohortConfig,
+    CohortLayout,
     Drawn,
-    Layout,
     Limits,
     check_choice,
     present_views,
@@ -54,7 +54,7 @@ FAT = dict(zip(VIEWS, (10, -75, 60, 25, -45, -55, -60, -58), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class LesionLook:
     """How a lesion looks in one phase: signals in percent above the liver's, at contrast 1.
 
     Attributes:
@@ -76,61 +76,61 @@ class Look:
     mosaic: float = 0.0
 
 
-PLAIN: dict[str, Look] = dict(
-    zip(VIEWS, map(Look, (38, 32, -18, -18, -18, -8, -14, -10)), strict=True)
+PLAIN: dict[str, LesionLook] = dict(
+    zip(VIEWS, map(LesionLook, (38, 32, -18, -18, -18, -8, -14, -10)), strict=True)
 )  # a lesion of no class
-LOOKS: dict[str, dict[str, Look]] = {
+LOOKS: dict[str, dict[str, LesionLook]] = {
     "hemangioma": {
-        "t2": Look(110),
-        "c_arterial": Look(-38, nodules=40, fill=0.27),
-        "c_venous": Look(-38, nodules=45, fill=0.6),
-        "c_delay": Look(-25, nodules=32, fill=1.0),
+        "t2": LesionLook(110),
+        "c_arterial": LesionLook(-38, nodules=40, fill=0.27),
+        "c_venous": LesionLook(-38, nodules=45, fill=0.6),
+        "c_delay": LesionLook(-25, nodules=32, fill=1.0),
     },
     "ICC": {
-        "dwi": Look(20, rim=75),
-        "c_arterial": Look(-45, rim=35),
-        "c_venous": Look(-40, rim=15),
-        "c_delay": Look(-12, core=30),
+        "dwi": LesionLook(20, rim=75),
+        "c_arterial": LesionLook(-45, rim=35),
+        "c_venous": LesionLook(-40, rim=15),
+        "c_delay": LesionLook(-12, core=30),
     },
     "abscess": {
-        "t2": Look(50, core=110),
-        "dwi": Look(40, core=170),
-        "c_arterial": Look(-60, rim=45),
-        "c_venous": Look(-65, rim=50),
-        "c_delay": Look(-65, rim=45),
+        "t2": LesionLook(50, core=110),
+        "dwi": LesionLook(40, core=170),
+        "c_arterial": LesionLook(-60, rim=45),
+        "c_venous": LesionLook(-65, rim=50),
+        "c_delay": LesionLook(-65, rim=45),
     },
     "metastasis": {
-        "dwi": Look(85, core=20),
-        "c_arterial": Look(-30, rim=22),
-        "c_venous": Look(-48),
-        "c_delay": Look(-22, rim=-50),
+        "dwi": LesionLook(85, core=20),
+        "c_arterial": LesionLook(-30, rim=22),
+        "c_venous": LesionLook(-48),
+        "c_delay": LesionLook(-22, rim=-50),
     },
     "cyst": {
-        "t2": Look(190),
-        "dwi": Look(-40),
-        "in_phase": Look(-55),
-        "out_phase": Look(-55),
-        "c_pre": Look(-55),
-        "c_arterial": Look(-68),
-        "c_venous": Look(-78),
-        "c_delay": Look(-76),
+        "t2": LesionLook(190),
+        "dwi": LesionLook(-40),
+        "in_phase": LesionLook(-55),
+        "out_phase": LesionLook(-55),
+        "c_pre": LesionLook(-55),
+        "c_arterial": LesionLook(-68),
+        "c_venous": LesionLook(-78),
+        "c_delay": LesionLook(-76),
     },
     "FNH": {
-        "t2": Look(8, scar=70),
-        "c_arterial": Look(62, scar=-15),
-        "c_venous": Look(10, scar=-35),
-        "c_delay": Look(2, scar=40),
+        "t2": LesionLook(8, scar=70),
+        "c_arterial": LesionLook(62, scar=-15),
+        "c_venous": LesionLook(10, scar=-35),
+        "c_delay": LesionLook(2, scar=40),
     },
     "HCC": {
-        "t2": Look(35, mosaic=22),
-        "out_phase": Look(-60, mosaic=15),
-        "c_arterial": Look(48, mosaic=26),
-        "c_venous": Look(-32, mosaic=8),
-        "c_delay": Look(-42, rim=30, mosaic=8),
+        "t2": LesionLook(35, mosaic=22),
+        "out_phase": LesionLook(-60, mosaic=15),
+        "c_arterial": LesionLook(48, mosaic=26),
+        "c_venous": LesionLook(-32, mosaic=8),
+        "c_delay": LesionLook(-42, rim=30, mosaic=8),
     },
 }
 CARRIERS: dict[str, tuple[str, ...]] = {name: tuple(looks) for name, looks in LOOKS.items()}
-LAYOUT = Layout(("label",), VIEWS, ("mask",))
+LAYOUT = CohortLayout(("label",), VIEWS, ("mask",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,7 +311,7 @@ def _patches(grid: Grid, rng: np.random.Generator, centre: Point, radius: float)
     return np.asarray(ndimage.gaussian_filter(tissue[nearest], (0, 0.6, 0.6)), dtype=np.float32)
 
 
-def _varied(look: Look, rng: np.random.Generator, spread: float) -> Look:
+def _varied(look: LesionLook, rng: np.random.Generator, spread: float) -> LesionLook:
     """The same look in another patient: every signal up to that share more or less, by one draw each."""
     changes: dict[str, Any] = {}
     for item in fields(look):
@@ -322,7 +322,7 @@ def _varied(look: Look, rng: np.random.Generator, spread: float) -> Look:
 
 
 def _scan(
-    scene: _Scene, view: str, look: Look, rng: np.random.Generator, config: LiverMriConfig
+    scene: _Scene, view: str, look: LesionLook, rng: np.random.Generator, config: LiverMriConfig
 ) -> NDArray[np.int16]:
     """One phase: tissue, lesion, uneven coil sensitivity, noise of a magnitude image, any gain."""
     grid = scene.grid
@@ -339,7 +339,7 @@ def _scan(
     return np.asarray(np.clip(np.rint(signal), 0, 4095), dtype=np.int16)
 
 
-def _paint_lesion(signal: Field, scene: _Scene, look: Look, contrast: float) -> None:
+def _paint_lesion(signal: Field, scene: _Scene, look: LesionLook, contrast: float) -> None:
     """Paint the parts of one lesion over the tissue: body, core, nodules, scar and rim in this order."""
     grid, surface = scene.grid, scene.surface
     body = np.float32(100 + contrast * look.body) + contrast * look.mosaic * scene.patches + 2 * scene.texture

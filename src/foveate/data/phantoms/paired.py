@@ -22,15 +22,15 @@ from scipy import ndimage
 
 from foveate.data.phantoms.cohort import (
     CohortConfig,
+    CohortLayout,
     Drawn,
-    Layout,
     Limits,
     check_choice,
     present_views,
     take_turns,
     write_cohort,
 )
-from foveate.data.phantoms.drawing import Field, Plane, Point, sign, to_pixels
+from foveate.data.phantoms.drawing import Field, PixelPlane, Point, sign, to_pixels
 from foveate.types import Track, quiet
 
 VIEWS = ("clinical", "ultrasound")
@@ -38,7 +38,7 @@ SURFACES = ("smooth", "scaly")
 DEPTHS = ("solid", "cystic")
 GROUPS = tuple(f"{surface}-{depth}" for surface in SURFACES for depth in DEPTHS)
 XOR = dict(zip(GROUPS, ("benign", "malignant", "malignant", "benign"), strict=True))
-LAYOUT = Layout(("label",), VIEWS, ("mask",))
+LAYOUT = CohortLayout(("label",), VIEWS, ("mask",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def draw_patient(index: int, config: PairedConfig) -> Iterator[Drawn]:
     """One patient with one lesion, as a photo ``(H, W, 3)`` and an ultrasound image ``(H, W)``."""
     group = take_turns(index, config.seed, GROUPS)
     label = group if config.rule == "grid" else XOR[group]
-    rng, plane = np.random.default_rng([config.seed, index, 4]), Plane.of(config.size)
+    rng, plane = np.random.default_rng([config.seed, index, 4]), PixelPlane.of(config.size)
     radius = rng.uniform(0.14, 0.19) * (1.2 - 0.35 * config.difficulty)
     centre = (rng.uniform(-1, 1) * (0.38 - radius), rng.uniform(-1, 1) * (0.38 - radius))
     radii = (radius * rng.uniform(0.85, 1.15), radius * rng.uniform(0.85, 1.15))
@@ -109,7 +109,7 @@ def draw_patient(index: int, config: PairedConfig) -> Iterator[Drawn]:
 
 
 def _photo(
-    plane: Plane, rng: np.random.Generator, lesion: _Lesion, *, scaly: bool, config: PairedConfig
+    plane: PixelPlane, rng: np.random.Generator, lesion: _Lesion, *, scaly: bool, config: PairedConfig
 ) -> Field:
     """The skin with the lesion, freckles, gloss, hair, a lamp from one side, and the camera's noise."""
     tone = rng.random()  # light to dark skin
@@ -136,7 +136,7 @@ def _photo(
 
 
 def _paint_lesion(
-    plane: Plane, rng: np.random.Generator, canvas: Field, lesion: _Lesion, skin: NDArray[Any]
+    plane: PixelPlane, rng: np.random.Generator, canvas: Field, lesion: _Lesion, skin: NDArray[Any]
 ) -> None:
     """A reddish to brown plaque with uneven pigment, a halo of inflammation and a raised edge."""
     red = rng.random()
@@ -149,7 +149,7 @@ def _paint_lesion(
     plane.paint(canvas, np.abs(lesion.surface + 0.012) - 0.006, colour * 0.85, strength=0.5, soft=0.012)
 
 
-def _paint_gloss(plane: Plane, rng: np.random.Generator, canvas: Field, lesion: _Lesion) -> None:
+def _paint_gloss(plane: PixelPlane, rng: np.random.Generator, canvas: Field, lesion: _Lesion) -> None:
     """A few wet highlights anywhere, on every kind of lesion: bright, soft, without edges."""
     for _ in range(rng.integers(1, 5)):
         place = tuple(np.array(lesion.centre) + rng.uniform(-1.6, 1.6, 2) * lesion.radius)
@@ -160,7 +160,7 @@ def _paint_gloss(plane: Plane, rng: np.random.Generator, canvas: Field, lesion: 
 
 
 def _paint_scales(
-    plane: Plane, rng: np.random.Generator, canvas: Field, lesion: _Lesion, contrast: float
+    plane: PixelPlane, rng: np.random.Generator, canvas: Field, lesion: _Lesion, contrast: float
 ) -> None:
     """Pale flakes with hard edges that cover more than half of the lesion."""
     seeds = rng.uniform(-1.3, 1.3, (70, 2)) * lesion.radius + np.array(lesion.centre)
@@ -175,7 +175,7 @@ def _paint_scales(
     )
 
 
-def _paint_hair(plane: Plane, rng: np.random.Generator, canvas: Field) -> None:
+def _paint_hair(plane: PixelPlane, rng: np.random.Generator, canvas: Field) -> None:
     """One dark hair, bent, across any part of the picture."""
     plane.paint(canvas, plane.curve(_arc(rng), 0.005), (0.13, 0.09, 0.07), strength=0.75)
 
@@ -190,7 +190,7 @@ def _arc(rng: np.random.Generator) -> list[Point]:
 
 
 def _ultrasound(
-    plane: Plane, rng: np.random.Generator, lesion: _Lesion, *, cystic: bool, config: PairedConfig
+    plane: PixelPlane, rng: np.random.Generator, lesion: _Lesion, *, cystic: bool, config: PairedConfig
 ) -> Field:
     """Echoes of the dermis with fibres and vessels, the lesion's echo-poor bulk, and speckle."""
     canvas = np.full((plane.size, plane.size), rng.uniform(0.48, 0.58), dtype=np.float32)
@@ -218,7 +218,7 @@ def _ultrasound(
 
 
 def _paint_cysts(
-    plane: Plane, rng: np.random.Generator, canvas: Field, lesion: _Lesion, bulk: float, contrast: float
+    plane: PixelPlane, rng: np.random.Generator, canvas: Field, lesion: _Lesion, bulk: float, contrast: float
 ) -> None:
     """Chambers without echoes behind bright walls; brighter bulk between them keeps the mean alike."""
     plane.paint(canvas, lesion.surface, bulk + 0.08 * contrast + 0.02 * plane.noise(rng, 0.02), soft=0.012)

@@ -13,12 +13,12 @@ from foveate.data.sources.liver_ct import LIVER_CT
 from foveate.data.sources.lld_mmri import LLD_MMRI
 from foveate.data.sources.sipakmed import SIPAKMED
 from foveate.data.sources.skin_pairs import DERM7PT, MILK10K
-from foveate.data.sources.source import Listing, Source, Written, write_source
+from foveate.data.sources.source import DataSource, Listing, Written, write_source
 from foveate.errors import UsageError
 
 __all__ = ["SOURCES", "Listing", "Source", "Written", "find_source", "write_source"]
 
-SOURCES: dict[str, Source] = {
+SOURCES: dict[str, DataSource] = {
     "lld-mmri": LLD_MMRI,
     "chestxray14": CHESTXRAY14,
     "sipakmed": SIPAKMED,
@@ -32,7 +32,7 @@ SOURCES: dict[str, Source] = {
 }
 
 
-def find_source(name: str) -> Source:
+def find_source(name: str) -> DataSource:
     """Look up a data set by its name.
 
     Raises:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from foveate.data.sources.source import Listing, NoOptions, Row, Source, count_labels, relative
+from foveate.data.sources.source import DataSource, Listing, NoOptions, Row, count_labels, relative
 from foveate.errors import InputRefused
 from foveate.types import Track
 
@@ -69,7 +69,7 @@ def _volume(folder: Path, stem: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-ACDC = Source(
+ACDC = DataSource(
     name="acdc",
     title="ACDC: cardiac MRI of 100 (+ 50) patients at end-diastole and end-systole, five groups",
     where="the data page of its challenge at the University Hospital of Dijon (search for 'ACDC challenge')",

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from foveate.data.sources.source import Listing, NoOptions, Source, count_labels, relative
+from foveate.data.sources.source import DataSource, Listing, NoOptions, count_labels, relative
 from foveate.errors import InputRefused
 from foveate.files import replacing
 from foveate.types import Track
@@ -73,7 +73,7 @@ def _union(image: Path, masks: list[Path], home: Path) -> Path:
     return path
 
 
-BUSI = Source(
+BUSI = DataSource(
     name="busi",
     title="BUSI: 780 breast ultrasound images, normal, benign and malignant, with lesion masks",
     where="the data page of its paper at Cairo University (search for 'Dataset BUSI with GT')",

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from foveate.data.sources.source import Listing, Row, Source, read_table, relative, require
+from foveate.data.sources.source import DataSource, Listing, Row, read_table, relative, require
 from foveate.errors import InputRefused
-from foveate.io import probe
-from foveate.settings import Settings, Share
+from foveate.io.reading import probe
+from foveate.study.settings import Settings, Share
 from foveate.types import Track
 
 FINDINGS = {
@@ -159,7 +159,7 @@ def _shortened(problems: Sequence[str], most: int = 50) -> list[str]:
     return [*problems[:most], *more]
 
 
-CHESTXRAY14 = Source(
+CHESTXRAY14 = DataSource(
     name="chestxray14",
     title="ChestX-ray14: 112,120 chest radiographs of 30,805 patients, 14 findings, boxes for 880 images",
     where="the NIH Clinical Center's page of the data set (search for 'NIH chest X-ray dataset')",

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from foveate.data.sources.sipakmed import AUTHORS_SEED
-from foveate.data.sources.source import Listing, Source, count_labels, relative, shuffled_split
+from foveate.data.sources.source import DataSource, Listing, count_labels, relative, shuffled_split
 from foveate.errors import InputRefused
-from foveate.settings import Settings
+from foveate.study.settings import Settings
 from foveate.types import Track
 
 CLASSES = {
@@ -81,7 +81,7 @@ def _parts(found: Sequence[tuple[str, Path]], options: HerlevOptions) -> list[st
     return shuffled_split(names, labels, {"train": share}, "test", seed=AUTHORS_SEED)
 
 
-HERLEV = Source(
+HERLEV = DataSource(
     name="herlev",
     title="Herlev: 917 single cervical cells, seven classes",
     where="the page of the Pap-smear benchmark (search for 'smear2005 Herlev')",

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from foveate.data.sources.source import Listing, Row, Source, count_labels, read_table, relative, require
-from foveate.settings import Settings
+from foveate.data.sources.source import DataSource, Listing, Row, count_labels, read_table, relative, require
+from foveate.study.settings import Settings
 from foveate.types import Track
 
 LESIONS = {
@@ -113,7 +113,7 @@ _NOTES = (
     "official_split is train or test without a validation part, and near-duplicates cross it: let the audit "
     "keep them together, or say split: {column: official_split} for comparison with published figures",
 )
-IDRID = Source(
+IDRID = DataSource(
     name="idrid",
     title="IDRiD: 516 fundus photographs with grades, 81 with lesion masks",
     where="the data port of the IEEE (search for 'Indian Diabetic Retinopathy Image Dataset')",

@@ -15,11 +15,11 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from foveate.data.sources.source import Listing, Row, Source, count_labels, relative
+from foveate.data.sources.source import DataSource, Listing, Row, count_labels, relative
 from foveate.errors import InputRefused
-from foveate.io import read_image
 from foveate.io.nifti import write_nifti
-from foveate.settings import Settings
+from foveate.io.reading import read_image
+from foveate.study.settings import Settings
 from foveate.types import Image, Track
 
 VOLUMES = 131
@@ -120,7 +120,7 @@ def _write_tumour(scan: _Scan, truth: Image, home: Path) -> Path:
     return path
 
 
-LIVER_CT = Source(
+LIVER_CT = DataSource(
     name="liver-ct",
     title="LiTS and MSD Task03: 131 contrast-enhanced abdominal CTs with liver and tumour masks",
     where="the pages of the LiTS challenge or of the Medical Segmentation Decathlon",

@@ -27,9 +27,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from foveate.data.sources.lld_mmri_crop import Lesion, crop_lesion
-from foveate.data.sources.source import Listing, Row, Source, count_labels, relative, require
+from foveate.data.sources.source import DataSource, Listing, Row, count_labels, relative, require
 from foveate.errors import InputRefused
-from foveate.settings import Settings
+from foveate.study.settings import Settings
 from foveate.types import Track
 
 CLASSES = ("hemangioma", "ICC", "abscess", "metastasis", "cyst", "FNH", "HCC")
@@ -279,7 +279,7 @@ def _parts_of(path: Path, labels: Mapping[str, str], problems: list[str]) -> dic
     return {case: part for case, part, _ in rows}
 
 
-LLD_MMRI = Source(
+LLD_MMRI = DataSource(
     name="lld-mmri",
     title="LLD-MMRI2023: 498 liver lesions in eight MR phases, seven classes",
     where="the challenge's repository (search for 'LLD-MMRI2023'), after registration",

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from foveate.errors import InputRefused
-from foveate.io import read_image
 from foveate.io.nifti import write_nifti
+from foveate.io.reading import read_image
 from foveate.types import Geometry
 
 

@@ -17,10 +17,10 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw
 
-from foveate.data.sources.source import Listing, Source, count_labels, relative, shuffled_split
+from foveate.data.sources.source import DataSource, Listing, count_labels, relative, shuffled_split
 from foveate.errors import InputRefused
 from foveate.files import replacing
-from foveate.settings import Settings
+from foveate.study.settings import Settings
 from foveate.types import Track
 
 CLASSES = ("Dyskeratotic", "Koilocytotic", "Metaplastic", "Parabasal", "Superficial-Intermediate")
@@ -135,7 +135,7 @@ def _draw_mask(item: _Item, home: Path, part: str) -> Path:
     return path
 
 
-SIPAKMED = Source(
+SIPAKMED = DataSource(
     name="sipakmed",
     title="SIPaKMeD: 4,049 isolated cervical cells from 966 slide images, five classes",
     where="the data set's page at the University of Ioannina (search for 'SIPaKMeD database')",

@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Literal
 
 from foveate.data.sources.source import (
+    DataSource,
     Listing,
     NoOptions,
     Row,
-    Source,
     count_labels,
     read_table,
     relative,
     require,
 )
-from foveate.settings import Settings
+from foveate.study.settings import Settings
 from foveate.types import Track
 
 MILK_CLASSES = {
@@ -152,7 +152,7 @@ def _grouped(diagnosis: str) -> str:
     return known.get(name, "miscellaneous")
 
 
-MILK10K = Source(
+MILK10K = DataSource(
     name="milk10k",
     title="MILK10k: 5,240 skin lesions, each with a clinical close-up and a dermoscopic photo, 11 classes",
     where="the ISIC archive's page of the collection (search for 'MILK10k')",
@@ -166,7 +166,7 @@ MILK10K = Source(
     ),
     read=read_milk10k,
 )
-DERM7PT = Source(
+DERM7PT = DataSource(
     name="derm7pt",
     title="derm7pt: 1,011 skin lesions with a clinical and a dermoscopic photo",
     where="the data set's page at Simon Fraser University (search for 'seven-point checklist dermatology')",

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from foveate.errors import InputRefused, ManifestRefused, UsageError
 from foveate.files import write_atomic
-from foveate.settings import Settings
+from foveate.study.settings import Settings
 from foveate.types import Track, quiet
 
 Row = Mapping[str, str]
@@ -63,7 +63,7 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class DataSource:
     """One public data set.
 
     Attributes:
@@ -134,7 +134,7 @@ def shuffled_split(
 
 
 def write_source(
-    source: Source,
+    source: DataSource,
     root: str | Path,
     out: str | Path | None = None,
     *,
@@ -252,7 +252,7 @@ def _check_out(root: Path, out: Path) -> None:
         )
 
 
-def _checked(source: Source, options: Mapping[str, Any]) -> Settings:
+def _checked(source: DataSource, options: Mapping[str, Any]) -> Settings:
     try:
         return source.options.model_validate(dict(options))
     except ValidationError as error:

@@ -15,12 +15,7 @@ Conventions, the same for a heat map, its controls and its ceiling:
 ``published`` holds figures to stand beside.
 """
 
-from foveate.evaluate.localization.cases import (
-    IOBB_THRESHOLDS,
-    IOU_THRESHOLDS,
-    CaseScore,
-    score_case,
-)
+from foveate.evaluate.localization.cases import IOBB_THRESHOLDS, IOU_THRESHOLDS, CaseScore, score_case
 from foveate.evaluate.localization.ceiling import best_of, ceiling_cells
 from foveate.evaluate.localization.controls import control_maps
 from foveate.evaluate.localization.peaks import Cells

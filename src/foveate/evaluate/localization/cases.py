@@ -34,7 +34,7 @@ from scipy import ndimage
 from foveate.errors import UsageError
 from foveate.evaluate.localization.peaks import Cells, Peaks, find_peaks
 from foveate.evaluate.localization.volumes import VolumeTruth, in_plane
-from foveate.regions import Mask, Region, box_iou, overlaps, positive_evidence
+from foveate.maps.regions import Mask, Region, box_iou, overlaps, positive_evidence
 
 Floats = NDArray[np.float64]
 IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)

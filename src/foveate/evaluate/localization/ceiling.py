@@ -26,7 +26,7 @@ import numpy as np
 from foveate.evaluate.localization.cases import CaseScore
 from foveate.evaluate.localization.grids import Floats, coverage, peaks_inside, seen_inside
 from foveate.evaluate.localization.peaks import Cells
-from foveate.regions import Mask
+from foveate.maps.regions import Mask
 from foveate.types import Box
 
 _HIGHER = (

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, special
 
 from foveate.evaluate.localization.grids import Floats, spread, whole
-from foveate.regions import Mask
+from foveate.maps.regions import Mask
 from foveate.types import Box
 
 CELLS = 14  # of a ResNet's last feature map at 448 pixels, or of DRN's at 112

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.evaluate.localization.grids import Floats, centre_pixels
-from foveate.regions import Mask
+from foveate.maps.regions import Mask
 from foveate.types import Box
 
 Ints = NDArray[np.intp]

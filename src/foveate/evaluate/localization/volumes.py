@@ -28,7 +28,7 @@ import numpy as np
 
 from foveate.evaluate.localization.grids import Floats, coverage, peaks_inside
 from foveate.evaluate.localization.peaks import Ints, Peaks
-from foveate.regions import Mask
+from foveate.maps.regions import Mask
 from foveate.types import Box
 
 NAN = float("nan")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
+from foveate.evaluate.comparing.hypothesis import holm
 from foveate.evaluate.delong import few_patients_interval
-from foveate.evaluate.hypothesis import holm
 from foveate.evaluate.intervals import Bootstrap, Floats, Value, ratio
 from foveate.evaluate.metadata_model import (
     MOST_VALUES,

@@ -9,8 +9,8 @@ import numpy as np
 
 from foveate.evaluate.averages import difference_interval
 from foveate.evaluate.classwise import Classwise
+from foveate.evaluate.comparing.hypothesis import bootstrap_p
 from foveate.evaluate.discrimination import Discrimination
-from foveate.evaluate.hypothesis import bootstrap_p
 from foveate.evaluate.intervals import Bootstrap, Value, mean_of_defined
 from foveate.evaluate.shift.cohorts import Json
 from foveate.evaluate.summary import OVERALL

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from foveate.evaluate.wording import shown_p
+from foveate.evaluate.comparing.wording import shown_p
 
 ALPHA = 0.05
 _FIGURES = {"auroc_macro": "macro AUROC", "balanced_accuracy": "balanced accuracy"}

@@ -8,7 +8,7 @@ is that of the guideline.
 from __future__ import annotations
 
 from foveate.report.checklists.claim import CLAIM
-from foveate.report.checklists.item import Checklist, Filled, Item, fill
+from foveate.report.checklists.item import Checklist, FilledItem, Item, fill
 from foveate.report.checklists.tripod import TRIPOD_AI
 
-__all__ = ["CLAIM", "TRIPOD_AI", "Checklist", "Filled", "Item", "fill"]
+__all__ = ["CLAIM", "TRIPOD_AI", "Checklist", "FilledItem", "Item", "fill"]

@@ -7,195 +7,195 @@ from typing import Any
 
 from foveate.evaluate.sample import cases_in_words, counted
 from foveate.report.cautions import Cautions
-from foveate.report.checklists.item import Answer
+from foveate.report.checklists.item import ItemAnswer
 from foveate.report.files import Json, RunFiles, value_of
-from foveate.report.sections.cohort import Part, count_parts
+from foveate.report.sections.cohort import PartCounts, count_parts
 from foveate.report.sections.section import within
 
 
-def kind_of_model(files: RunFiles) -> Answer:
+def kind_of_model(files: RunFiles) -> ItemAnswer:
     """Deep learning, and which network."""
     name = within(files.study, "model", "name")
-    return Answer(f"Deep learning: {name}." if name else "", "provenance", "study.yaml")
+    return ItemAnswer(f"Deep learning: {name}." if name else "", "provenance", "study.yaml")
 
 
-def network(files: RunFiles) -> Answer:
+def network(files: RunFiles) -> ItemAnswer:
     """The network with its options; its card has the layers."""
     name, options = within(files.study, "model", "name"), within(files.study, "model", "options")
     extra = f" with {_listed(options)}" if options else ""
     text = f"{name}{extra}, input {_size(files)}; `foveate models {name}` prints its card." if name else ""
-    return Answer(text, "provenance", "study.yaml")
+    return ItemAnswer(text, "provenance", "study.yaml")
 
 
-def inputs(files: RunFiles) -> Answer:
+def inputs(files: RunFiles) -> ItemAnswer:
     """The views are the predictors."""
     views = files.views or ("the image",)
     text = f"The pixels of {', '.join(views)}; no clinical variable is a predictor." if files.study else ""
-    return Answer(text, "data", "study.yaml")
+    return ItemAnswer(text, "data", "study.yaml")
 
 
-def learned(files: RunFiles) -> Answer:
+def learned(files: RunFiles) -> ItemAnswer:
     """Of an external test, what its model learned from."""
     counts = within(files.test, "learned") or {}
     cohort = "what its run tells"
     if counts:
         cohort = f"a manifest of {cases_in_words(counts['cases'], counts['patients'])}"
     text = f"Made by {within(files.test, 'of')} from {cohort}." if files.test else ""
-    return Answer(text, "shift", "test.json")
+    return ItemAnswer(text, "shift", "test.json")
 
 
-def external(files: RunFiles) -> Answer:
+def external(files: RunFiles) -> ItemAnswer:
     """Whether this is a test on external data."""
     text = f"This is one: the model of {files.test['of']} on another cohort." if files.test else ""
-    return Answer(text, "shift", "test.json")
+    return ItemAnswer(text, "shift", "test.json")
 
 
-def manifest(files: RunFiles) -> Answer:
+def manifest(files: RunFiles) -> ItemAnswer:
     """Which table listed the cases."""
     if files.audit is None:
-        return Answer("", "data", "audit.json")
+        return ItemAnswer("", "data", "audit.json")
     counts = files.cases_of(files.audit["cases"], files.audit["patients"])
     digest = str(within(files.audit, "manifest_sha256") or "")[:12]
-    return Answer(f"A manifest lists {counts} (SHA-256 {digest}…).", "data", "audit.json")
+    return ItemAnswer(f"A manifest lists {counts} (SHA-256 {digest}…).", "data", "audit.json")
 
 
-def refused(files: RunFiles) -> Answer:
+def refused(files: RunFiles) -> ItemAnswer:
     """How many cases could not be used."""
     if files.audit is None:
-        return Answer("", "data", "audit.json")
+        return ItemAnswer("", "data", "audit.json")
     bad = next((f for f in files.audit["findings"] if f["code"] == "refused-image"), None)
     lost = len(bad["case_ids"]) if bad else 0
-    return Answer(
+    return ItemAnswer(
         f"{lost} of {files.audit['cases']} cases of the manifest were refused.", "data", "audit.json"
     )
 
 
-def audited(files: RunFiles) -> Answer:
+def audited(files: RunFiles) -> ItemAnswer:
     """What the audit found."""
     if files.audit is None:
-        return Answer("", "data", "audit.json")
+        return ItemAnswer("", "data", "audit.json")
     codes = [f["code"] for f in files.audit["findings"]]
-    return Answer(f"Audited; findings: {', '.join(codes) or 'none'}.", "data", "audit.json")
+    return ItemAnswer(f"Audited; findings: {', '.join(codes) or 'none'}.", "data", "audit.json")
 
 
-def preprocessing(files: RunFiles) -> Answer:
+def preprocessing(files: RunFiles) -> ItemAnswer:
     """How an image becomes what the network sees."""
     settings = within(files.study, "preprocess")
     if not settings:
-        return Answer("", "provenance", "study.yaml")
+        return ItemAnswer("", "provenance", "study.yaml")
     shown = {key: value for key, value in settings.items() if key not in ("views", "mean", "std")}
-    return Answer(f"{_listed(shown).capitalize()}.", "provenance", "study.yaml")
+    return ItemAnswer(f"{_listed(shown).capitalize()}.", "provenance", "study.yaml")
 
 
-def crops(files: RunFiles) -> Answer:
+def crops(files: RunFiles) -> ItemAnswer:
     """Whether the model sees a part of the image only."""
     settings = within(files.study, "preprocess")
     if not settings:
-        return Answer("", "provenance", "study.yaml")
+        return ItemAnswer("", "provenance", "study.yaml")
     text = (
         f"Images are cropped to the organ mask with a margin of {settings.get('organ_margin')} pixels."
         if settings.get("organ_crop")
         else "Whole images are used."
     )
-    return Answer(text, "provenance", "study.yaml")
+    return ItemAnswer(text, "provenance", "study.yaml")
 
 
-def missing(files: RunFiles) -> Answer:
+def missing(files: RunFiles) -> ItemAnswer:
     """Unknown labels and missing views."""
     patterns = within(files.metrics, "by_views")
     unknown = within(files.metrics, "without_truth")
     if unknown is None:
-        return Answer("", "performance", "metrics.json")
+        return ItemAnswer("", "performance", "metrics.json")
     text = f"{unknown} tested cases without known truth were left out"
     if patterns and len(patterns) > 1:
         text += f"; cases lacked views in {len(patterns) - 1} ways, each with figures of its own"
-    return Answer(f"{text}. Unknown findings are left out one by one.", "performance", "metrics.json")
+    return ItemAnswer(f"{text}. Unknown findings are left out one by one.", "performance", "metrics.json")
 
 
-def classes(files: RunFiles) -> Answer:
+def classes(files: RunFiles) -> ItemAnswer:
     """What is predicted."""
     names = within(files.metrics, "classes")
     kinds = {"multiclass": "One of", "multilabel": "Any of"}
     text = f"{kinds[within(files.metrics, 'task')]}: {', '.join(names)}." if names else ""
-    return Answer(text, "performance", "metrics.json")
+    return ItemAnswer(text, "performance", "metrics.json")
 
 
-def partition(files: RunFiles) -> Answer:
+def partition(files: RunFiles) -> ItemAnswer:
     """How cases were divided, with counts."""
     if files.splits is None:
-        return Answer("", "splits", "splits.json")
+        return ItemAnswer("", "splits", "splits.json")
     number = int(within(files.splits, "config", "fold") or 0)
     parts = count_parts(files, files.splits["folds"][number])
     if files.test:
         parts = {name: part for name, part in parts.items() if part.cases}
     told = ", ".join(f"{name} {_of(files, part)}" for name, part in parts.items())
     how = "nothing was trained on" if files.test else "drawn by patient, classes spread evenly"
-    return Answer(f"{told}; {how}.", "splits", "splits.json")
+    return ItemAnswer(f"{told}; {how}.", "splits", "splits.json")
 
 
-def _of(files: RunFiles, part: Part) -> str:
+def _of(files: RunFiles, part: PartCounts) -> str:
     if part.patients is None:
         return counted(part.cases, "case")
     return files.cases_of(part.cases, part.patients)
 
 
-def disjoint(files: RunFiles) -> Answer:
+def disjoint(files: RunFiles) -> ItemAnswer:
     """No patient in two parts, unless somebody allowed it."""
     if files.splits is None:
-        return Answer("", "splits", "splits.json")
+        return ItemAnswer("", "splits", "splits.json")
     allowed = within(files.audit, "allowed") or ()
     if files.test:
         kept = [code for code in ("training-patients", "training-images") if code in allowed]
         if kept:
-            return Answer(f"Not disjoint: {', '.join(kept)} was accepted.", "data", "audit.json")
+            return ItemAnswer(f"Not disjoint: {', '.join(kept)} was accepted.", "data", "audit.json")
         text = "No tested patient or image, nor a near copy, was found that the model learned from."
-        return Answer(text, "data", "audit.json")
+        return ItemAnswer(text, "data", "audit.json")
     if "patient-in-two-splits" in allowed:
-        return Answer("Not disjoint by patient: accepted by whoever ran the study.", "data", "audit.json")
+        return ItemAnswer("Not disjoint by patient: accepted by whoever ran the study.", "data", "audit.json")
     twins = within(files.splits, "config", "keep_twins_together")
     also = ", and near-duplicate images stay together" if twins else ""
-    return Answer(
+    return ItemAnswer(
         f"Disjoint by patient{also}; a test on training patients is refused.", "splits", "splits.json"
     )
 
 
-def test_size(files: RunFiles) -> Answer:
+def test_size(files: RunFiles) -> ItemAnswer:
     """How many were tested."""
     found = files.metrics
     text = f"{files.cases_of(found['n'], found['patients'])} were tested." if found else ""
-    return Answer(text, "performance", "metrics.json")
+    return ItemAnswer(text, "performance", "metrics.json")
 
 
-def software(files: RunFiles) -> Answer:
+def software(files: RunFiles) -> ItemAnswer:
     """Versions."""
     versions: Mapping[str, str] = within(files.run, "versions") or {}
     main = [f"{name} {versions[name]}" for name in ("foveate", "python", "torch", "timm") if name in versions]
     text = f"{', '.join(main)}, and {max(0, len(versions) - len(main))} more." if main else ""
-    return Answer(text, "provenance", "run.json")
+    return ItemAnswer(text, "provenance", "run.json")
 
 
-def initialization(files: RunFiles) -> Answer:
+def initialization(files: RunFiles) -> ItemAnswer:
     """Where the weights began."""
     source = within(files.study, "model", "pretrained")
     if source is None:
-        return Answer("", "provenance", "study.yaml")
+        return ItemAnswer("", "provenance", "study.yaml")
     text = (
         "published weights" if source is True else f"the weights in {source}" if source else "random weights"
     )
-    return Answer(f"From {text}, seed {within(files.study, 'seed')}.", "provenance", "study.yaml")
+    return ItemAnswer(f"From {text}, seed {within(files.study, 'seed')}.", "provenance", "study.yaml")
 
 
-def training(files: RunFiles) -> Answer:
+def training(files: RunFiles) -> ItemAnswer:
     """Optimizer, schedule, augmentation."""
     settings, varied = within(files.study, "train"), within(files.study, "augment")
     if not settings:
-        return Answer("", "training", "study.yaml")
+        return ItemAnswer("", "training", "study.yaml")
     keys = ("epochs", "batch_size", "optimizer", "lr", "weight_decay", "schedule", "balance", "precision")
     told = _listed({key: settings[key] for key in keys if key in settings})
-    return Answer(f"{told}; augmentation: {_listed(varied or {})}.", "training", "study.yaml")
+    return ItemAnswer(f"{told}; augmentation: {_listed(varied or {})}.", "training", "study.yaml")
 
 
-def imbalance(files: RunFiles) -> Answer:
+def imbalance(files: RunFiles) -> ItemAnswer:
     """What was done about rare classes."""
     how = within(files.study, "train", "balance")
     words = {
@@ -205,63 +205,63 @@ def imbalance(files: RunFiles) -> Answer:
         "focal": "The focal loss turns to hard cases",
     }
     text = f"{words[how]}; probabilities are calibrated on validation cases afterwards." if how else ""
-    return Answer(text, "training", "study.yaml")
+    return ItemAnswer(text, "training", "study.yaml")
 
 
-def selection(files: RunFiles) -> Answer:
+def selection(files: RunFiles) -> ItemAnswer:
     """Which epoch was kept."""
     monitor = within(files.study, "train", "monitor")
     best = "lowest loss" if monitor == "val_loss" else f"best {str(monitor).replace('_', ' ')}"
     decay = within(files.study, "train", "ema_decay")
     kept = f"; its weights are a running mean over epochs (decay {decay:g})" if decay else ""
     text = f"The epoch with the {best} on validation cases{kept}." if monitor else ""
-    return Answer(text, "training", "study.yaml")
+    return ItemAnswer(text, "training", "study.yaml")
 
 
-def ensemble(files: RunFiles) -> Answer:
+def ensemble(files: RunFiles) -> ItemAnswer:
     """One network, unless the model is several by design."""
     name = within(files.study, "model", "name")
-    return Answer(f"None: one trained {name} predicts." if name else "", "provenance", "study.yaml")
+    return ItemAnswer(f"None: one trained {name} predicts." if name else "", "provenance", "study.yaml")
 
 
-def measures(files: RunFiles) -> Answer:
+def measures(files: RunFiles) -> ItemAnswer:
     """Which figures."""
     names = list(within(files.metrics, "metrics") or ())
     text = f"{', '.join(name.replace('_', ' ') for name in names)}, each per class as well." if names else ""
-    return Answer(text, "performance", "metrics.json")
+    return ItemAnswer(text, "performance", "metrics.json")
 
 
-def uncertainty(files: RunFiles) -> Answer:
+def uncertainty(files: RunFiles) -> ItemAnswer:
     """How intervals were made."""
     found = within(files.metrics, "bootstrap")
     if not found:
-        return Answer("", "performance", "metrics.json")
+        return ItemAnswer("", "performance", "metrics.json")
     kind = found.get("interval", "percentile")
     text = f"{100 * found['level']:g} % {kind} intervals, {found['n']} resamples of patients."
-    return Answer(text, "performance", "metrics.json")
+    return ItemAnswer(text, "performance", "metrics.json")
 
 
-def performance(files: RunFiles) -> Answer:
+def performance(files: RunFiles) -> ItemAnswer:
     """The main figures."""
     found = within(files.metrics, "metrics") or {}
     told = [_figure(name, found[key]) for key, name in _MAIN.items() if key in found]
-    return Answer(f"{', '.join(told)}." if told else "", "performance", "metrics.json")
+    return ItemAnswer(f"{', '.join(told)}." if told else "", "performance", "metrics.json")
 
 
-def per_class(files: RunFiles) -> Answer:
+def per_class(files: RunFiles) -> ItemAnswer:
     """Where figures of single classes stand."""
     names = within(files.metrics, "classes") or ()
     text = f"Sensitivity, specificity and predictive values of {len(names)} classes." if names else ""
-    return Answer(text, "performance", "metrics.json")
+    return ItemAnswer(text, "performance", "metrics.json")
 
 
-def calibration(files: RunFiles) -> Answer:
+def calibration(files: RunFiles) -> ItemAnswer:
     """How far probabilities can be taken at their word."""
     found = within(files.metrics, "calibration", "ece")
-    return Answer(f"{_figure('ECE', found)}." if found else "", "calibration", "metrics.json")
+    return ItemAnswer(f"{_figure('ECE', found)}." if found else "", "calibration", "metrics.json")
 
 
-def recalibrated(files: RunFiles) -> Answer:
+def recalibrated(files: RunFiles) -> ItemAnswer:
     """What was changed after training."""
     how, fits = within(files.study, "calibrate", "method"), within(files.bundle, "calibration", "fits") or []
     if not how:
@@ -272,85 +272,85 @@ def recalibrated(files: RunFiles) -> Answer:
         text = f"Recalibration ({how}) was tried on validation cases and not kept: it did not help others."
     else:
         text = f"Probabilities are recalibrated ({how}) on validation cases; raw ones are shown beside."
-    return Answer(text, "calibration", "study.yaml")
+    return ItemAnswer(text, "calibration", "study.yaml")
 
 
-def thresholds(files: RunFiles) -> Answer:
+def thresholds(files: RunFiles) -> ItemAnswer:
     """How a probability becomes a decision."""
     found = files.metrics
     if not found:
-        return Answer("", "performance", "metrics.json")
+        return ItemAnswer("", "performance", "metrics.json")
     text = (
         "A probability for each finding, and a decision at a threshold chosen on validation cases."
         if found["task"] == "multilabel"
         else "A probability for each class; the decision is the most probable one."
     )
-    return Answer(text, "performance", "metrics.json")
+    return ItemAnswer(text, "performance", "metrics.json")
 
 
-def subgroups(files: RunFiles) -> Answer:
+def subgroups(files: RunFiles) -> ItemAnswer:
     """Which groups have figures of their own."""
     found = within(files.metrics, "subgroups")
     if found is None:
-        return Answer("", "subgroups", "metrics.json")
+        return ItemAnswer("", "subgroups", "metrics.json")
     names = list(found)
     text = (
         f"Figures by {', '.join(names)}, with the gap between groups."
         if names
         else ("The manifest has no column of age, sex, site or scanner to tell figures apart by.")
     )
-    return Answer(text, "subgroups", "metrics.json")
+    return ItemAnswer(text, "subgroups", "metrics.json")
 
 
-def shortcuts(files: RunFiles) -> Answer:
+def shortcuts(files: RunFiles) -> ItemAnswer:
     """What the probes found."""
     if files.probes is None:
-        return Answer("", "shortcuts", "probes.json")
+        return ItemAnswer("", "shortcuts", "probes.json")
     found = files.probes.get("shortcuts") or ()
     told = " ".join(str(item["sentence"]) for item in found) or "No shortcut was found."
-    return Answer(told, "shortcuts", "probes.json")
+    return ItemAnswer(told, "shortcuts", "probes.json")
 
 
-def maps(files: RunFiles) -> Answer:
+def maps(files: RunFiles) -> ItemAnswer:
     """Which heat maps."""
     method = within(files.study, "explain", "method")
-    return Answer(f"Heat maps by {method}." if method else "", "cases", "study.yaml")
+    return ItemAnswer(f"Heat maps by {method}." if method else "", "cases", "study.yaml")
 
 
-def trust(files: RunFiles) -> Answer:
+def trust(files: RunFiles) -> ItemAnswer:
     """What the trust card says of them."""
     if files.trust is None:
-        return Answer("", "trust", "trust.json")
+        return ItemAnswer("", "trust", "trust.json")
     methods: Mapping[str, Json] = files.trust.get("methods") or {}
     told = [
         f"{name}: {found['verdict']['sentence']}" for name, found in methods.items() if "verdict" in found
     ]
-    return Answer(" ".join(told) or "Tested.", "trust", "trust.json")
+    return ItemAnswer(" ".join(told) or "Tested.", "trust", "trust.json")
 
 
-def failures(files: RunFiles) -> Answer:
+def failures(files: RunFiles) -> ItemAnswer:
     """Where wrong answers are shown."""
     there = files.metrics is not None and files.heatmaps is not None
     text = "Confusion, and pictures of the surest wrong answers of each class." if there else ""
-    return Answer(text, "cases", "metrics.json")
+    return ItemAnswer(text, "cases", "metrics.json")
 
 
-def cautions(files: RunFiles) -> Answer:
+def cautions(files: RunFiles) -> ItemAnswer:
     """What the page itself warns of."""
     if files.metrics is None:
-        return Answer("", "top", "metrics.json")
+        return ItemAnswer("", "top", "metrics.json")
     found = Cautions.of(files)
     told = " ".join(item.sentence for item in found.items)
-    return Answer(told or found.all_clear, "top", "metrics.json")
+    return ItemAnswer(told or found.all_clear, "top", "metrics.json")
 
 
-def protocol(files: RunFiles) -> Answer:
+def protocol(files: RunFiles) -> ItemAnswer:
     """Everything needed to repeat the run."""
     text = "The study with every default, seeds, hashes and versions." if files.study and files.run else ""
-    return Answer(text, "provenance", "run.json")
+    return ItemAnswer(text, "provenance", "run.json")
 
 
-def bundle(files: RunFiles) -> Answer:
+def bundle(files: RunFiles) -> ItemAnswer:
     """Weights and all that is needed to use them."""
     digest = within(files.run, "hashes", "weights")
     text = (
@@ -358,16 +358,16 @@ def bundle(files: RunFiles) -> Answer:
         if digest
         else ""
     )
-    return Answer(text, "provenance", "run.json")
+    return ItemAnswer(text, "provenance", "run.json")
 
 
-def unusable(files: RunFiles) -> Answer:
+def unusable(files: RunFiles) -> ItemAnswer:
     """What happens to input that cannot be used."""
     found = within(files.metrics, "abstention")
     text = "Unreadable images are refused with a reason."
     if found:
         text += " Unfamiliar images are flagged by a novelty score, uncertain ones by larger prediction sets."
-    return Answer(text if files.metrics else "", "abstention", "metrics.json")
+    return ItemAnswer(text if files.metrics else "", "abstention", "metrics.json")
 
 
 _MAIN = {"auroc_macro": "macro AUROC", "balanced_accuracy": "balanced accuracy", "f1_macro": "macro F1"}

@@ -12,7 +12,7 @@ Status = Literal["run", "answered", "partly", "people", "absent"]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ItemAnswer:
     """What the files of a run say to an item.
 
     Attributes:
@@ -26,7 +26,7 @@ class Answer:
     file: str
 
 
-Answerer = Callable[[RunFiles], Answer]
+Answerer = Callable[[RunFiles], ItemAnswer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Checklist:
 
 
 @dataclass(frozen=True, slots=True)
-class Filled:
+class FilledItem:
     """An item with what the run says to it.
 
     Attributes:
@@ -77,13 +77,13 @@ class Filled:
     """
 
     item: Item
-    answers: tuple[Answer, ...]
+    answers: tuple[ItemAnswer, ...]
     missing: tuple[str, ...]
     person: str
     status: Status
 
 
-def fill(checklist: Checklist, files: RunFiles) -> list[Filled]:
+def fill(checklist: Checklist, files: RunFiles) -> list[FilledItem]:
     """Answer every item from the files of a run, and from what people wrote."""
     return [
         _filled(item, files, files.answers.get(f"{checklist.name} {item.number}", ""))
@@ -91,11 +91,11 @@ def fill(checklist: Checklist, files: RunFiles) -> list[Filled]:
     ]
 
 
-def _filled(item: Item, files: RunFiles, person: str) -> Filled:
+def _filled(item: Item, files: RunFiles, person: str) -> FilledItem:
     asked = [answer(files) for answer in item.answers]
     given = tuple(answer for answer in asked if answer.text)
     missing = tuple(dict.fromkeys(answer.file for answer in asked if not answer.text))
-    return Filled(item, given, missing, person, _status(item, bool(given), bool(missing), bool(person)))
+    return FilledItem(item, given, missing, person, _status(item, bool(given), bool(missing), bool(person)))
 
 
 def _status(item: Item, given: bool, missing: bool, person: bool) -> Status:

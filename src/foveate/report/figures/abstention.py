@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from foveate.report.figures import BLUE, MUTED, ORANGE, new_figure, styled
+from foveate.report.figures.drawing import BLUE, MUTED, ORANGE, new_figure, styled
 
 _LINES = {"confidence": (BLUE, "-", "by confidence"), "novelty": (ORANGE, "--", "by novelty")}
 

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from foveate.report.figures import BLUE, MUTED, ORANGE, PAPER, VERMILLION, styled, unit_figure
+from foveate.report.figures.drawing import BLUE, MUTED, ORANGE, PAPER, VERMILLION, styled, unit_figure
 
 Bins = Sequence[Mapping[str, Any]]
 

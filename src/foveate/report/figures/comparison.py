@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
-from foveate.report.figures import BLUE, INK, LINE, MUTED, ORANGE, new_figure, shorten, styled
+from foveate.report.figures.drawing import BLUE, INK, LINE, MUTED, ORANGE, new_figure, shorten, styled
 
 Json = Mapping[str, Any]
 _LONGEST = 28  # letters of a name beside an axis

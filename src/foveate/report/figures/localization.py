@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from foveate.evaluate.intervals import Value
-from foveate.report.figures import BLUE, INK, LINES, MUTED, ORANGE, new_figure, styled
+from foveate.report.figures.drawing import BLUE, INK, LINES, MUTED, ORANGE, new_figure, styled
 
 # Marker of each control, so that they are known without colour.
 _CONTROLS = {"random": "x", "centre": "+", "edge": "|", "average": "s"}

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from foveate.report.figures import BLUE, LINE, MUTED, VERMILLION, new_figure, styled
+from foveate.report.figures.drawing import BLUE, LINE, MUTED, VERMILLION, new_figure, styled
 
 _LONGER_SIDE = 3.4  # inches
 

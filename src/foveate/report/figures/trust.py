@@ -9,7 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from foveate.evaluate.intervals import Value
-from foveate.report.figures import BLUE, GREEN, INK, MUTED, ORANGE, VERMILLION, new_figure, shorten, styled
+from foveate.report.figures.drawing import (
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    VERMILLION,
+    new_figure,
+    shorten,
+    styled,
+)
 
 Curve = Sequence[float | None]
 # Colour and marker of methods; controls are grey and told apart by their dashes.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from foveate.report import figures
+from foveate.report.figures import drawing
 from foveate.report.figures.abstention import risk_coverage_figure
 from foveate.report.files import Json, RunFiles, value_of
 from foveate.report.sections.results import sample
-from foveate.report.sections.section import Chart, Row, Section, reasons, within
+from foveate.report.sections.section import Chart, Section, SectionRow, reasons, within
 
 SETS = {
     "coverage": ("Coverage", "share of sets that hold the truth"),
@@ -49,7 +49,7 @@ def _sets(found: Json) -> dict[str, object]:
         return {"reason": found["reason"]}
     target = float(found["coverage"])
     rows = [
-        Row(key, name, meaning, value_of(found["metrics"][key]), target if "coverage" in key else None)
+        SectionRow(key, name, meaning, value_of(found["metrics"][key]), target if "coverage" in key else None)
         for key, (name, meaning) in SETS.items()
         if key != "patient_coverage"
         or found["metrics"][key]["value"] != found["metrics"]["coverage"]["value"]
@@ -77,7 +77,7 @@ def _novelty(found: Json) -> dict[str, object]:
     if "metrics" not in found:
         return {"reason": found["reason"]}
     rows = [
-        Row(
+        SectionRow(
             key,
             name,
             meaning,
@@ -100,7 +100,7 @@ def _selective(found: Json) -> dict[str, object]:
     error = value_of(known["confidence"]["metrics"]["error"])
     chart = risk_coverage_figure({name: order["curve"] for name, order in known.items()}, error.value)
     return {
-        "chart": Chart(figures.svg(chart, "Share of wrong answers over the share of answers that is kept")),
+        "chart": Chart(drawing.svg(chart, "Share of wrong answers over the share of answers that is kept")),
         "columns": ["AURC", *KEPT.values()],
         "orders": [
             (name, ORDERS[name], [value_of(order["metrics"][key]) for key in ("aurc", *KEPT)])

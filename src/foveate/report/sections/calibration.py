@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from foveate.evaluate.intervals import Value
-from foveate.report import figures
+from foveate.report.figures import drawing
 from foveate.report.figures.calibration import calibration_figure, class_figure
 from foveate.report.files import Json, RunFiles, value_of
 from foveate.report.sections.section import Chart, Section, reasons, within
@@ -45,7 +45,7 @@ def calibration(files: RunFiles) -> Section:
     forms = {"Raw": raw} | ({"Calibrated": calibrated} if calibrated else {})
     content = {
         "charts": [
-            Chart(figures.svg(calibration_figure(found["bins"]), f"Calibration curve: {name}"), name)
+            Chart(drawing.svg(calibration_figure(found["bins"]), f"Calibration curve: {name}"), name)
             for name, found in forms.items()
         ],
         "rows": _rows(raw, calibrated),
@@ -118,7 +118,7 @@ def _of_class(name: str, forms: dict[str, Json]) -> dict[str, object]:
     curve = class_figure(found[0]["bins"], found[1]["bins"] if len(found) > 1 else None)
     return {
         "name": name,
-        "chart": Chart(figures.svg(curve, f"Calibration curve of {name}"), name),
+        "chart": Chart(drawing.svg(curve, f"Calibration curve of {name}"), name),
         "pairs": [[value_of(part[key]) for part in found] for key in PER_CLASS],
     }
 

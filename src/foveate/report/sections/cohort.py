@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.evaluate.table import SEEN
-from foveate.report import figures
+from foveate.report.figures import drawing
 from foveate.report.files import Json, RunFiles
 from foveate.report.sections.section import Chart, Section, within
 
@@ -93,7 +93,7 @@ def _test_in_words(test: Json) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PartCounts:
     """One part of the split.
 
     Attributes:
@@ -107,7 +107,7 @@ class Part:
     classes: Mapping[str, int] = field(default_factory=dict)
 
 
-def count_parts(files: RunFiles, fold: Mapping[str, str]) -> dict[str, Part]:
+def count_parts(files: RunFiles, fold: Mapping[str, str]) -> dict[str, PartCounts]:
     """Cases, patients and classes of each part.
 
     Truth and patients stand in the predictions. A part that was not predicted (usually the training part) is
@@ -119,13 +119,13 @@ def count_parts(files: RunFiles, fold: Mapping[str, str]) -> dict[str, Part]:
     """
     sizes = Counter(fold.values())
     named = ("train", "val", "test", *((SEEN,) if files.test else ()))
-    parts = {name: Part(sizes[name]) for name in named}
+    parts = {name: PartCounts(sizes[name]) for name in named}
     if files.predictions is not None:
         for name in parts:
             found = files.predictions.part(name)
             if set(found.case_ids) == {case_id for case_id, part in fold.items() if part == name}:
                 positives = dict(zip(found.classes, (found.truth == 1).sum(axis=0).tolist(), strict=True))
-                parts[name] = Part(sizes[name], len(set(found.patient_ids)), positives)
+                parts[name] = PartCounts(sizes[name], len(set(found.patient_ids)), positives)
     unknown = [name for name, part in parts.items() if part.patients is None]
     if len(unknown) == 1 and _same_cohort(files, len(fold)):
         parts[unknown[0]] = _rest(
@@ -143,7 +143,7 @@ def _same_cohort(files: RunFiles, cases: int) -> bool:
     return same_manifest and audit["cases"] == cases and classes == table.classes
 
 
-def _rest(audit: Json, cases: int, others: Sequence[Part]) -> Part:
+def _rest(audit: Json, cases: int, others: Sequence[PartCounts]) -> PartCounts:
     """What the audit counted in all, minus the other parts."""
     leaks = any(found["code"] == "patient-in-two-splits" for found in audit["findings"])
     patients = audit["patients"] - sum(part.patients or 0 for part in others)
@@ -151,7 +151,7 @@ def _rest(audit: Json, cases: int, others: Sequence[Part]) -> Part:
         row["class"]: row["positive"] - sum(part.classes[row["class"]] for part in others)
         for row in audit["tables"]["classes"]
     }
-    return Part(cases, None if leaks else patients, positives)
+    return PartCounts(cases, None if leaks else patients, positives)
 
 
 def _shares(counts: Sequence[int | None]) -> list[float]:
@@ -223,5 +223,5 @@ def _line_chart(
 ) -> Chart:
     series = {name.replace("_", " "): columns[name] for name in names}
     return Chart(
-        figures.svg(figures.lines_figure(columns["epoch"], series, best), f"{title} over epochs"), title
+        drawing.svg(drawing.lines_figure(columns["epoch"], series, best), f"{title} over epochs"), title
     )

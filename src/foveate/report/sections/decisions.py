@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from foveate.evaluate.intervals import Value
-from foveate.report import figures
+from foveate.report.figures import drawing
 from foveate.report.figures.statistics import decision_figure
 from foveate.report.files import Json, RunFiles, value_of
 from foveate.report.sections.section import Chart, Section, reasons, within
@@ -47,4 +47,4 @@ def _gains(row: Json) -> list[tuple[str, Value]]:
 def _chart(name: str, row: Json, thresholds: list[float]) -> Chart:
     at = {float(t): value_of(found["model"]) for t, found in row["at"].items()}
     drawn = decision_figure(thresholds, row["model"], row["treat_all"], at)
-    return Chart(figures.svg(drawn, f"Decision curve of {name}"), name)
+    return Chart(drawing.svg(drawn, f"Decision curve of {name}"), name)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from foveate.methods import caveat
-from foveate.report.cases import SheetMaker
 from foveate.report.files import RunFiles
-from foveate.report.overlays import Legend, gradient
+from foveate.report.pictures.cases import SheetMaker
+from foveate.report.pictures.overlays import Legend, gradient
 from foveate.report.sections.section import Section, within
+from foveate.study.methods import caveat
 
 
 def cases(files: RunFiles) -> Section:

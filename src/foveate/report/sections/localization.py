@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from foveate.evaluate.intervals import Value
 from foveate.evaluate.localization.summary import CHANCES
 from foveate.evaluate.localization.wording import CONTROLS, MEASURES, METHODS, verdict
-from foveate.report.figures import svg
+from foveate.report.figures.drawing import svg
 from foveate.report.figures.localization import bench_figure, overlap_figure
 from foveate.report.files import Json, RunFiles, value_of
 from foveate.report.sections.section import Chart, Section, reasons, within

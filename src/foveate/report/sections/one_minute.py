@@ -15,7 +15,7 @@ _AT_HOME = ("worse-here", "better-here", "not-shown-to-differ")  # of an externa
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ReaderQuestion:
     """A question and what the run says to it.
 
     Attributes:
@@ -29,16 +29,16 @@ class Question:
     anchor: str
 
 
-def one_minute(files: RunFiles) -> list[Question]:
+def one_minute(files: RunFiles) -> list[ReaderQuestion]:
     """The five questions; none where nothing has been evaluated yet."""
     if files.metrics is None:
         return []
     return [
-        Question("What does it do?", tuple(_what(files, files.metrics)), "model-card"),
-        Question("For whom was it tested?", tuple(_whom(files, files.metrics)), "data"),
-        Question("How good is it?", tuple(_how_good(files, files.metrics)), "performance"),
-        Question("Where does it fail?", tuple(_where(files, files.metrics)), "confusion"),
-        Question("Can the pictures be trusted?", tuple(_pictures(files)), "trust"),
+        ReaderQuestion("What does it do?", tuple(_what(files, files.metrics)), "model-card"),
+        ReaderQuestion("For whom was it tested?", tuple(_whom(files, files.metrics)), "data"),
+        ReaderQuestion("How good is it?", tuple(_how_good(files, files.metrics)), "performance"),
+        ReaderQuestion("Where does it fail?", tuple(_where(files, files.metrics)), "confusion"),
+        ReaderQuestion("Can the pictures be trusted?", tuple(_pictures(files)), "trust"),
     ]
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from foveate.evaluate.intervals import Value
-from foveate.report import figures
+from foveate.report.figures import drawing
 from foveate.report.files import Json, RunFiles, value_of
-from foveate.report.sections.section import Chart, Row, Section, reasons, within
+from foveate.report.sections.section import Chart, Section, SectionRow, reasons, within
 
 # Name in the files → name on the page, and what it means in a few words.
 METRICS = {
@@ -48,7 +48,7 @@ def performance(files: RunFiles) -> Section:
         return Section("performance", "Performance", "evaluate", None)
     guessed = chances(metrics)
     overall = [
-        Row(key, name, meaning, value_of(metrics["metrics"].get(key)), guessed.get(key))
+        SectionRow(key, name, meaning, value_of(metrics["metrics"].get(key)), guessed.get(key))
         for key, (name, meaning) in METRICS.items()
     ]
     by_class = [
@@ -126,9 +126,9 @@ def curves(files: RunFiles) -> Section:
 
 def _curve_pair(metrics: Json, name: str) -> tuple[Chart, Chart]:
     curve, found = metrics["curves"][name], metrics["per_class"][name]
-    roc = figures.svg(figures.roc_figure(curve["roc"]), f"ROC curve of {name}")
-    pr = figures.svg(
-        figures.pr_figure(curve["pr"], _prevalence(metrics, name)), f"Precision–recall curve of {name}"
+    roc = drawing.svg(drawing.roc_figure(curve["roc"]), f"ROC curve of {name}")
+    pr = drawing.svg(
+        drawing.pr_figure(curve["pr"], _prevalence(metrics, name)), f"Precision–recall curve of {name}"
     )
     return Chart(roc, name, value_of(found.get("auroc"))), Chart(pr, name, value_of(found.get("ap")))
 
@@ -148,7 +148,7 @@ def confusion(files: RunFiles) -> Section:
     labels, counts = metrics["confusion"]["labels"], metrics["confusion"]["counts"]
     charts = [
         Chart(
-            figures.svg(figures.confusion_figure(labels, counts, share=share), f"Confusion matrix: {title}"),
+            drawing.svg(drawing.confusion_figure(labels, counts, share=share), f"Confusion matrix: {title}"),
             title,
         )
         for share, title in ((False, "Cases"), (True, "Per cent of each true class"))

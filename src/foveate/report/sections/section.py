@@ -30,7 +30,7 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SectionRow:
     """A figure on a scale from 0 to 1.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from foveate.report import figures
+from foveate.report.figures import drawing
 from foveate.report.figures.shortcuts import tiles_figure
 from foveate.report.files import Json, RunFiles, value_of
 from foveate.report.sections.section import Chart, Section, reasons
@@ -68,7 +68,7 @@ def _chart(probes: Json, view: str, several: bool) -> Chart:
         if item["where"]["view"] == view and item["where"]["box"]
     ]
     label = f"How much each tile of {view} moves the answers"
-    return Chart(figures.svg(tiles_figure(tiles, found), label), view if several else "")
+    return Chart(drawing.svg(tiles_figure(tiles, found), label), view if several else "")
 
 
 def _tested(probes: Json, several: bool) -> Iterator[dict[str, Any]]:

@@ -7,11 +7,11 @@ from typing import Any
 
 from foveate.evaluate.intervals import Value
 from foveate.evaluate.verdicts import ALIKE
-from foveate.methods import caveat
-from foveate.report import figures
+from foveate.report.figures import drawing
 from foveate.report.figures.trust import CONTROL_NAMES, gaps_figure, removal_figure, stages_figure
 from foveate.report.files import Json, RunFiles, value_of
 from foveate.report.sections.section import Chart, Section
+from foveate.study.methods import caveat
 
 CONDITIONS = {
     "faithful": "It shows what the score depends on",
@@ -132,14 +132,14 @@ def _charts(found: Json, tested: Mapping[str, Json], methods: Sequence[str]) -> 
         curves = {name: points for name, points in told.items() if any(point is not None for point in points)}
         if curves and curve in found["shares"]:
             figure = removal_figure(found["shares"][curve], curves, methods)
-            yield Chart(figures.svg(figure, title), title)
+            yield Chart(drawing.svg(figure, title), title)
     for key, way in _GAPS.items():
         values = {
             name: value for name, card in tested.items() if (value := _value(card, key)).value is not None
         }
         if values:
             title = f"Faster by the map’s order than against it: {way}"
-            yield Chart(figures.svg(gaps_figure(values, methods), title), title)
+            yield Chart(drawing.svg(gaps_figure(values, methods), title), title)
     stages = {
         name: [_value(card, f"randomised_{number}") for number in range(len(found["stages"]))]
         for name, card in tested.items()
@@ -147,7 +147,7 @@ def _charts(found: Json, tested: Mapping[str, Json], methods: Sequence[str]) -> 
     }
     if stages:
         title = "What is left of the map when the model forgets"
-        yield Chart(figures.svg(stages_figure(stages, methods, ALIKE), title), title)
+        yield Chart(drawing.svg(stages_figure(stages, methods, ALIKE), title), title)
 
 
 def _scores(tested: Mapping[str, Json]) -> Iterator[dict[str, Any]]:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from foveate.evaluate.intervals import Bootstrap, Value, ratio
 from foveate.evaluate.means import SHARE, means
-from foveate.heatmaps import Share
-from foveate.report import figures
+from foveate.maps.heatmaps import Share
+from foveate.report.figures import drawing
 from foveate.report.files import Json, RunFiles, value_of
 from foveate.report.sections.results import METRICS, sample
 from foveate.report.sections.section import Chart, Section, reasons, within
@@ -90,7 +90,7 @@ def _chart(name: str, table: Mapping[str, Mapping[str, Value]]) -> Chart:
     counts = [part["evidence"].n for part in table.values()]
     label = f"Share of each view in the attribution for {name}"
     title = f"{name} ({max(counts)} cases)" if max(counts) != 1 else f"{name} (1 case)"
-    return Chart(figures.svg(figures.shares_figure(table), label), title)
+    return Chart(drawing.svg(drawing.shares_figure(table), label), title)
 
 
 def _patterns(found: object) -> tuple[list[dict[str, Any]], list[str]]:

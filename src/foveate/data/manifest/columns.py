@@ -1,0 +1,222 @@
+"""Which column of a manifest is what: named by the user, known by its name, or told from its values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from foveate.data.manifest.rows import ManifestTable, closest
+from foveate.errors import InputRefused, UsageError
+from foveate.io.reading import probe
+from foveate.types import Task
+
+RESERVED = ("mask", "organ_mask", "slice", "split")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", ".nii", ".nii.gz")
+_SAMPLE = 20
+_PARTS = {
+    "train": "train", "training": "train", "train_val": "train", "trainval": "train", "val": "val",
+    "valid": "val", "validation": "val", "test": "test", "testing": "test", "holdout": "test",
+}  # fmt: skip
+_TRUTH = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "": None}
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a model that is to be asked about a cohort knows; its truth may then be absent, wholly or in part.
+
+    Attributes:
+        task: of the model.
+        classes: of the model, in the order of its scores.
+    """
+
+    task: Task
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnChoice:
+    """What the user said about the columns; None means: find out. See ``load_manifest``."""
+
+    label: str | None = None
+    findings: Sequence[str] | None = None
+    views: Sequence[str] | None = None
+    patient: str = "patient_id"
+    case: str = "case_id"
+
+    def present(self, table: ManifestTable, expected: Expected) -> ColumnChoice:
+        """The same, with the columns of the truth that a model expects and the table has."""
+        single, label = expected.task == "multiclass", self.label or "label"
+        findings = None if single else [name for name in expected.classes if name in table.columns]
+        return replace(self, label=label if single and label in table.columns else None, findings=findings)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The part that each column plays.
+
+    Attributes:
+        case, patient: their columns; None where they are taken from the image path and from the case.
+        label: the column of the class, or None.
+        findings: the 0/1 columns, if there is no label.
+        views: the columns of image paths.
+        metadata: everything else.
+        problems: what is missing or ambiguous, in words.
+    """
+
+    case: str | None
+    patient: str | None
+    label: str | None
+    findings: tuple[str, ...]
+    views: tuple[str, ...]
+    metadata: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+def assign_columns(
+    table: ManifestTable, root: Path, choice: ColumnChoice, expected: Expected | None = None
+) -> Columns:
+    """Find the part that each column plays.
+
+    Args:
+        table: the manifest.
+        root: the folder that paths start from.
+        choice: what the user said.
+        expected: what a model knows; without truth a column of patients is not asked for either.
+
+    Raises:
+        UsageError: the user named a column that does not exist, or both a label and findings.
+    """
+    if expected is not None:
+        choice = choice.present(table, expected)
+        if not (choice.label or choice.findings) and choice.patient not in table.columns:
+            choice = replace(choice, patient=choice.case)
+    _check_named(table, choice)
+    problems: list[str] = []
+    case = choice.case if choice.case in table.columns else None
+    patient = _patient_column(table, choice, problems)
+    said = {choice.label, "label", *(choice.findings or ()), *RESERVED}
+    free = [name for name in table.columns if name not in {*said, case, patient}]
+    views = tuple(choice.views or _find_views(table, root, free))
+    if not views:  # the file may be the case's name as well
+        views = tuple(_find_views(table, root, [name for name in dict.fromkeys((case, patient)) if name]))
+    if not views:
+        problems.append("no column holds paths of images; name them with views")
+    if expected is not None:
+        label, findings = choice.label, tuple(choice.findings or ())
+    else:
+        label, findings = _find_truth(table, choice, [name for name in free if name not in views], problems)
+    used = {case, patient, label, *findings, *views, *RESERVED}
+    metadata = tuple(name for name in table.columns if name not in used)
+    return Columns(case, patient, label, findings, views, metadata, tuple(problems))
+
+
+def parse_truth(text: str) -> int | None:
+    """The value of a finding: 1 present, 0 absent, None (empty) unknown.
+
+    Raises:
+        ValueError: the text is neither 0, 1 nor empty.
+    """
+    if text not in _TRUTH:
+        raise ValueError(text)
+    return _TRUTH[text]
+
+
+def parse_part(text: str) -> str | None:
+    """The part (train, val or test) that a common word names; None if it is none of them."""
+    return _PARTS.get(text.strip().lower().replace("-", "_"))
+
+
+def names_parts(texts: Iterable[str]) -> bool:
+    """Whether a column says who is trained on and who is tested on, and so is no fact about a case."""
+    return all(parse_part(text) for text in texts)
+
+
+def _check_named(table: ManifestTable, choice: ColumnChoice) -> None:
+    if choice.label and choice.findings:
+        raise UsageError(
+            "a cohort has one label per case (label) or findings (findings), not both",
+            fix="name one of the two",
+        )
+    named = [choice.label, *(choice.findings or ()), *(choice.views or ())]
+    named += [choice.case] if choice.case != "case_id" else []
+    named += [choice.patient] if choice.patient not in ("patient_id", choice.case) else []
+    for name in named:
+        if name and name not in table.columns:
+            raise UsageError(
+                f"the manifest has no column '{name}'",
+                where=str(table.path),
+                fix=closest(name, table.columns),
+            )
+
+
+def _patient_column(table: ManifestTable, choice: ColumnChoice, problems: list[str]) -> str | None:
+    """The patient's column; None if the user said that each case is a patient of its own."""
+    if choice.patient in table.columns:
+        return choice.patient
+    if choice.patient != choice.case:
+        problems.append(
+            f"no column '{choice.patient}' says which cases belong to one patient; name it with patient, "
+            f"or say patient={choice.case} if every case is a patient of its own"
+        )
+    return None
+
+
+def _find_truth(
+    table: ManifestTable, choice: ColumnChoice, free: Sequence[str], problems: list[str]
+) -> tuple[str | None, tuple[str, ...]]:
+    """The column of the class, or the columns of findings."""
+    if choice.label or choice.findings:
+        return choice.label, tuple(choice.findings or ())
+    binary = {name: _values(table, name) for name in free}
+    binary = {name: values for name, values in binary.items() if values and values <= {"0", "1"}}
+    if "label" not in table.columns:
+        if not binary:
+            problems.append(
+                "no column 'label' and no column of 0 and 1; name the truth with label or findings"
+            )
+        return None, tuple(binary)
+    if mixed := [name for name, values in binary.items() if len(values) == 2]:
+        problems.append(
+            f"multi-class and multi-label are mixed: beside 'label' there are columns of 0 and 1 "
+            f"({', '.join(mixed)}); say label=label to keep those as metadata, or name the findings"
+        )
+    return "label", ()
+
+
+def _values(table: ManifestTable, name: str) -> set[str]:
+    """The values that a column takes, empty ones left out, 1.0 written as 1."""
+    return {text.removesuffix(".0") for text in table.column(name) if text}
+
+
+def _find_views(table: ManifestTable, root: Path, candidates: Sequence[str]) -> list[str]:
+    """Columns whose values are images under the root; if there are none, those that are named like images."""
+    samples = {name: [text for text in table.column(name) if text][:_SAMPLE] for name in candidates}
+    named = [
+        name for name, texts in samples.items() if texts and all(_named_like_image(text) for text in texts)
+    ]
+    there = [name for name, texts in samples.items() if _is_image_column(root, texts, name in named)]
+    return there or named
+
+
+def _named_like_image(text: str) -> bool:
+    return text.lower().endswith(SUFFIXES)
+
+
+def _is_image_column(root: Path, texts: Sequence[str], named: bool) -> bool:
+    """Whether the first of these paths that exists is an image, by its name or else by its content."""
+    first = next((root / text for text in texts if _exists(root / text)), None)
+    if first is None or named:
+        return first is not None
+    try:
+        probe(first)
+    except InputRefused:
+        return False
+    return True
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a text too long for a path, or with a zero byte
+        return False

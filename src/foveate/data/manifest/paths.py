@@ -1,0 +1,135 @@
+"""The files that a manifest names: where they lie, whether they are images, and how large."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from foveate.errors import InputRefused
+from foveate.io.reading import probe
+from foveate.types import Track, quiet
+
+_WORKERS = 8  # opening files waits for the disk, not for the processor
+_SYSTEMATIC = 4  # so many missing files, and no other, are one problem of the column
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A path in the manifest.
+
+    Attributes:
+        row: line of the manifest.
+        column: name of the column.
+        text: the path as it stands there.
+    """
+
+    row: int
+    column: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """An image that exists.
+
+    Attributes:
+        path: to open it by.
+        real: the same without links and ``..``, to compare by.
+        shape: ``(H, W)`` or ``(D, H, W)``, from its header.
+    """
+
+    path: Path
+    real: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a path cannot be used."""
+
+    kind: Literal["missing", "outside", "refused"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """The folder that relative paths start from.
+
+    Attributes:
+        folder: the folder.
+        real: the same without links and ``..``.
+        follow_outside: whether absolute paths, ``..`` and links may lead out of it.
+    """
+
+    folder: Path
+    real: str
+    follow_outside: bool
+
+    @classmethod
+    def at(cls, folder: Path, *, follow_outside: bool = False) -> Root:
+        """Start from a folder."""
+        return cls(folder, os.path.realpath(folder), follow_outside)
+
+    def find(self, text: str) -> FoundFile | Fault:
+        """Look up one path; the image is not decoded, only its header is read."""
+        path = self.folder / text
+        try:
+            if "\\" in text and not path.exists():  # written on Windows
+                path = self.folder / text.replace("\\", "/")
+            real = os.path.realpath(path)
+            if not self.follow_outside and not Path(real).is_relative_to(self.real):
+                return Fault(
+                    "outside", f"'{text}' leads out of the folder {self.folder}, which is not allowed"
+                )
+            if not path.exists():
+                return Fault("missing", f"there is no file '{text}' under {self.folder}")
+            return _probe(text, path, real)
+        except (OSError, ValueError) as error:
+            return Fault("refused", f"'{text}' cannot be opened: {error}")
+
+
+def find_all(cells: Sequence[Cell], root: Root, track: Track = quiet) -> Mapping[str, FoundFile | Fault]:
+    """Look up every path once.
+
+    Args:
+        cells: the paths.
+        root: the folder they start from.
+        track: shows progress.
+
+    Returns:
+        What was found, by the text of the path.
+    """
+    texts = sorted({cell.text for cell in cells})
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        return dict(zip(track(texts, "Checking files"), pool.map(root.find, texts), strict=True))
+
+
+def file_problems(
+    cells: Sequence[Cell], found: Mapping[str, FoundFile | Fault], root: Root
+) -> list[tuple[int, str]]:
+    """Every path that cannot be used as ``(line, text)``; a column without any existing file counts once."""
+    columns: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        columns[cell.column].append(cell)
+    problems: list[tuple[int, str]] = []
+    for name, inside in columns.items():
+        faults = [(cell, fault) for cell in inside if isinstance(fault := found[cell.text], Fault)]
+        missing = [cell for cell, fault in faults if fault.kind == "missing"]
+        if len(missing) == len(inside) >= _SYSTEMATIC:
+            count = f"none of the {len(missing)} files of this column exists under {root.folder}"
+            problems.append((missing[0].row, f"{name}: {count}; the first is '{missing[0].text}'"))
+        else:
+            problems += [(cell.row, f"{name}: {fault.text}") for cell, fault in faults]
+    return problems
+
+
+def _probe(text: str, path: Path, real: str) -> FoundFile | Fault:
+    try:
+        return FoundFile(path, real, probe(path).shape)
+    except InputRefused as error:
+        return Fault("refused", f"'{text}' cannot be used: {error.what}")

@@ -1,0 +1,1 @@
+"""A trained model used elsewhere: engines, exported files, whole archives."""

@@ -1,0 +1,1 @@
+"""Probabilities: calibration, thresholds, prediction sets, abstention."""

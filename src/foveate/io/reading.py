@@ -1,0 +1,127 @@
+"""A file becomes an Image. What it is, is told by its content, never by its suffix.
+
+``raster`` reads PNG, JPEG, TIFF and BMP, ``dicom`` and ``series`` read DICOM files and folders, ``nifti``
+reads NIfTI; each has its rules in a table at its top. Every input ends as an image, an image with warning
+codes, or ``InputRefused`` with a code and a way out.
+
+| warning code | what was noticed and tolerated |
+|---|---|
+| ``alpha-dropped``, ``alpha-composited`` | alpha that was opaque everywhere, or not |
+| ``cmyk-converted`` | inks became RGB |
+| ``exif-unreadable`` | the orientation is unknown |
+| ``beyond-bits-stored`` | values need more bits than the header says are stored |
+| ``ct-without-hounsfield`` | CT without a rescale to Hounsfield units |
+| ``dicom-without-preamble`` | an old export |
+| ``frames-without-position`` | frames are in the order of the file, and have no spacing |
+| ``monochrome1-kept`` | Hounsfield units in MONOCHROME1 were not inverted |
+| ``padding-kept`` | pixels outside the field of view hold the padding value |
+| ``pixel-data-padded``, ``trailing-bytes-ignored`` | bytes follow the pixels |
+| ``slice-step-unknown`` | a single slice without position or thickness |
+| ``spacing-at-detector`` | the spacing is that of the detector, not of the patient |
+| ``tilted-stack`` | slices lean (gantry tilt); the affine is sheared accordingly |
+| ``nifti-without-affine`` | no patient frame |
+| ``other-files-ignored``, ``empty-files-ignored``, ``subfolders-ignored`` | not part of the series |
+| ``<kind>-irregular`` | the decoding library warned |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.io.dicom import probe_dicom, read_dicom
+from foveate.io.nifti import probe_nifti, read_nifti
+from foveate.io.raster import probe_raster, read_raster
+from foveate.io.series import probe_series, read_series
+from foveate.io.source import MAX_PIXELS, Kind, kind_of, read_source
+from foveate.types import Image
+
+_LOSSY_MIDDLE = 127  # lossy compression smears the two values of a mask around 0 and 255
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a header says, without decoding.
+
+    Attributes:
+        kind: ``png``, ``jpeg``, ``tiff``, ``bmp``, ``dicom``, ``dicom-series`` or ``nifti``.
+        shape: spatial, ``(H, W)`` or ``(D, H, W)``, as ``read_image`` will give it.
+        channels: 1 or 3.
+    """
+
+    kind: Kind
+    shape: tuple[int, ...]
+    channels: int
+
+
+def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Image:
+    """Read an image or volume.
+
+    Args:
+        path: a file, or a folder that holds the slices of one DICOM series.
+        max_pixels: most pixels that a header may declare before anything is allocated.
+
+    Returns:
+        ``(C, H, W)`` or ``(C, D, H, W)`` pixels with geometry, hash and warning codes.
+
+    Raises:
+        InputRefused: the input cannot be used; says why, where and what to do.
+    """
+    path = Path(path)
+    return _read(path, kind_of(path), max_pixels)
+
+
+def read_mask(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
+    """Read a mask: True inside, where the value (of any channel) is not zero.
+
+    In a JPEG, whose compression smears edges, inside is above 127. EXIF orientation is applied as in images;
+    what is transparent is outside.
+
+    Args:
+        path: as for ``read_image``.
+        max_pixels: as for ``read_image``.
+
+    Returns:
+        ``(H, W)`` or ``(D, H, W)``.
+
+    Raises:
+        InputRefused: as ``read_image``.
+    """
+    path = Path(path)
+    kind = kind_of(path)
+    pixels = _read(path, kind, max_pixels).pixels
+    inside: NDArray[np.bool_] = np.any(pixels > _LOSSY_MIDDLE if kind == "jpeg" else pixels != 0, axis=0)
+    return inside
+
+
+def probe(path: Path | str) -> Probe:
+    """Tell what a path holds from headers alone.
+
+    Raises:
+        InputRefused: for whatever the header already shows that ``read_image`` would refuse.
+    """
+    path = Path(path)
+    kind = kind_of(path)
+    if kind == "dicom-series":
+        shape, channels = probe_series(path, MAX_PIXELS)
+    elif kind == "dicom":
+        shape, channels = probe_dicom(path, MAX_PIXELS)
+    elif kind == "nifti":
+        shape, channels = probe_nifti(path, MAX_PIXELS)
+    else:
+        shape, channels = probe_raster(path, kind, MAX_PIXELS)
+    return Probe(kind, shape, channels)
+
+
+def _read(path: Path, kind: Kind, max_pixels: int) -> Image:
+    if kind == "dicom-series":
+        return read_series(path, max_pixels)
+    source = read_source(path, kind)
+    if kind == "dicom":
+        return read_dicom(source, max_pixels)
+    if kind == "nifti":
+        return read_nifti(source, max_pixels)
+    return read_raster(source, max_pixels)

@@ -1,0 +1,1 @@
+"""Heat maps on disk, and what is made of them."""

@@ -1,0 +1,1 @@
+"""The AGF-style network for paired modalities."""

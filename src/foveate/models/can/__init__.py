@@ -1,0 +1,1 @@
+"""CAN, the cross-attention of two networks."""

@@ -1,0 +1,1 @@
+"""DADRN, the dual-attention dilated residual network."""

@@ -1,0 +1,1 @@
+"""Any backbone of timm, with or without attention."""

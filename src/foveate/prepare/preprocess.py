@@ -1,0 +1,290 @@
+"""An image or volume becomes what the model sees, with a trace that leads every heat map back to its pixels.
+
+The same object serves training, prediction, and export. Its two halves are
+
+* ``prepare``: choose the slice or take the volume, scale to [0, 1], crop to the organ, pad to the aspect,
+  resize. Done once per case; the result is what the cache holds, rounded to float16 so that cached and
+  fresh are one.
+* ``normalize``: mean and standard deviation, fixed or the image's own; pictures get three channels. Done
+  per batch, after augmentation.
+
+Views may differ in their settings (``PreprocessConfig.views``), never in their size. Volumes are taken in
+array order ``(D, H, W)`` as their file has them: neither turned to a common orientation nor resampled to a
+common spacing. The geometric steps are MONAI transforms, whose inverses ``undo`` runs in reverse order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.compose import Compose
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foveate.contract import InputSpec
+from foveate.errors import InputRefused, UndoImpossible, UsageError
+from foveate.prepare.pixels import chosen_pixels, limits
+from foveate.prepare.resample import LINEAR, TracedResize, border, crop_to, cropped_shape
+from foveate.study.settings import PreprocessConfig
+from foveate.types import Array, Image
+
+_VERSION = 2  # part of every cache key: raise it when prepare() starts to give other numbers
+_LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
+_NOT_OF_PIXELS = {"mean", "std", "intensity", "views"}  # settings that prepare() does not look at
+_LEVELS = 256  # grey levels among which Otsu's threshold is sought
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What was done to one image, enough to undo it.
+
+    Attributes:
+        shape: ``(H, W)`` of the original image or slice, ``(D, H, W)`` of the original volume.
+        steps: the geometric transforms in the order they ran.
+        applied: MONAI's record of each step with its parameters.
+    """
+
+    shape: tuple[int, ...]
+    steps: Compose
+    applied: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One view, ready for the cache or the model.
+
+    Attributes:
+        tensor: ``(C, H, W)`` float16 in [0, 1]; C is 1 (grey), 3 (colour, or slice with neighbours).
+            Volumes: ``(1, D, H, W)``.
+        trace: the way back.
+    """
+
+    tensor: Tensor
+    trace: Trace
+
+
+class Preprocess:
+    """One study's preprocessing.
+
+    Args:
+        config: the study's choices.
+    """
+
+    def __init__(self, config: PreprocessConfig) -> None:
+        self.config = config
+        self._own = {name: config.for_view(name) for name in config.views}
+
+    def settings(self, view: str | None = None) -> PreprocessConfig:
+        """What holds for one view; None: for views without settings of their own."""
+        return self.config if view is None else self._own.get(view, self.config)
+
+    def key(self, view: str | None = None) -> str:
+        """Short hash of all that changes the result of ``prepare`` for a view; names its cache entries."""
+        relevant = self.settings(view).model_dump(exclude=_NOT_OF_PIXELS)
+        return hashlib.sha256(json.dumps([_VERSION, relevant]).encode()).hexdigest()[:16]
+
+    def input_spec(self, views: tuple[str, ...]) -> InputSpec:
+        """What this preprocessing feeds a model with these views.
+
+        Raises:
+            UsageError: there are settings for a view that is not among them.
+        """
+        if strangers := [name for name in self.config.views if name not in views]:
+            raise UsageError(
+                f"there is no view {', '.join(map(repr, strangers))}",
+                where="preprocess.views",
+                fix=f"the views are: {', '.join(views)}",
+            )
+        size = self.config.size
+        if self.config.volumes:
+            return InputSpec(views=views, dimensions="3", size=size, channels=1)
+        dimensions: Literal["2", "2.5"] = "2.5" if self.config.neighbours else "2"
+        return InputSpec(views=views, dimensions=dimensions, size=size)
+
+    def prepare(
+        self,
+        image: Image,
+        *,
+        view: str | None = None,
+        slice_index: int | None = None,
+        organ_mask: NDArray[np.bool_] | None = None,
+    ) -> Prepared:
+        """Turn an image or volume into ``(C, *size)`` in [0, 1].
+
+        Args:
+            image: as read.
+            view: which of the case's views it is, for settings of its own.
+            slice_index: 0-based slice to classify, if the image is a volume and the model sees pictures.
+            organ_mask: ``(H, W)``, or ``(D, H, W)`` for a volume; needed if the study crops to the organ.
+
+        Raises:
+            UsageError: the study's choices do not fit the image (both sides are named).
+            InputRefused: the organ mask is empty or of another shape, or the result is not finite.
+        """
+        config = self.settings(view)
+        unit = _unit(chosen_pixels(image, self.config, slice_index), self.limits(image, view))
+        if image.channels == 3 and (config.colour == "grey" or config.volumes):
+            unit = _luminance(unit)[None]
+        if config.mask == "otsu_dark":
+            unit = unit * _dark(unit)
+        steps: list[Any] = []
+        shape = unit.shape[1:]
+        if config.organ_crop:
+            organ = self._organ(image, organ_mask, slice_index, shape)
+            unit = unit * organ
+            steps.append(crop_to(organ, config.organ_margin))
+            shape = cropped_shape(steps[-1])
+        if config.keep_aspect and (padding := border(shape, config.size)) is not None:
+            steps.append(padding)
+        steps.append(TracedResize(config.size, config.resize))
+        return _run(unit, Compose(steps), image.source)
+
+    def normalize(
+        self, batch: Float[Tensor, "B C *space"], view: str | None = None
+    ) -> Float[Tensor, "B c *space"]:
+        """Subtract a mean and divide by a standard deviation; pictures get three channels, volumes keep one.
+
+        ``zscore`` takes both from each case's own pixels (all channels together; a constant image becomes
+        zero), ``fixed`` from the settings, per channel. Rows of NaN, which stand for missing views, stay NaN.
+
+        Args:
+            batch: prepared, maybe augmented, ``(B, C, *space)``.
+            view: whose settings count.
+        """
+        config = self.settings(view)
+        values = batch.float()
+        if config.intensity == "zscore":
+            inner = tuple(range(1, values.ndim))
+            spread = values.std(dim=inner, correction=0, keepdim=True)
+            values = (values - values.mean(dim=inner, keepdim=True)) / torch.where(spread == 0, 1, spread)
+        channels = 1 if config.volumes else 3
+        values = values.expand(-1, channels, *values.shape[2:])
+        if config.intensity == "zscore":
+            return values
+        shape = (1, channels) + (1,) * (values.ndim - 2)
+        mean, std = (values.new_tensor(each[:channels]).view(shape) for each in (config.mean, config.std))
+        return (values - mean) / std
+
+    def undo(self, values: NDArray[np.float32], trace: Trace) -> NDArray[np.float32]:
+        """Bring a map back to the pixels of the original image, slice or volume.
+
+        Args:
+            values: ``(h, w)``, or ``(d, h, w)`` over volumes, at any resolution, over the field that the
+                model saw.
+            trace: of the ``prepare`` call that made the model's input.
+
+        Returns:
+            ``(H, W)`` or ``(D, H, W)`` float32, linearly interpolated; zero where the model did not look
+            (outside the organ's crop).
+
+        Raises:
+            UndoImpossible: the map has other axes than the model's input, or a step has no inverse.
+        """
+        size = self.config.size
+        if values.ndim != len(size):
+            what = "volume" if len(size) == 3 else "plane"
+            raise UndoImpossible(f"a map of shape {values.shape} does not lie over a {what}")
+        grid = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None, None]
+        seen = torch.nn.functional.interpolate(grid, size, mode=LINEAR[len(size)], align_corners=False)
+        try:
+            applied = MetaTensor(seen[0], applied_operations=[dict(step) for step in trace.applied])
+            original = trace.steps.inverse(applied)
+        except (RuntimeError, NotImplementedError, ValueError) as error:
+            raise UndoImpossible(f"a preprocessing step cannot be undone: {error}") from error
+        result: NDArray[np.float32] = original.as_tensor()[0].numpy()
+        if result.shape != trace.shape:
+            raise UndoImpossible(f"the way back led to {result.shape} instead of {trace.shape}")
+        return result
+
+    def limits(self, image: Image, view: str | None = None) -> tuple[float, float]:
+        """Values that become 0 and 1; see ``pixels.limits``."""
+        return limits(image, self.settings(view))
+
+    def _organ(
+        self,
+        image: Image,
+        mask: NDArray[np.bool_] | None,
+        slice_index: int | None,
+        shape: tuple[int, ...],
+    ) -> NDArray[np.bool_]:
+        """The organ mask over the chosen plane or the volume, checked."""
+        if mask is None:
+            raise UsageError(
+                "the study crops to the organ, but this case has no organ mask",
+                where=image.source,
+                fix="fill the column 'organ_mask', or set preprocess.organ_crop: false",
+            )
+        organ = mask[slice_index] if mask.ndim == 3 and slice_index is not None else mask
+        if organ.shape != shape:
+            raise InputRefused(
+                f"the organ mask has shape {organ.shape}, the image {shape}",
+                where=image.source,
+                fix="give a mask with the pixels of its image",
+                code="mask-shape",
+            )
+        if not organ.any():
+            raise InputRefused(
+                "the organ mask is empty", where=image.source, fix="leave this case out", code="mask-empty"
+            )
+        return organ
+
+
+def _unit(pixels: Array, limits: tuple[float, float]) -> NDArray[np.float32]:
+    """Scale so that the limits become 0 and 1, and clip; a constant image becomes all zero."""
+    low, high = limits
+    span = max(high - low, float(np.finfo(np.float32).tiny))
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite then is refused at the end
+        unit: NDArray[np.float32] = (pixels.astype(np.float32) - np.float32(low)) / np.float32(span)
+    return np.clip(unit, 0, 1, out=unit)
+
+
+def _luminance(unit: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``(C, *space)`` → ``(*space)``."""
+    grey: NDArray[np.float32] = unit[0] if len(unit) == 1 else np.tensordot(_LUMINANCE, unit, axes=1)
+    return grey
+
+
+def _dark(unit: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Where a picture is dark: its luminance is at or below Otsu's threshold among 256 grey levels.
+
+    The threshold has the greatest variance between the two classes that it makes (Otsu 1979, IEEE Trans.
+    SMC 9:62, eq. 18). A picture of one grey level is dark everywhere.
+
+    Args:
+        unit: ``(C, H, W)`` in [0, 1].
+
+    Returns:
+        ``(H, W)``.
+    """
+    grey = np.rint(_luminance(unit) * (_LEVELS - 1)).astype(np.int64)
+    counts = np.bincount(grey.ravel(), minlength=_LEVELS).astype(np.float64)
+    below, sums = np.cumsum(counts), np.cumsum(counts * np.arange(_LEVELS))
+    above, split = below[-1] - below, (below > 0) & (below < below[-1])
+    if not split.any():
+        return np.ones(grey.shape, dtype=np.bool_)
+    between = np.full(_LEVELS, -1.0)
+    distance = sums[split] / below[split] - (sums[-1] - sums[split]) / above[split]
+    between[split] = below[split] * above[split] * distance**2
+    return np.asarray(grey <= int(between.argmax()))
+
+
+def _run(unit: NDArray[np.float32], steps: Compose, source: str) -> Prepared:
+    """Run the geometric steps on ``(C, *space)`` and keep MONAI's record of them."""
+    after = steps(MetaTensor(torch.from_numpy(np.ascontiguousarray(unit, dtype=np.float32))))
+    tensor = after.as_tensor().half()
+    if not torch.isfinite(tensor).all():
+        raise InputRefused(
+            "scaled to [0, 1], some pixels are not finite: they hold NaN, infinities, or values too large",
+            where=source,
+            fix="correct the image, or leave this case out",
+            code="not-finite",
+        )
+    applied = tuple(dict(operation) for operation in after.applied_operations)
+    return Prepared(tensor, Trace(unit.shape[1:], steps, applied))

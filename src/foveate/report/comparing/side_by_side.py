@@ -1,0 +1,224 @@
+"""Several runs side by side on one page, from what each of them has found out already.
+
+Nothing is tested and nothing is refused: runs of other cases may stand here, and the page says so. Whether
+two runs differ is for ``foveate compare`` to say, which pairs them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from foveate import __version__
+from foveate.evaluate.comparing.comparison import located
+from foveate.evaluate.comparing.paired import RunFigures
+from foveate.evaluate.intervals import Bootstrap, Value
+from foveate.evaluate.scores import read_scores
+from foveate.evaluate.table import PredictionTable
+from foveate.files import write_atomic
+from foveate.report.build import environment
+from foveate.report.cautions import in_words, of_runs
+from foveate.report.class_tables import class_tables
+from foveate.report.comparing.comparison_tables import COLUMNS
+from foveate.report.comparing.tables import ComparisonTable, figure
+from foveate.report.figures.comparison import variants_figure
+from foveate.report.figures.drawing import svg
+from foveate.report.files import Json, RunFiles, value_of
+from foveate.report.pictures.case_sheets import case_sheets
+from foveate.report.published import published_by_class
+from foveate.report.sections.section import Chart, within
+
+_CALIBRATION = {"ece": "ECE", "brier": "Brier score", "log_loss": "Log loss"}
+_LOCALIZATION = {
+    "cell_hit": "Cell hit",
+    "plane_pointing": "Pointing in the plane",
+    "plane_iou": "Box IoU in the plane",
+    "depth_error": "Depth error, slices",
+    "pointing_game": "Pointing game",
+    "iou": "Box IoU",
+    "iobb": "Box IoBB",
+    "energy_inside": "Energy inside",
+}
+_MAIN = "auroc_macro"
+Runs = Mapping[str, RunFiles]
+
+
+def write_side_by_side(folders: Mapping[str, Path], out: Path) -> Path:
+    """Write one page on several runs.
+
+    Args:
+        folders: of the runs, by the names that they shall have.
+        out: the page to write.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        UsageError: a folder holds no file of a run.
+        InputRefused: a file of a run is damaged.
+    """
+    runs = {label: RunFiles.read(folder) for label, folder in folders.items()}
+    page = environment().get_template("comparison.html.j2")
+    write_atomic(
+        out,
+        page.render(
+            version=__version__,
+            name=" · ".join(runs),
+            lead=f"{len(runs)} runs side by side, each as its own files tell. Whether they differ is for a "
+            "paired comparison to say: foveate compare, with the same folders.",
+            sentences=[],
+            care=in_words(of_runs(runs), len(runs)),
+            cautions=_cautions(runs),
+            charts=list(_charts(runs)),
+            forests=[],
+            tables=[
+                table for table in (*_figures(runs), *_by_class(runs), *evidence_tables(runs)) if table.rows
+            ],
+            cases=case_sheets(folders, next(iter(folders))),
+            facts=[(label, _beside(run.folder / "report.html", out), "") for label, run in runs.items()],
+        ),
+    )
+    return out
+
+
+def evidence_tables(runs: Runs) -> list[ComparisonTable]:
+    """What the runs' heat maps are worth, and which shortcuts their models take; without a row if unknown."""
+    return [_trust(runs), _shortcuts(runs)]
+
+
+def _figures(runs: Runs) -> Iterator[ComparisonTable]:
+    """Main figures, calibration and localization of every run."""
+    note = "Of the test part of each run, with the interval that it states, over patients."
+    yield _values("Figures", note, runs, {name: COLUMNS[name] for name in COLUMNS}, ("metrics", "metrics"))
+    note = "Whether probabilities mean what they say: lower is better."
+    yield _values("Calibration", note, runs, _CALIBRATION, ("metrics", "calibration"))
+    note = "The same of the probabilities after calibration on validation cases."
+    yield _values(
+        "Calibrated probabilities", note, runs, _CALIBRATION, ("metrics", "calibration", "calibrated")
+    )
+    note = "Heat maps against true masks or boxes. Its controls stand in each run's own report."
+    yield _values(
+        "Localization", note, runs, _LOCALIZATION, ("localization", "overall", "methods", "heatmap")
+    )
+
+
+def _by_class(runs: Runs) -> Iterator[ComparisonTable]:
+    """Figures of single classes, where all evaluated runs have the same classes."""
+    tables = {
+        label: run.predictions.part("test") for label, run in runs.items() if run.metrics and run.predictions
+    }
+    kinds = {(table.classes, table.task) for table in tables.values()}
+    if len(kinds) != 1:
+        return
+    (kind,) = kinds
+    found: Json = {
+        "task": kind[1],
+        "classes": {label: _of_classes(runs[label], table) for label, table in tables.items()},
+        "published_by_class": published_by_class(*kind),
+        "bootstrap": {"level": _level(runs[next(iter(tables))])},
+    }
+    yield from class_tables(found)
+
+
+def _of_classes(run: RunFiles, table: PredictionTable) -> Json:
+    """Recall and AUROC as the run states them, and how its heat maps point."""
+    path, stated = run.folder / "localization.csv", within(run.metrics, "per_class") or {}
+    rows = read_scores(path) if path.is_file() else []
+    scores = [row for row in rows if row.method == "heatmap" and row.case_id in table.case_ids]
+    entry = RunFigures(table, scores=scores, swept=within(run.study, "localize", "thresholds") or ())
+    return {
+        name: {**own, **{key: value_of(within(stated, name, key)).to_json() for key in ("recall", "auroc")}}
+        for name, own in located(entry, Bootstrap(level=_level(run))).items()
+    }
+
+
+def _level(run: RunFiles) -> float:
+    """Of the intervals that a run states."""
+    return float(within(run.metrics, "bootstrap", "level") or Bootstrap().level)
+
+
+def _values(
+    title: str, note: str, runs: Runs, names: Mapping[str, str], keys: Sequence[str]
+) -> ComparisonTable:
+    """One row a run, one column a figure that any of them has."""
+    found = {label: within(getattr(run, keys[0]), *keys[1:]) or {} for label, run in runs.items()}
+    shown = [
+        name
+        for name in names
+        if any(value_of(values.get(name)).value is not None for values in found.values())
+    ]
+    rows = [(label, *(_cell(values.get(name)) for name in shown)) for label, values in found.items()]
+    return ComparisonTable(
+        title, note, ("Run", *(names[name] for name in shown)), tuple(rows) if shown else ()
+    )
+
+
+def _cell(raw: Json | None) -> str:
+    return "–" if raw is None else figure(value_of(raw).to_json())
+
+
+def _trust(runs: Runs) -> ComparisonTable:
+    """The verdict on every method of every run."""
+    verdicts = {label: _verdicts(run.trust or {}) for label, run in runs.items()}
+    methods = list(dict.fromkeys(method for found in verdicts.values() for method in found))
+    rows = [
+        (label, *(found.get(method, "not tested") for method in methods))
+        for label, found in verdicts.items()
+        if found
+    ]
+    note = "What each method's heat maps are usable for, by the rule of the trust card."
+    return ComparisonTable("Trust in heat maps", note, ("Run", *methods), tuple(rows))
+
+
+def _verdicts(trust: Json) -> dict[str, str]:
+    """By method, the verdict's sentence."""
+    methods = trust.get("methods") or {}
+    sentences = {name: within(found, "verdict", "sentence") for name, found in methods.items()}
+    return {name: str(text) for name, text in sentences.items() if text}
+
+
+def _shortcuts(runs: Runs) -> ComparisonTable:
+    """What the probes named in every run that was probed."""
+    rows = []
+    for label, run in runs.items():
+        if run.probes is not None:
+            named = [str(found["sentence"]) for found in run.probes.get("shortcuts") or ()]
+            rows.append((label, "; ".join(named) or "none found"))
+    note = "What foveate probe found that decides although it should not. None found is not none there."
+    return ComparisonTable("Shortcuts", note, ("Run", "Found"), tuple(rows))
+
+
+def _charts(runs: Runs) -> Iterator[Chart]:
+    """The main figure of every run that has it, with its interval."""
+    found = {label: value_of(within(run.metrics, "metrics", _MAIN)) for label, run in runs.items()}
+    dots = {label: _dot(value) for label, value in found.items() if value.value is not None}
+    if dots:
+        text = f"{COLUMNS[_MAIN]} of every run"
+        yield Chart(
+            svg(variants_figure(dots, COLUMNS[_MAIN]), text), f"{text}, with its interval over patients."
+        )
+
+
+def _dot(value: Value) -> Json:
+    return {**value.to_json(), "seeds": {}}
+
+
+def _cautions(runs: Runs) -> list[str]:
+    """Whether the figures are of the same cases, and which runs lack some."""
+    texts = []
+    tested = {
+        label: frozenset(run.predictions.part("test").case_ids)
+        for label, run in runs.items()
+        if run.predictions is not None
+    }
+    if len(set(tested.values())) > 1:
+        counts = ", ".join(f"{label} {len(cases)}" for label, cases in tested.items())
+        texts.append(f"these runs were not tested on the same cases ({counts}): figures are not comparable")
+    texts += [f"{label} has not been evaluated" for label, run in runs.items() if run.metrics is None]
+    return texts
+
+
+def _beside(page: Path, out: Path) -> str:
+    """Where the run's own report is, seen from this page."""
+    return Path(os.path.relpath(page, out.parent)).as_posix() if page.is_file() else "no report yet"

@@ -1,0 +1,219 @@
+"""The run folder: which files a study produces, where they lie, and how they came about."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+from foveate import __version__
+from foveate.data.external import ExternalTest
+from foveate.data.manifest.manifest import load_manifest
+from foveate.errors import UsageError
+from foveate.files import sha256_of, write_atomic, write_json
+from foveate.study.study import Study
+from foveate.types import Cohort
+
+_RECORDED = (
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning",
+    "monai",
+    "captum",
+    "numpy",
+    "scikit-learn",
+    "pydicom",
+    "nibabel",
+    "pillow",
+)
+
+
+def alike(one: Study, other: Study) -> bool:
+    """Whether two studies differ in nothing but the audit findings that they accept."""
+    return one.model_copy(update={"audit": other.audit}) == other
+
+
+@dataclass(frozen=True)
+class Run:
+    """One study and its folder.
+
+    Attributes:
+        folder: where every file of the run lies.
+        study: the choices, with absolute paths.
+    """
+
+    folder: Path
+    study: Study
+
+    @classmethod
+    def create(cls, study: Study, folder: Path) -> Run:
+        """Start a run, or go on with one: the study that is already there must be the same.
+
+        Audit findings that were accepted since then (``allowing``) stay accepted.
+
+        Raises:
+            UsageError: the folder holds a run of another study.
+        """
+        kept = folder / "study.yaml"
+        if not kept.is_file():
+            write_atomic(kept, study.dump())
+            return cls(folder, study)
+        found = Study.load(kept)
+        if not alike(found, study):
+            raise UsageError(
+                "this folder already holds a run of a different study",
+                where=str(folder),
+                fix="give another folder with --run, or delete this one",
+            )
+        run, new = cls(folder, found), set(study.audit.allow) - set(found.audit.allow)
+        return run.allowing(sorted(new)) if new else run
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """Open a run folder that exists.
+
+        Raises:
+            UsageError: the folder holds no ``study.yaml``.
+        """
+        if not (folder / "study.yaml").is_file():
+            raise UsageError(
+                "this is not a run folder: it has no study.yaml",
+                where=str(folder),
+                fix="start with `foveate run STUDY.yaml`",
+            )
+        return cls(folder, Study.load(folder / "study.yaml"))
+
+    def allowing(self, codes: Sequence[str]) -> Run:
+        """The same run, accepting these audit findings as well; kept in its study."""
+        accepted = sorted({*self.study.audit.allow, *codes})
+        study = self.study.model_copy(
+            update={"audit": self.study.audit.model_copy(update={"allow": accepted})}
+        )
+        write_atomic(self.folder / "study.yaml", study.dump())
+        return Run(self.folder, study)
+
+    def path(self, name: str, made_by: str = "") -> Path:
+        """Path of a file of the run.
+
+        Args:
+            name: relative to the folder.
+            made_by: the command that makes it; if given, the file must exist.
+
+        Raises:
+            UsageError: it does not exist yet.
+        """
+        path = self.folder / name
+        if made_by and not path.exists():
+            raise UsageError(
+                f"{name} is not there yet",
+                where=str(self.folder),
+                fix=f"run `foveate {made_by} {self.folder}` first",
+            )
+        return path
+
+    @property
+    def external(self) -> ExternalTest | None:
+        """What makes this an external test of another run's model; None for a run of its own."""
+        return ExternalTest.read(self.folder)
+
+    def refuse_external(self, command: str) -> None:
+        """Refuse what cannot be done with an external test, as nothing is trained in it.
+
+        Raises:
+            UsageError: this is one.
+        """
+        if test := self.external:
+            raise UsageError(
+                f"this is an external test of {test.of}: nothing is trained in it",
+                where=f"foveate {command}",
+                fix=f"name the run itself, {test.source}, or its study",
+            )
+
+    def cohort(self) -> Cohort:
+        """Read the manifest as the study says; of an external test, the cases whose files can be used."""
+        data, test = self.study.data, self.external
+        return load_manifest(
+            data.manifest,
+            label=data.label,
+            findings=data.findings,
+            classes=data.classes,
+            views=data.views,
+            boxes=data.boxes,
+            patient=data.patient,
+            case=data.case,
+            expected=test.expected if test else None,
+            refused=[] if test else None,
+        )
+
+    @contextmanager
+    def station(self, name: str) -> Iterator[dict[str, Any]]:
+        """Record in ``run.json`` when a station ran, for how long, and with which versions.
+
+        Yields:
+            Facts of the station's own that shall stand there too; empty at first.
+        """
+        started, clock, facts = datetime.now(UTC), time.perf_counter(), dict[str, Any]()
+        yield facts
+        record = self._record()
+        record["stations"][name] = {
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(time.perf_counter() - clock, 2),
+            "command": _command(),
+            **facts,
+        }
+        write_json(self.folder / "run.json", record)
+
+    def _record(self) -> dict[str, Any]:
+        path = self.folder / "run.json"
+        stations = cast(dict[str, Any], json.loads(path.read_text()))["stations"] if path.is_file() else {}
+        return {
+            "name": self.study.name,
+            "foveate": __version__,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": _command(),
+            "seed": self.study.seed,
+            "allowed": list(self.study.audit.allow),
+            "hashes": self._hashes(),
+            "versions": versions(),
+            "device": device(),
+            "stations": stations,
+        }
+
+    def _hashes(self) -> dict[str, str]:
+        files = {
+            "manifest": self.study.data.manifest,
+            "study": self.folder / "study.yaml",
+            "splits": self.folder / "splits.json",
+            "weights": self.folder / "bundle" / "model.safetensors",
+        }
+        return {name: sha256_of(path) for name, path in files.items() if path.is_file()}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that results depend on."""
+    found = {"python": platform.python_version(), "foveate": __version__}
+    for name in _RECORDED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def device() -> dict[str, str | int]:
+    """The machine in words; no host name, as reports are passed on."""
+    return {"system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count() or 1}
+
+
+def _command() -> list[str]:
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]

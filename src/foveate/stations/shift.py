@@ -1,0 +1,284 @@
+"""How the cohort of an external test differs from the one that its model comes from; writes ``shift.json``.
+
+Content of ``shift.json``, where "source" is always what the model comes from and "new" the tested cohort:
+
+* ``source``, ``new``: name, ``cases`` and ``patients``; of the source those that the model learned from.
+* ``labels``, ``metadata``, ``images``, ``novelty``, ``performance``: see ``evaluate.shift``; or a ``reason``.
+* ``by_shift``: figures of the new cohort by what differs most (``evaluate.subgroups``), and for one class a
+  case how well ``novelty`` tells the ``wrong`` answers.
+* ``seen``: how many cases the model learned from, and how many of them it answers right; None without any.
+* ``recalibration``: what calibrating on a part of the new cohort changes on the rest; None where that was not
+  asked.
+* ``sentences``: what is worth saying, in plain words, the most harmful first; each with a ``code``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from foveate.data.audit.metadata import metadata_columns
+from foveate.data.external import HOME, ExternalTest
+from foveate.data.images import ImageRow, Key, read_images
+from foveate.errors import FoveateError, UsageError
+from foveate.evaluate.intervals import Bootstrap
+from foveate.evaluate.metadata_model import Columns, how_well_told
+from foveate.evaluate.options import EvaluateOptions
+from foveate.evaluate.probabilities.calibration import CHANGE, calibration
+from foveate.evaluate.probabilities.calibrators import Calibrator
+from foveate.evaluate.shift import (
+    Cohorts,
+    column_shifts,
+    far,
+    in_words,
+    label_shift,
+    number_shift,
+    performance_shift,
+)
+from foveate.evaluate.shift.wording import ALPHA
+from foveate.evaluate.subgroups import subgroups
+from foveate.evaluate.table import SEEN, PredictionTable, read_predictions
+from foveate.files import write_json
+from foveate.stations.batches import cases_of
+from foveate.stations.evaluate import read_thresholds
+from foveate.stations.run import Run
+from foveate.stations.test import home_predictions, home_run
+from foveate.types import Case, Cohort, Track, quiet
+
+MOST_GROUPS = 4  # columns that differ most, by which figures are told apart
+_NO_RUN = "only the bundle of the model was there, not its run"
+Json = dict[str, Any]
+
+
+def shift(run: Run, track: Track = quiet) -> Json:
+    """Compare the test part of an external test with what its model comes from; writes ``shift.json``.
+
+    Args:
+        run: an external test, with predictions.
+        track: shows progress.
+
+    Returns:
+        What ``shift.json`` holds; see the module.
+
+    Raises:
+        UsageError: this is no external test.
+    """
+    test = run.external
+    if test is None:
+        raise UsageError(
+            "only an external test has a shift",
+            where=str(run.folder),
+            fix="foveate test RUN --manifest CSV -o DIR",
+        )
+    with run.station("shift"):
+        settings, table = run.study.evaluate, read_predictions(run.path("predictions.csv", made_by="predict"))
+        bootstrap = Bootstrap(settings.bootstrap, settings.level, run.study.seed)
+        new = _New.of(run, table)
+        result = _compared(test, new, _learned(test), home_predictions(run.folder), bootstrap)
+        result["by_shift"] = _by_shift(result, new, settings.min_group, bootstrap)
+        result["seen"] = _seen(table.part(SEEN))
+        result["recalibration"] = _recalibration(run, test, table, bootstrap)
+        result["sentences"] = [{"code": code, "sentence": text} for code, text in in_words(result)]
+        write_json(run.folder / "shift.json", result)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _New:
+    """The tested cases: what was predicted, what the manifest says, and what their images are like."""
+
+    table: PredictionTable  # with some known truth
+    cases: Sequence[Case]
+    images: Mapping[Key, ImageRow]
+    thresholds: Mapping[str, float]
+
+    @classmethod
+    def of(cls, run: Run, table: PredictionTable) -> _New:
+        cases = {case.case_id: case for case in cases_of(run, run.cohort(), ("test",))}
+        known = _known(table.part("test"))
+        own = [cases[name] for name in known.case_ids]
+        return cls(known, own, read_images(run.folder), read_thresholds(run))
+
+
+@dataclass(frozen=True, slots=True)
+class _LearnedCohort:
+    """The cases that the model learned from, or why they are not known."""
+
+    cohort: Cohort | None = None
+    cases: Sequence[Case] = ()
+    images: Mapping[Key, ImageRow] = field(default_factory=dict)
+    reason: str = _NO_RUN
+
+
+def _learned(test: ExternalTest) -> _LearnedCohort:
+    home = home_run(test)
+    if home is None:
+        return _LearnedCohort(reason=_NO_RUN)
+    try:
+        cohort = home.cohort()
+        cases = cases_of(home, cohort, ("train", "val"))
+    except FoveateError as error:
+        return _LearnedCohort(reason=f"the manifest that the model comes from cannot be read ({error.code})")
+    return _LearnedCohort(cohort, cases, read_images(home.folder), "")
+
+
+def _known(table: PredictionTable) -> PredictionTable:
+    return table.only(np.asarray(~np.isnan(table.truth).all(axis=1)))
+
+
+def _compared(
+    test: ExternalTest, new: _New, learned: _LearnedCohort, home: PredictionTable | None, bootstrap: Bootstrap
+) -> Json:
+    """Labels, metadata, images, novelty and performance, each beside the source or with a reason."""
+    patients = [case.patient_id for case in learned.cases]
+    cohorts = Cohorts.of(patients, new.table.patient_ids)
+    counts = (len(learned.cases), len(set(patients))) if learned.cohort else (None, None)
+    told: Json = {
+        "level": bootstrap.level,
+        "source": {"name": test.of, "cases": counts[0], "patients": counts[1]},
+        "new": {
+            "name": test.manifest,
+            "cases": len(new.table.case_ids),
+            "patients": len(set(new.table.patient_ids)),
+        },
+    }
+    if learned.cohort is None:
+        told |= {key: {"reason": learned.reason} for key in ("labels", "metadata", "images")}
+    else:
+        truth = np.stack([learned.cohort.target(case) for case in learned.cases])
+        labels = np.concatenate([truth, new.table.truth])
+        told["labels"] = {"classes": label_shift(labels, new.table.classes, cohorts, bootstrap)}
+        told["metadata"] = _metadata(learned.cases, new.cases, cohorts, bootstrap)
+        told["images"] = _images(learned, new, cohorts, bootstrap)
+    if home is None:
+        return told | {key: {"reason": _NO_RUN} for key in ("novelty", "performance")}
+    tested = _known(home.part("test"))
+    told["novelty"] = _novelty(home.part("test"), new.table, bootstrap)
+    told["performance"] = {"reason": "no case was tested at home"}
+    if tested.case_ids:
+        told["performance"] = {"metrics": performance_shift(tested, new.table, new.thresholds, bootstrap)}
+    return told
+
+
+def _metadata(learned: Sequence[Case], new: Sequence[Case], cohorts: Cohorts, bootstrap: Bootstrap) -> Json:
+    """Columns that both manifests have."""
+    one, other = ({name for case in cases for name in case.metadata} for cases in (learned, new))
+    both = metadata_columns([*learned, *new])
+    alone = {name: "one of the manifests lacks it" for name in sorted(one ^ other)}
+    if not one & other:
+        return {"reason": "the two manifests share no further column", "left_out": alone}
+    found = column_shifts({name: both[name] for name in both if name in one & other}, cohorts, bootstrap)
+    return found | {"left_out": found["left_out"] | alone}
+
+
+def _images(learned: _LearnedCohort, new: _New, cohorts: Cohorts, bootstrap: Bootstrap) -> Json:
+    """What images are like in numbers."""
+    if not any(row.facts for row in learned.images.values()):
+        return {"reason": "the run kept nothing of its images (version 0.1.0); `foveate audit` on it does"}
+    rows = [(case, learned.images) for case in learned.cases] + [(case, new.images) for case in new.cases]
+    return column_shifts(image_columns(rows), cohorts, bootstrap)
+
+
+def image_columns(rows: Sequence[tuple[Case, Mapping[Key, ImageRow]]]) -> Columns:
+    """What images are like, by name a text for each case; the view in front where cases have several.
+
+    Args:
+        rows: each case with the images of its run.
+    """
+    facts: list[dict[str, str]] = []
+    for case, images in rows:
+        own: dict[str, str] = {}
+        for view in case.views:
+            row = images.get((case.case_id, view))
+            start = "" if len(case.views) == 1 else f"{view}: "
+            own |= {f"{start}{name}": text for name, text in (row.facts if row else {}).items()}
+        facts.append(own)
+    names = dict.fromkeys(name for own in facts for name in own)
+    return {name: [own.get(name, "") for own in facts] for name in names}
+
+
+def _novelty(home: PredictionTable, new: PredictionTable, bootstrap: Bootstrap) -> Json:
+    """Whether images are stranger to the model than those of its own test part."""
+    scores = np.concatenate([home.novelty, new.novelty])
+    if not len(home.novelty) or np.isnan(scores).all():
+        return {"reason": "the predictions do not tell how familiar the images look"}
+    cohorts = Cohorts.of(home.patient_ids, new.patient_ids)
+    return number_shift(scores, cohorts, bootstrap)
+
+
+def _by_shift(result: Json, new: _New, least: int, bootstrap: Bootstrap) -> Json:
+    """Figures of the new cohort by how familiar its images look, and by the columns that differ most."""
+    columns, table = _telling(result, new), new.table
+    texts = zip(*columns.values(), strict=True) if columns else [() for _ in table.case_ids]
+    rows = {
+        case: dict(zip(columns, own, strict=True)) for case, own in zip(table.case_ids, texts, strict=True)
+    }
+    options = EvaluateOptions(metadata=rows, subgroups=tuple(columns), min_group=least)
+    told: Json = {"groups": subgroups(table, options, bootstrap, new.thresholds), "wrong": None}
+    if table.task == "multiclass" and not np.isnan(table.novelty).any():
+        wrong = ~(table.decisions() & (table.truth == 1)).any(axis=1, keepdims=True)
+        found = how_well_told(
+            table.novelty[:, None], wrong.astype(np.float64), table.patient_ids, ["wrong"], bootstrap
+        )
+        told["wrong"] = found.per_class["wrong"].to_json() | {"p": found.p.get("wrong")}
+    return told
+
+
+def _telling(result: Json, new: _New) -> dict[str, Sequence[str]]:
+    """By name the text of each tested case: novelty, and the columns that are shown to differ most."""
+    there = {**metadata_columns(new.cases), **image_columns([(case, new.images) for case in new.cases])}
+    shown = {
+        name: far(own)
+        for kind in ("images", "metadata")
+        for name, own in result[kind].get("columns", {}).items()
+        if own["p_holm"] is not None and own["p_holm"] < ALPHA and len(set(there.get(name, ()))) > 1
+    }
+    most = sorted(shown, key=lambda name: -shown[name])[:MOST_GROUPS]
+    novelty = [f"{value:.4g}" for value in new.table.novelty if not np.isnan(value)]
+    told = {"novelty": novelty} if len(set(novelty)) > 1 and len(novelty) == len(new.cases) else {}
+    return {**told, **{name: there[name] for name in most}}
+
+
+def _seen(table: PredictionTable) -> Json | None:
+    """How right the model is about what it learned from: what a test that did not look would have counted."""
+    known = _known(table)
+    if not table.case_ids:
+        return None
+    right = (known.decisions() & (known.truth == 1)).any(axis=1) if known.task == "multiclass" else None
+    return {
+        "cases": len(table.case_ids),
+        "known": len(known.case_ids),
+        "right": None if right is None else int(right.sum()),
+    }
+
+
+def _recalibration(run: Run, test: ExternalTest, table: PredictionTable, bootstrap: Bootstrap) -> Json | None:
+    """Probabilities as the model came, and as calibrated on a part of the new cohort, both on the rest."""
+    if test.recalibrate is None:
+        return None
+    val, part = table.part("val"), _known(table.part("test"))
+    facts = {
+        name: json.loads((run.folder / folder / "bundle.json").read_text(encoding="utf-8"))["calibration"]
+        for name, folder in (("came", HOME), ("fitted", "bundle"))
+    }
+    forms = {name: _calibrated(part, content) for name, content in facts.items()}
+    came = calibration(replace(part, probabilities=forms["came"], calibrated=forms["fitted"]), bootstrap)
+    fitted = came["calibrated"]
+    told: Json = {"share": test.recalibrate, "cases": len(val.case_ids)}
+    told["patients"] = len(set(val.patient_ids))
+    return told | {
+        name: {"came": came[name], "fitted": fitted[name], "change": fitted["change"][name]}
+        for name in CHANGE
+    }
+
+
+def _calibrated(table: PredictionTable, content: Json | None) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Calibrated probabilities, raw where nothing was fitted."""
+    if content is None:
+        return table.probabilities
+    found = Calibrator.from_json(content).apply(table.logits)
+    return np.where(np.isnan(found), table.probabilities, found)

@@ -1,0 +1,40 @@
+"""Divide the cohort by patient."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from foveate.data.audit.audit import read_audit
+from foveate.data.splits import Splits, read_splits, split_cohort
+from foveate.stations.run import Run
+from foveate.stations.test import divide_test
+from foveate.types import Cohort
+
+if TYPE_CHECKING:
+    pass
+
+
+def split(run: Run) -> Splits:
+    """Divide the cohort by patient; writes ``splits.json``. Near-duplicates stay with their twins.
+
+    An external test is divided into what is tested and what is not (``testing.divide_test``).
+    """
+    if test := run.external:
+        return divide_test(run, test)
+    with run.station("split"):
+        found = read_audit(run.path("audit.json", made_by="audit"))
+        found.raise_if_stopped()
+        twins = found.groups
+        splits = split_cohort(
+            run.cohort(), run.study.split, twins=twins if run.study.split.keep_twins_together else ()
+        )
+        splits.write(run.folder / "splits.json")
+    return splits
+
+
+def expected_parts(run: Run, cohort: Cohort) -> dict[str, int]:
+    """How many cases each part has, or will have: without ``splits.json``, in parts of the same size."""
+    stored, config = run.folder / "splits.json", run.study.split
+    splits = read_splits(stored) if stored.is_file() else split_cohort(cohort, config)
+    sizes = {name: len(cases) for name, cases in splits.parts(config.fold).items()}
+    return dict.fromkeys(("train", "val", "test"), 0) | sizes

@@ -1,0 +1,233 @@
+"""Can the pictures be trusted? Heat maps are tested against controls; writes ``trust.json``.
+
+Content of ``trust.json``:
+
+* ``split``, ``n``, ``patients``, ``classes``: whose maps were tested, each for the class that was predicted.
+* ``plan``: how many cases each question was asked of; methods under ``costly`` of half of ``faithful`` and of
+  half of ``sanity``.
+* ``rules``: what decides, in words (``foveate.evaluate.verdicts``).
+* ``flags``: what the probes found that the model should not look at; ``shortcuts`` says whether they ran.
+* ``methods``: by method ``conditions`` (``passed``, ``failed`` or ``not tested``, with the reason),
+  ``scores``, ``differences`` from each control (method less control), mean ``curves``, and the ``verdict``.
+* ``controls``: the same of the random, the centred and the edge map, without a verdict; ``random_order`` has
+  scores and curves of a random order of the squares.
+* ``shares``: by curve, shares of the squares; ``stages``: what each step of the randomisation drew anew;
+  ``rivals``: the other models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foveate.errors import InputRefused, UsageError
+from foveate.evaluate.intervals import Bootstrap, Value
+from foveate.evaluate.verdicts import CONTROLS, RULES
+from foveate.files import write_json
+from foveate.stations.batches import cases_of, prepared_batches, raise_if_partial
+from foveate.stations.cautions import note_cautions
+from foveate.stations.run import Run
+from foveate.types import Steps, Track, quiet
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from foveate.stations.trust_card.asking import Questions
+
+NO_PROBES = "shortcuts were not looked for: run `foveate probe`"
+Json = dict[str, Any]
+
+
+def trust(
+    run: Run,
+    part: str = "test",
+    *,
+    methods: Sequence[str] = (),
+    rivals: Mapping[str, Path | None] | None = None,
+    retrain: bool = False,
+    console: Console | None = None,
+    track: Track = quiet,
+) -> Json:
+    """Test the heat maps of a run; writes ``trust.json``.
+
+    Args:
+        run: with a bundle.
+        part: whose cases are asked.
+        methods: names in ``EXPLAINERS``; none takes the study's.
+        rivals: other runs by kind: ``second`` (the same study, another seed), ``permuted`` (permuted labels).
+        retrain: train both from the study, into ``trust/``, where they are not named.
+        console: shows the progress of these trainings.
+        track: shows progress.
+
+    Returns:
+        What ``trust.json`` holds; see the module.
+
+    Raises:
+        UsageError: no such method, a rival does not fit, or the part has no cases.
+        Partial: some cases were refused; the others are in the file.
+    """
+    if retrain:
+        run.refuse_external("trust --retrain")
+    with run.station("trust"):
+        refused: list[InputRefused] = []
+        questions, patients = _ask(
+            run, part, methods, _rivals(run, rivals or {}, retrain, console), refused, track
+        )
+        result = {"split": part, "n": len(patients), "patients": len(set(patients))} | _tell(
+            run, part, questions, patients
+        )
+        write_json(run.folder / "trust.json", result)
+    note_cautions(run)
+    raise_if_partial(refused, f"tested the heat maps of {result['n']} cases")
+    return result
+
+
+def _rivals(
+    run: Run, named: Mapping[str, Path | None], retrain: bool, console: Console | None
+) -> dict[str, Path | None]:
+    from foveate.stations.trust_card import rivals
+
+    return {
+        kind: named.get(kind) or (rivals.retrain(run, kind, console) if retrain else None)
+        for kind in rivals.KINDS
+    }
+
+
+def _ask(
+    run: Run,
+    part: str,
+    methods: Sequence[str],
+    rivals: Mapping[str, Path | None],
+    refused: list[InputRefused],
+    track: Track,
+) -> tuple[Questions, list[str]]:
+    """Ask every question of every case; the answers, and the patients of the cases."""
+    from foveate.bundle.bundle import load_bundle
+    from foveate.stations.explained import explain_options
+    from foveate.stations.trust_card.asking import ROUNDS, Questions
+    from foveate.stations.trust_card.columns import CaseFigures
+    from foveate.stations.trust_card.plan import TrustPlan, economical, in_order
+    from foveate.stations.trust_card.pointing import Pointing
+    from foveate.stations.trust_card.rivals import find_rivals
+
+    settings, seed = run.study.trust, run.study.seed
+    bundle = load_bundle(run.path("bundle", made_by="train"))
+    plan = TrustPlan.of(settings.cases, volumes=bundle.preprocess.config.volumes)
+    cases = in_order(cases_of(run, run.cohort(), [part]), plan.cases, seed)
+    if not cases:
+        raise UsageError(f"no case is in the part '{part}'", fix="choose train, val or test")
+    asked = _known(methods or settings.methods)
+    options = explain_options(bundle, run.study.explain)
+    questions = Questions(
+        bundle,
+        [*asked, *CONTROLS],
+        plan,
+        economical(options),
+        find_rivals(run, bundle, rivals),
+        Pointing(bundle),
+        seed,
+        CaseFigures(len(cases)),
+    )
+    patients: list[str] = []
+    steps = Steps(track, ROUNDS * len(cases), f"Testing heat maps, {ROUNDS} rounds a case")
+    for batch in prepared_batches(bundle, cases, refused, quiet, "", plain=False):
+        for _ in questions.ask(batch, len(patients)):
+            steps.advance(len(batch))
+        patients += [item.case.patient_id for item in batch]
+    steps.advance(ROUNDS * len(refused))
+    return questions, patients
+
+
+def _tell(run: Run, part: str, questions: Questions, patients: list[str]) -> Json:
+    from foveate.stations.trust_card.plan import is_costly
+    from foveate.stations.trust_card.telling import add_gaps, card_of, conditions_of, tell, verdict_of
+
+    settings, columns, plan = run.study.evaluate, questions.columns, questions.plan
+    bootstrap = Bootstrap(settings.bootstrap, settings.level, run.study.seed, settings.interval)
+    methods = [name for name in questions.methods if name not in CONTROLS]
+    add_gaps(columns)
+    told = tell(columns, methods, patients, bootstrap)
+    flags, shortcuts = _flags(run.folder / "probes.json")
+    explainer, located = _located(run.folder / "localization.json", part)
+    cards: dict[str, Json] = {}
+    for name in (*methods, *CONTROLS, *(["random_order"] if "random_order" in columns.numbers else ())):
+        conditions = (
+            {}
+            if name == "random_order"
+            else conditions_of(name, told, _reasons(questions), located if name == explainer else {})
+        )
+        cards[name] = card_of(name, told, conditions, columns)
+        if name in methods:
+            cards[name]["verdict"] = verdict_of(conditions, bool(flags))
+    impossible = {name: why for name, why in questions.impossible.items() if name != "attention"}
+    return {
+        "classes": list(questions.bundle.classes),
+        "level": settings.level,
+        "plan": {
+            "cases": plan.cases,
+            "faithful": plan.faithful,
+            "sanity": plan.sanity,
+            "costly": [name for name in methods if is_costly(name)],
+        },
+        "rules": RULES,
+        "flags": flags,
+        "shortcuts": shortcuts,
+        "methods": {name: cards[name] for name in methods}
+        | {
+            name: {"verdict": {"usable_for": [], "sentence": f"not tested: {why}."}}
+            for name, why in impossible.items()
+        },
+        "controls": {name: card for name, card in cards.items() if name not in methods},
+        "shares": questions.shares,
+        "stages": questions.stages,
+        "rivals": {kind: str(rival.source) for kind, rival in questions.rivals.items()},
+    }
+
+
+def _known(methods: Sequence[str]) -> list[str]:
+    """The methods, each once and without the controls, which are always tested."""
+    from foveate.explain.explainers import EXPLAINERS
+
+    for name in methods:
+        if name.partition(":")[0] not in EXPLAINERS:
+            raise UsageError(f"there is no explainer '{name}'", fix=f"choose from: {', '.join(EXPLAINERS)}")
+    return [name for name in dict.fromkeys(methods) if name not in CONTROLS]
+
+
+def _reasons(questions: Questions) -> dict[str, str]:
+    """Why conditions could not be tested of any method."""
+    from foveate.stations.trust_card.rivals import KINDS
+
+    found = {kind: why for kind, why in KINDS.items() if kind not in questions.rivals}
+    if "attention" in questions.impossible:
+        found["attention"] = questions.impossible["attention"]
+    if not any("pointing_game" in own for own in questions.columns.numbers.values()):
+        found["localizing"] = "nothing is marked in these images"
+    return found
+
+
+def _located(path: Path, part: str) -> tuple[str, dict[str, dict[str, Value]]]:
+    """What ``foveate localize`` found on all marked cases of a part: one fact is to be told in one strength.
+
+    Returns:
+        Which method drew those maps, and its differences from each control by measure.
+    """
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if found.get("split") != part:
+        return "", {}
+    return found["explainer"], {
+        control: {measure: Value(**value) for measure, value in own.items()}
+        for control, own in (found.get("differences") or {}).items()
+    }
+
+
+def _flags(path: Path) -> tuple[list[str], str]:
+    """What the probes found, as sentences, and whether they ran."""
+    if not path.is_file():
+        return [], NO_PROBES
+    found = [
+        str(shortcut["sentence"]) for shortcut in json.loads(path.read_text(encoding="utf-8"))["shortcuts"]
+    ]
+    return found, "shortcuts were found" if found else "shortcuts were looked for and none was found"

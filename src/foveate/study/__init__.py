@@ -1,0 +1,1 @@
+"""The study file: its sections, and how it is read and written."""

@@ -1,0 +1,1 @@
+"""What a training computes in, found out before it starts."""
