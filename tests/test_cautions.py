@@ -228,6 +228,8 @@ def test_where_patients_are_unknown_nobody_counts_them(run: Path, tmp_path: Path
     write_report(tmp_path / "copy")
     page = (tmp_path / "copy" / "report.html").read_text()
     assert "(patients unknown)" in page
+    assert ">Patients<" not in page and 'data-row="patients"' not in page
+    assert "% intervals over cases" in page and "intervals over patients" not in page
     assert "120 patients" not in page and "160 patients" not in page
 
 

@@ -14,7 +14,7 @@ from foveate.evaluate.table import PredictionTable
 from foveate.maps.heatmaps import MapEntry
 from foveate.maps.localize import BoxRule
 from foveate.maps.regions import Region
-from foveate.stations.explain import CaseAnswer, read_answers, usual_logits
+from foveate.stations.explain import CaseAnswer, _at_most, read_answers, usual_logits
 from foveate.stations.localize import _numbers
 from foveate.stations.truths import CaseFiles, Marked
 from foveate.types import Box, Case, Task
@@ -52,6 +52,14 @@ def test_multilabel_answer_follows_the_thresholds() -> None:
 def test_without_truth_the_prediction_is_explained() -> None:
     answer = read_answers(table("multiclass", [0.2, 0.7, 0.1], [np.nan] * 3), {})["a"]
     assert answer.true == () and answer.targets("true") == ("hcc",)
+
+
+def test_a_limit_takes_one_case_of_each_patient_before_a_second() -> None:
+    cases = [Case(f"{patient}{number}", patient, {}) for patient in "abcd" for number in range(5)]
+    assert _at_most(None, cases, 0) == cases
+    few, more = _at_most(4, cases, 0), _at_most(6, cases, 0)
+    assert [case.patient_id for case in few] == ["a", "b", "c", "d"]  # and in their old order
+    assert {case.case_id for case in few} < {case.case_id for case in more} and len(more) == 6
 
 
 def test_the_mask_of_a_slice_is_found_in_its_volume(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from foveate.stations.report import report
 from foveate.stations.run import Run
 from foveate.stations.shift import shift
 from foveate.stations.split import split as split_run
-from foveate.stations.test import begin_test
+from foveate.stations.test import begin_test, cohort_name
 from page import parse
 from small_run import rows_of, small_run
 
@@ -255,3 +255,14 @@ class TestPieces:
     def test_a_shift_is_of_external_tests_alone(self, home: Run) -> None:
         with pytest.raises(UsageError, match="only an external test"):
             shift(home)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("hospital/manifest.csv", "hospital"), ("a/other.csv", "other"), ("manifest.csv", None)],
+)
+def test_a_cohort_is_called_after_what_tells_it_apart(
+    path: str, name: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cohort_name(Path(path)) == (name or tmp_path.name)

@@ -147,22 +147,53 @@ class TestMasks:
         )
         (tmp_path / "annotations" / "1.xml").write_text("<a/>")
         found = manifest_from_folder(tmp_path, tmp_path / "manifest.csv")
-        assert (found.masked, found.several, found.unpaired) == (1, 1, 1)
+        assert (found.masked, found.several, found.unpaired) == (1, ("images/x/2",), 1)
         told = "\n".join(found.sentences())
         for words in (
             "3 cases of 2 classes: x 2, y 1",
             "masks: 1 of 3 cases (folders: masks)",
-            "cases with several masks: 1",
+            "cases with several masks: 1 (images/x/2)",
             "belong to no image by their place and name: 1",
             "the folder annotations (files: 2) is no class",
             "same patient is unknown",
         ):
             assert words in told
 
-    @pytest.mark.parametrize("name", ["masks", "Labels", "annotation", "Ground Truth"])
+    @pytest.mark.parametrize(
+        "name", ["masks", "Labels", "annotation", "Ground Truth", "2. All Segmentation Groundtruths"]
+    )
     def test_a_folder_beside_one_class_is_no_second_class(self, tmp_path: Path, name: str) -> None:
         write_all(tmp_path, "benign/1.png", f"{name}/1.png")
         with pytest.raises(
             InputRefused, match=rf"only one class folder.*no classes by their names: '{name}'"
         ):
             manifest_from_folder(tmp_path, tmp_path / "manifest.csv")
+
+    def test_the_official_layout_of_idrid_in_class_folders(self, tmp_path: Path) -> None:
+        inside = ("a. Training Set/x/1.png", "b. Testing Set/y/2.png")
+        write_all(tmp_path, *(f"1. Original Images/{name}" for name in inside))
+        write_all(tmp_path, *(f"2. All Segmentation Groundtruths/{name}" for name in inside))
+        found = manifest_from_folder(tmp_path, tmp_path / "manifest.csv")
+        assert (found.classes, found.parts) == ({"x": 1, "y": 1}, {"train": 1, "test": 1})
+        assert (found.masked, found.unpaired) == (2, 0)
+
+    @pytest.mark.parametrize("name", ["with_mask", "masked face", "1 segment", "original"])
+    def test_a_class_may_be_called_almost_like_masks(self, tmp_path: Path, name: str) -> None:
+        write_all(tmp_path, f"{name}/1.png", "other/1.png")
+        assert make(tmp_path, tmp_path / "manifest.csv").classes == tuple(sorted((name, "other")))
+
+    def test_masks_beside_the_folder_of_images_that_was_named(self, tmp_path: Path) -> None:
+        write_all(tmp_path, "images/x/1.png", "images/y/1.png", "masks/x/1.png", "masks/y/2.png")
+        found = manifest_from_folder(tmp_path / "images", tmp_path / "manifest.csv")
+        assert (found.masked, found.unpaired, found.mask_folders) == (1, 1, ("masks",))
+        cases = load_manifest(found.path).cases
+        assert {case.case_id: case.mask for case in cases} == {
+            "x/1": tmp_path / "masks" / "x" / "1.png",
+            "y/1": None,
+        }
+
+    def test_masks_that_the_manifest_cannot_name_are_told(self, tmp_path: Path) -> None:
+        write_all(tmp_path, "images/x/1.png", "images/y/1.png", "masks/x/1.png")
+        found = manifest_from_folder(tmp_path / "images", tmp_path / "images" / "manifest.csv")
+        assert found.masked == 0
+        assert f"write it with -o {tmp_path / 'manifest.csv'}" in "\n".join(found.sentences())

@@ -110,12 +110,14 @@ def test_the_first_page_answers_five_questions(run: Path) -> None:
     )
     counts = metrics["confusion"]["counts"]
     most = max(n for i, row in enumerate(counts) for j, n in enumerate(row) if i != j)
-    assert f"The most frequent error, {most} of " in questions["Where does it fail?"]
+    assert f"The most frequent error ({most} of " in questions["Where does it fail?"]
     trust, probes = files.trust, files.probes
     assert trust is not None and probes is not None
     answer = questions["Can the pictures be trusted?"]
     assert all(found["sentence"] in answer for found in probes["shortcuts"])
     assert all(method in answer for method in trust["methods"])
+    sentences = [card["verdict"]["sentence"] for card in trust["methods"].values()]
+    assert sum(sentence in answer for sentence in set(sentences)) == 1  # of the study's method alone
 
 
 def test_a_gap_is_told_on_the_first_page_only_if_chance_does_not_explain_it(

@@ -270,6 +270,26 @@ class TestProblems:
             found.startswith("row 2: image: none of the 4 files of this column exists")
             and "'x/a.png'" in found
         )
+        assert found.endswith("write 'a.png' if that is meant")
+
+    def test_names_without_folder_and_ending(self, folder: Path) -> None:
+        for number, name in enumerate(("i1", "i2", "i3")):
+            write_image(folder / "images" / f"{name}.jpg", picture(number))
+            write_image(folder / "masks" / "soft exudates" / f"{name}.png", picture(number))
+        content = [{"Image name": f"i{n}", "grade": n % 2, "age": 50 + n} for n in (1, 2, 3)]
+        found = problems(folder, content)
+        assert "(--patient COLUMN)" in found[0] and "(--patient case_id)" in found[0]
+        assert "(--view COLUMN)" in found[1]
+        assert "'Image name' names files, but write 'images/i1.jpg' in place of 'i1'" in found[1]
+        told = problems(folder, [*content, *content], views=["Image name"], label="grade", patient="case_id")
+        assert told[0].endswith("the first is 'i1'; write 'images/i1.jpg' if that is meant")
+
+    def test_what_holds_no_truth_lists_the_columns(self, folder: Path) -> None:
+        content = [
+            {"patient_id": n, "file": f"{n}.png", "grade": g} for n, g in zip("abc", (0, 2, 3), strict=True)
+        ]
+        (found,) = problems(folder, content)
+        assert "(--label COLUMN," in found and found.endswith("the columns are: patient_id, file, grade")
 
     @pytest.mark.parametrize("text", ["../{name}/z.png", "{folder}/z.png", "link.png", "there/z.png"])
     def test_paths_out_of_the_root(

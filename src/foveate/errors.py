@@ -68,7 +68,7 @@ class ManifestRefused(InputRefused):
         self.problems = tuple(problems)
         listing = "\n".join(f"  - {problem}" for problem in self.problems)
         count = f"{len(self.problems)} problem" + ("s" if len(self.problems) != 1 else "")
-        fix = "correct these rows and run the command again"
+        fix = "correct these, and run the command again"
         super().__init__(f"{count}\n{listing}", where=where, fix=fix)
 
 

@@ -78,7 +78,7 @@ def _test_stations(run: Run, refused: list[Partial]) -> None:
     from foveate.stations.trust import trust
 
     test = run.external
-    terminal.heading("Predict and evaluate", "on patients the model has never seen")
+    terminal.heading("Predict and evaluate", "the cases held back" if test is None else "the other cohort")
     with _going_on(refused):
         predict(run, track=terminal.track)
     metrics = evaluate(run, track=terminal.track)

@@ -44,7 +44,7 @@ def test(
     from foveate.cli import terminal
     from foveate.cli.run import whole_way
     from foveate.stations.run import Run
-    from foveate.stations.test import begin_test
+    from foveate.stations.test import begin_test, cohort_name
     from foveate.study.study import DataConfig
 
     base = Run.open(source).study.data if (source / "study.yaml").is_file() else DataConfig(manifest=manifest)
@@ -52,7 +52,7 @@ def test(
     changed = {name: text for name, text in named.items() if text is not None}
     places = {"manifest": manifest.absolute(), "boxes": boxes and boxes.absolute()}
     data = base.model_copy(update={**places, **changed})
-    folder = out or source.with_name(f"{source.name}-on-{manifest.stem}")
+    folder = out or source.with_name(f"{source.name}-on-{cohort_name(manifest)}")
     terminal.heading("Test", f"the model of {source} on {manifest}")
     run = begin_test(source, data, folder, set_apart=set_apart, recalibrate=recalibrate, track=terminal.track)
     whole_way(run.allowing(allow) if allow else run)

@@ -145,7 +145,7 @@ class Bootstrap:
             edge: the same, to be told where the replicates do not differ.
         """
         if np.isnan(point):
-            return Value(None, None, None, n, patients, reason or "undefined")
+            return Value(None, None, None, n, patients, reason or ("undefined" if n else "no such case"))
         if exact is None and replicates is not None and _same(replicates[: self.n]):
             exact = edge
         low, high, limit = self._interval(point, replicates, patients, exact)

@@ -154,7 +154,7 @@ def _check(
         raise InputRefused(
             f"the folder holds no DICOM image{inside}",
             where=where,
-            fix="give the folder that holds the slices of one series",
+            fix="give the folder that holds the slices of one series; or, of other images, each file",
             code="no-dicom-in-folder",
         )
     names = [each.path.name for each in slices]

@@ -87,6 +87,8 @@ def write_report(run: Path, out: Path | None = None) -> Path:
         "head": summary(files),
         "key_cases": _key_cases(sections),
         "cases_of": files.cases_of,
+        "patients_known": files.patients_known,
+        "drawn": "patients" if files.patients_known else "cases",
     }
     pages = environment()
     write_atomic(path, pages.get_template("report.html.j2").render(**shared, sections=sections, whole=""))

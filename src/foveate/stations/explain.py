@@ -154,7 +154,16 @@ def _to_explain(run: Run, answers: Mapping[str, CaseAnswer], only: Sequence[str]
         return cases
     cases = [case for case in cases_of(run, cohort, settings.split) if case.case_id in answers]
     by_part = groupby(sorted(cases, key=lambda case: str(case.split)), key=lambda case: case.split)
-    return [case for _, part in by_part for case in list(part)[: settings.limit]]
+    return [case for _, part in by_part for case in _at_most(settings.limit, list(part), run.study.seed)]
+
+
+def _at_most(limit: int | None, cases: list[Case], seed: int) -> list[Case]:
+    """Cases of as many patients as there are, in their old order: the first rows may be of one class."""
+    from foveate.stations.trust_card.plan import in_order
+
+    chosen = in_order(cases, len(cases) if limit is None else limit, seed)
+    kept = {case.case_id for case in chosen}
+    return [case for case in cases if case.case_id in kept]
 
 
 class _Store:

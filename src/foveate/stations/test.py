@@ -79,7 +79,7 @@ def begin_test(
         task=bundle.task,
         classes=bundle.classes,
         views=bundle.views,
-        manifest=data.manifest.name,
+        manifest=_in_words(data.manifest),
         set_apart=set_apart,
         recalibrate=recalibrate,
         learned=_counts(source / "audit.json"),
@@ -88,7 +88,17 @@ def begin_test(
     _check_folder(folder, wanted)
     wanted.write(folder)
     _copy(source, folder)
-    return Run.create(_study(bundle, home, data, cohort, f"{name} on {data.manifest.stem}"), folder)
+    return Run.create(_study(bundle, home, data, cohort, f"{name} on {cohort_name(data.manifest)}"), folder)
+
+
+def cohort_name(manifest: Path) -> str:
+    """What a cohort is called: its CSV without the ending, or the folder of one that is called manifest."""
+    return manifest.absolute().parent.name if manifest.stem == "manifest" else manifest.stem
+
+
+def _in_words(manifest: Path) -> str:
+    name = cohort_name(manifest)
+    return f"{name}/{manifest.name}" if name != manifest.stem else manifest.name
 
 
 def divide_test(run: Run, test: ExternalTest) -> Splits:

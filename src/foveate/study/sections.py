@@ -20,7 +20,7 @@ class ExplainConfig(Settings):
         method: a name in the ``EXPLAINERS`` table.
         targets: explain the ``true`` class, the ``predicted`` one, or ``both``.
         split: parts whose cases are explained.
-        limit: highest number of cases per part; None explains all.
+        limit: highest number of cases per part, of as many patients as possible; None explains all.
         score: what gradients, integrated gradients, SmoothGrad and occlusion explain: the class's ``logit``,
             or its probability by ``softmax`` or ``sigmoid``.
         baseline: the image that says nothing, for integrated gradients and occlusion: ``zero`` (after

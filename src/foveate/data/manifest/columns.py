@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from foveate.data.manifest.paths import files_below
 from foveate.data.manifest.rows import ManifestTable, closest
 from foveate.errors import InputRefused, UsageError
 from foveate.io.reading import probe
@@ -101,7 +102,7 @@ def assign_columns(
     if not views:  # the file may be the case's name as well
         views = tuple(_find_views(table, root, [name for name in dict.fromkeys((case, patient)) if name]))
     if not views:
-        problems.append("no column holds paths of images; name them with views")
+        problems.append(_no_views(table, root))
     if expected is not None:
         label, findings = choice.label, tuple(choice.findings or ())
     else:
@@ -156,8 +157,8 @@ def _patient_column(table: ManifestTable, choice: ColumnChoice, problems: list[s
         return choice.patient
     if choice.patient != choice.case:
         problems.append(
-            f"no column '{choice.patient}' says which cases belong to one patient; name it with patient, "
-            f"or say patient={choice.case} if every case is a patient of its own"
+            f"no column '{choice.patient}' says which cases belong to one patient; name it "
+            f"(--patient COLUMN), or say that every case is a patient of its own (--patient {choice.case})"
         )
     return None
 
@@ -173,13 +174,15 @@ def _find_truth(
     if "label" not in table.columns:
         if not binary:
             problems.append(
-                "no column 'label' and no column of 0 and 1; name the truth with label or findings"
+                "no column 'label' and no column of 0 and 1; name the truth (--label COLUMN, or --finding "
+                f"COLUMN for each finding); the columns are: {', '.join(table.columns)}"
             )
         return None, tuple(binary)
     if mixed := [name for name, values in binary.items() if len(values) == 2]:
         problems.append(
             f"multi-class and multi-label are mixed: beside 'label' there are columns of 0 and 1 "
-            f"({', '.join(mixed)}); say label=label to keep those as metadata, or name the findings"
+            f"({', '.join(mixed)}); say --label label to keep those as metadata, or name the findings "
+            "(--finding COLUMN)"
         )
     return "label", ()
 
@@ -197,6 +200,17 @@ def _find_views(table: ManifestTable, root: Path, candidates: Sequence[str]) -> 
     ]
     there = [name for name, texts in samples.items() if _is_image_column(root, texts, name in named)]
     return there or named
+
+
+def _no_views(table: ManifestTable, root: Path) -> str:
+    """That no column holds paths; where one names files without folder or ending, how they are written."""
+    problem = "no column holds paths of images from the folder of the CSV on; name one (--view COLUMN)"
+    below = files_below(root)
+    for name in table.columns:
+        texts = list(dict.fromkeys(text for text in table.column(name) if text))[:_SAMPLE]
+        if len(texts) > 1 and all(below.get(text, "").lower().endswith(SUFFIXES) for text in texts):
+            return f"{problem}; '{name}' names files, but write '{below[texts[0]]}' in place of '{texts[0]}'"
+    return problem
 
 
 def _named_like_image(text: str) -> bool:

@@ -20,12 +20,17 @@ from foveate.errors import InputRefused, UsageError
 from foveate.files import write_atomic
 from foveate.io.reading import probe
 
-_WAY_OUT = "make one folder per class (FOLDER/benign/…, FOLDER/malignant/…), or write the CSV yourself"
+_WAY_OUT = "make one folder per class (FOLDER/benign/…, FOLDER/malignant/…), or write the CSV yourself; "
+_WAY_OUT += "`foveate sources` lists the public data sets whose layouts are known"
 _BESIDE = re.compile(r"(.+)_mask(_\d+)?", re.IGNORECASE)
 _MARKED = re.compile(r"(.+?)[ _-](mask|seg|segmentation|gt|ground_?truth|label)([ _-]?\d+)?", re.IGNORECASE)
 _IMAGES = ("image", "images", "img", "imgs", "pictures")
-_MASKS = ("mask", "masks", "seg", "segmentation", "segmentations", "gt", "groundtruth")
+_MASKS = ("mask", "masks", "seg", "segmentation", "segmentations", "gt", "groundtruth", "groundtruths")
+_WITHIN = re.compile(r"\b(\w*masks|segmentations?|ground ?truths?)\b")  # also in a longer name
+_NUMBERED = re.compile(r"^(\d+|[a-z]) (?=\S)")  # "2. Groundtruths", "a. Training Set"
+_FILLERS = re.compile(r"\b(all|original|raw)\b")
 _ADDED = ("label", "labels", "annotation", "annotations", "annots", "overlay", "overlays", "boxes", "bboxes")
+_SHOWN = 3  # examples in a message
 _MAYBE_DICOM = ("", ".dcm", ".dicom", ".ima")
 
 
@@ -38,9 +43,10 @@ class FolderManifest:
         classes: cases by class.
         parts: cases by part, empty where the tree names none.
         masked: cases with a mask.
-        several: cases that have several masks, and therefore none in the manifest.
+        several: names of cases that have several masks, and therefore none in the manifest.
         unpaired: mask files that belong to no image.
-        mask_folders: folders that were taken for masks, from the tree on.
+        mask_folders: folders that were taken for masks, from the tree on, or from what holds it.
+        beside: folder of masks beside a tree of images that the manifest cannot name from where it lies.
         left_out: folders that were taken neither for classes nor for masks, with their number of files.
     """
 
@@ -48,9 +54,10 @@ class FolderManifest:
     classes: Mapping[str, int]
     parts: Mapping[str, int]
     masked: int
-    several: int
+    several: tuple[str, ...]
     unpaired: int
     mask_folders: tuple[str, ...]
+    beside: Path | None
     left_out: Mapping[str, int]
 
     def sentences(self) -> Iterator[str]:
@@ -64,9 +71,15 @@ class FolderManifest:
             places = f" (folders: {', '.join(self.mask_folders)})" if self.mask_folders else ""
             yield f"masks: {self.masked} of {total} cases{places}"
         if self.several:
+            few = "; ".join([*self.several[:_SHOWN], *["…"] * (len(self.several) > _SHOWN)])
             yield (
-                f"note: cases with several masks: {self.several}; they got none, since a case has one: put "
-                "them together, or name one in the column mask"
+                f"note: cases with several masks: {len(self.several)} ({few}); they got none, since a case "
+                "has one: put them together in one file, or name one in the column mask"
+            )
+        if self.beside:
+            yield (
+                f"note: the masks in {self.beside} were not paired, since paths start from the manifest's "
+                f"own folder: write it with -o {self.beside.parent / 'manifest.csv'}"
             )
         if self.unpaired:
             yield f"note: mask files that belong to no image by their place and name: {self.unpaired}"
@@ -106,10 +119,10 @@ def manifest_from_folder(folder: str | Path, out: str | Path) -> FolderManifest:
     Hidden files are left out. A file ``NAME_mask.png`` (or ``NAME_mask_1.png``, as in BUSI) beside
     ``NAME.png`` is a mask and no case. So is a file in a folder of masks that has the name of an image, or
     that name and ``_mask`` or the like, where both lie in the same place: ``images/CLASS/1.png`` with
-    ``masks/CLASS/1.png``, ``CLASS/1.png`` with ``CLASS/masks/1.png``, or ``masks/1.png`` if only one image
-    has that name. An image that has exactly one mask gets it in the column ``mask``. A folder of DICOM slices
-    inside a class is one case. The tree does not say which images belong to one patient, so the column
-    ``patient_id`` repeats the case.
+    ``masks/CLASS/1.png`` (also if ``images`` is the tree), ``CLASS/1.png`` with ``CLASS/masks/1.png``, or
+    ``masks/1.png`` if only one image has that name. An image that has exactly one mask gets it in the column
+    ``mask``. A folder of DICOM slices inside a class is one case. The tree does not say which images belong
+    to one patient, so the column ``patient_id`` repeats the case.
 
     Args:
         folder: the tree.
@@ -129,16 +142,22 @@ def manifest_from_folder(folder: str | Path, out: str | Path) -> FolderManifest:
     _check_out(folder, out, inside=tree.is_relative_to(home))
     found = _read_tree(tree)
     _check_classes(folder, found)
-    entries, unpaired = _with_masks(found, tree)
+    beside = _masks_beside(tree)
+    top = tree.parent if beside and tree.parent.is_relative_to(home) else tree
+    found.mask_folders.extend(beside if top != tree else ())
+    entries, unpaired = _with_masks(found, top)
     write_atomic(out, _as_csv(entries, tree, home))
     return FolderManifest(
         path=out,
         classes=dict(sorted(Counter(entry.label for entry in entries).items())),
         parts=Counter(entry.split for entry in entries if entry.split),
         masked=sum(len(entry.masks) == 1 for entry in entries),
-        several=sum(len(entry.masks) > 1 for entry in entries),
+        several=tuple(
+            name for name, entry in zip(_names(entries, tree), entries, strict=True) if len(entry.masks) > 1
+        ),
         unpaired=unpaired,
-        mask_folders=tuple(item.relative_to(tree).as_posix() for item in found.mask_folders),
+        mask_folders=tuple(item.relative_to(top).as_posix() for item in found.mask_folders),
+        beside=folder.absolute().parent / beside[0].name if beside and top == tree else None,
         left_out={
             item.relative_to(tree).as_posix(): count
             for item in found.left_out
@@ -189,7 +208,9 @@ def _read_tree(tree: Path) -> _Tree:
 def _tops(folder: Path, found: _Tree) -> Iterator[tuple[str, Path]]:
     """The folders that hold class folders, each with the part it stands for."""
     folders = _classes(folder, found)
-    parts = [(parse_part(item.name) or "", item) for item in folders]
+    parts = [
+        (parse_part(_words(item.name).removesuffix(" set").replace(" ", "_")) or "", item) for item in folders
+    ]
     if parts and all(part for part, _ in parts):
         yield from ((part, top) for part, item in parts for _, top in _tops(item, found))
     elif len(folders) == 1 and _holds_images(folders[0]):
@@ -198,17 +219,27 @@ def _tops(folder: Path, found: _Tree) -> Iterator[tuple[str, Path]]:
         yield "", folder
 
 
+def _masks_beside(tree: Path) -> list[Path]:
+    """The folders of masks beside a tree that is itself called after images."""
+    return [item for item in _folders(tree.parent) if _holds_masks(item)] if _holds_images(tree) else []
+
+
 def _holds_images(folder: Path) -> bool:
     """Whether a folder is called after images, not after a class."""
     return _plain(folder.name) in _IMAGES
+
+
+def _holds_masks(folder: Path) -> bool:
+    """Whether a folder is called after masks, not after a class."""
+    return _plain(folder.name) in _MASKS or bool(_WITHIN.search(_words(folder.name)))
 
 
 def _classes(folder: Path, found: _Tree) -> list[Path]:
     """The folders within one that are neither masks nor additions; those are put aside."""
     kept: list[Path] = []
     for item in _folders(folder):
-        name = _plain(item.name)
-        aside = found.mask_folders if name in _MASKS else found.left_out if name in _ADDED else kept
+        added = _plain(item.name) in _ADDED
+        aside = found.mask_folders if _holds_masks(item) else found.left_out if added else kept
         if item not in aside:
             aside.append(item)
     return kept
@@ -308,9 +339,14 @@ def _count_files(folder: Path) -> int:
     return sum(item.is_file() and not item.name.startswith(".") for item in folder.rglob("*"))
 
 
+def _words(name: str) -> str:
+    """The words of a folder's name in lower case, without the number that it may begin with."""
+    return _NUMBERED.sub("", " ".join(re.findall(r"[^\W_]+", name.lower())))
+
+
 def _plain(name: str) -> str:
-    """A folder's name without case and signs between its words."""
-    return name.lower().replace("_", "").replace("-", "").replace(" ", "")
+    """A folder's name without case, number, fillers, and signs between its words."""
+    return _FILLERS.sub("", _words(name)).replace(" ", "")
 
 
 def _stem(path: Path) -> str:

@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePath
 from typing import Literal
 
 from foveate.errors import InputRefused
@@ -15,6 +16,7 @@ from foveate.io.reading import probe
 from foveate.types import Track, quiet
 
 _WORKERS = 8  # opening files waits for the disk, not for the processor
+_LOOKED_AT = 100_000  # files, when one is looked for that a path names badly
 _SYSTEMATIC = 4  # so many missing files, and no other, are one problem of the column
 
 
@@ -122,10 +124,20 @@ def file_problems(
         missing = [cell for cell, fault in faults if fault.kind == "missing"]
         if len(missing) == len(inside) >= _SYSTEMATIC:
             count = f"none of the {len(missing)} files of this column exists under {root.folder}"
-            problems.append((missing[0].row, f"{name}: {count}; the first is '{missing[0].text}'"))
+            near = files_below(root.folder).get(PurePath(missing[0].text).name)
+            meant = f"; write '{near}' if that is meant" if near else ""
+            problems.append((missing[0].row, f"{name}: {count}; the first is '{missing[0].text}'{meant}"))
         else:
             problems += [(cell.row, f"{name}: {fault.text}") for cell, fault in faults]
     return problems
+
+
+def files_below(folder: Path) -> Mapping[str, str]:
+    """Paths of files from a folder on, by names with and without ending; of equal ones the least deep."""
+    walk = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
+    files = [file.relative_to(folder) for file in islice(walk, _LOOKED_AT) if not file.name.startswith(".")]
+    files.sort(key=lambda file: (len(file.parts), file), reverse=True)
+    return {name: file.as_posix() for file in files for name in (file.name.partition(".")[0], file.name)}
 
 
 def _probe(text: str, path: Path, real: str) -> FoundFile | Fault:

@@ -64,16 +64,17 @@ def splits(files: RunFiles) -> Section:
     if files.test:
         parts = {name: part for name, part in parts.items() if part.cases}
     names = list(dict.fromkeys(name for part in parts.values() for name in part.classes))
-    rows: list[tuple[str, list[int | None]]] = [
-        ("cases", [part.cases for part in parts.values()]),
-        ("patients", [part.patients for part in parts.values()]),
-        *((name, [part.classes.get(name) for part in parts.values()]) for name in names),
-    ]
+    rows: list[tuple[str, list[int | None]]] = [("cases", [part.cases for part in parts.values()])]
+    if files.patients_known:
+        rows.append(("patients", [part.patients for part in parts.values()]))
+    totals = len(rows)
+    rows += [(name, [part.classes.get(name) for part in parts.values()]) for name in names]
     content = {
         "how": _test_in_words(files.test) if files.test else _split_in_words(config, number, len(folds)),
         "test": files.test,
         "parts": list(parts),
         "rows": [(name, counts, _shares(counts)) for name, counts in rows],
+        "totals": totals,
         "warnings": list(files.splits["warnings"]),
     }
     return Section("splits", "What was tested" if files.test else "Splits", "split", content)

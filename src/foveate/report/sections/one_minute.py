@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from foveate.evaluate.intervals import Value
+from foveate.evaluate.sample import counted
 from foveate.report.files import Json, RunFiles, value_of
 from foveate.report.sections.results import chances
 from foveate.report.sections.section import within
@@ -52,9 +53,8 @@ def _what(files: RunFiles, metrics: Json) -> Iterator[str]:
 
 
 def _whom(files: RunFiles, metrics: Json) -> Iterator[str]:
-    part = (
-        "who took no part in training" if metrics["split"] == "test" else f"of the part “{metrics['split']}”"
-    )
+    held_back = "that took no part in training"
+    part = held_back if metrics["split"] == "test" else f"of the part “{metrics['split']}”"
     source = f"of another cohort ({files.test['manifest']})" if files.test else "of the same source"
     yield f"{files.cases_of(metrics['n'], metrics['patients'])} {part}, {source}."
     if groups := within(metrics, "subgroups"):
@@ -134,7 +134,7 @@ def _most_frequent_error(metrics: Json) -> str:
         return "No case of this test was decided wrong."
     count, true, said = max(errors, key=lambda error: error[0])
     total = sum(number for number, _, _ in errors)
-    return f"The most frequent error, {count} of {total}: {true} is called {said}."
+    return f"The most frequent error ({count} of {counted(total, 'error')}): {true} is called {said}."
 
 
 def _gaps(columns: Mapping[str, Json]) -> Iterator[str]:
@@ -153,8 +153,15 @@ def _pictures(files: RunFiles) -> Iterator[str]:
     if files.trust is None:
         yield "Not tested yet: run foveate trust."
         return
-    for method, found in files.trust["methods"].items():
-        yield f"{method}: {found['verdict']['sentence']}"
+    cards = files.trust["methods"]
+    asked = within(files.study, "explain", "method")
+    own = asked if asked in cards else next(iter(cards))
+    yield f"{own}: {cards[own]['verdict']['sentence']}"
+    rest = {name: bool(card["verdict"]["usable_for"]) for name, card in cards.items() if name != own}
+    if useful := [name for name, usable in rest.items() if usable]:
+        yield f"Other methods that may be used: {', '.join(useful)}."
+    if useless := [name for name, usable in rest.items() if not usable]:
+        yield f"Other methods that are not shown to be of use: {', '.join(useless)}."
 
 
 def _told(found: Value) -> str:

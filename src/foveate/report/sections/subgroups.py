@@ -57,7 +57,8 @@ def column_of(name: str, found: Json) -> dict[str, Any]:
 
 
 def _gap(found: Json) -> dict[str, Any]:
-    between = f"{found['largest']} − {found['smallest']}" if found["largest"] is not None else ""
+    largest, smallest = found["largest"], found["smallest"]
+    between = f"{largest} − {smallest}" if largest != smallest else ""
     return {"value": value_of(found), "between": between, "p": found["p_holm"]}
 
 

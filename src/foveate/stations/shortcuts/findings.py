@@ -153,7 +153,8 @@ def _beside(found: Json, label: str) -> str:
         return "What the network has there is not defined."
     figures = f"The network has {network:.2f}"
     if more["low"] is not None:
-        figures += f", {more['value']:+.2f} [{more['low']:+.2f}, {more['high']:+.2f}]"
+        difference = f"{more['value']:+.2f} [{more['low']:+.2f}, {more['high']:+.2f}]"
+        figures += f" (difference {difference.replace('-', '−')})"
     if _better(found, label):
         return f"{figures}: it knows more than that."
     worse = more["high"] is not None and more["high"] < 0
