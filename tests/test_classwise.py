@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from foveate.evaluate import evaluate_predictions, short_intervals
-from foveate.evaluate.classwise import exact_intervals
+from foveate.evaluate.classwise import ap_interval, exact_intervals
 from foveate.evaluate.delong import few_patients_interval, newcombe_interval
+from foveate.evaluate.discrimination import Ranking
 from foveate.evaluate.intervals import Value
 from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.rates import Rates, clopper_pearson, wilson
@@ -109,6 +111,51 @@ def test_newcombe_s_bounds_are_the_roots_of_his_quartic() -> None:
         low, high = newcombe_interval(area, m, n)
         expected = [0.0, roots[-1]] if area == 0 else roots[-2:]
         assert [low, high] == pytest.approx(expected, abs=1e-6), (area, roots)
+
+
+class TestAveragePrecision:
+    def test_worked_by_hand(self) -> None:
+        """Twenty patients: Student's t with 19 degrees of freedom, 2.0930, times the root of 20 / 19."""
+        reach = 2.0930 * (20 / 19) ** 0.5
+        counts, half = np.ones(20), np.array([expit(-1.0), expit(1.0), np.nan])
+        found = ap_interval(0.5, counts, np.tile(half[:2], 50))
+        assert found == pytest.approx((expit(-reach), expit(reach)), abs=1e-4)
+        assert ap_interval(0.5, counts, np.append(np.tile(half[:2], 50), np.nan)) == found
+        # one of 1 counts as far above as the lowest lies below: here as 2
+        capped = ap_interval(0.5, counts, np.tile([expit(-2.0), 1.0], 50))
+        assert capped == pytest.approx((expit(-2 * reach), expit(2 * reach)), abs=1e-4)
+
+    def test_where_replicates_do_not_serve(self) -> None:
+        counts = np.r_[np.ones(13), 2.0]
+        assert ap_interval(0.7, counts, None) == pytest.approx(wilson(0.7, 225 / 17))
+        assert ap_interval(1.0, np.ones(40), None) == pytest.approx(wilson(1.0, 40))
+        many = np.full(100, 0.6)
+        assert ap_interval(0.7, np.zeros(3), many) is None and ap_interval(0.7, np.ones(40), None) is None
+        many[:21] = np.nan
+        assert ap_interval(0.7, np.ones(40), many) is None  # undefined in more than a fifth
+        assert ap_interval(0.6, np.ones(40), np.full(100, 0.6)) is None  # all the same
+
+    def test_it_holds_the_truth_where_quantiles_of_replicates_do_not(self) -> None:
+        draws = np.random.default_rng(4)
+
+        def cohort(count: int) -> tuple[np.ndarray, np.ndarray]:
+            truth = (draws.random(count) < 0.5).astype(float)
+            return truth, truth + draws.normal(size=count)
+
+        truth, scores = cohort(200_000)
+        real = float(Ranking.of(scores, truth)(np.ones((1, len(truth))))[1][0])
+        held = np.zeros(2)
+        for _ in range(300):
+            truth, scores = cohort(40)
+            ranking = Ranking.of(scores, truth)
+            ap = float(ranking(np.ones((1, 40)))[1][0])
+            drawn = ranking(draws.multinomial(40, np.full(40, 1 / 40), size=300).astype(float))[1]
+            low, high = np.quantile(drawn, (0.025, 0.975))
+            ours = ap_interval(ap, truth, drawn)
+            assert ours is not None
+            held += [low <= real <= high, ours[0] <= real <= ours[1]]
+        plain, own = held / 300
+        assert own > 0.925 and own > plain + 0.02
 
 
 def test_few_patients_have_newcombe_s_interval_and_many_do_not() -> None:

@@ -5,9 +5,10 @@
   those of J (Hand, Christen and Kirielle 2021, Mach. Learn. 110:451).
 * AUROC: replicates of patients; where few patients have or lack the class, or it is 0 or 1, Newcombe's
   (``delong``).
-* AP: replicates of patients; where few patients have the class, or it is 1, Wilson's interval of a rate of as
-  many cases as have the class, as Boyd, Eng and Page 2013 (ECML PKDD, section 4) treat it, here cases that
-  patients answer all alike (Kish). Of so few positives a bootstrap covers far too seldom.
+* AP: symmetric on the scale of log odds (Boyd, Eng and Page 2013, ECML PKDD, section 4), and as wide
+  as replicates of patients say; where few patients have the class, or it is 1, Wilson's interval of a rate of
+  as many cases as have the class, here cases that patients answer all alike (Kish). Quantiles of replicates
+  cover too seldom: who is drawn twice stands beside himself in the ranking, which lifts AP.
 * Balanced accuracy and all averages over classes: from those of their parts (``averages``); where a part has
   no interval, replicates of patients.
 """
@@ -18,11 +19,21 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 
 from foveate.evaluate.averages import average_interval
 from foveate.evaluate.delong import FEW, few_patients_interval
 from foveate.evaluate.discrimination import Bools, Discrimination
-from foveate.evaluate.intervals import Bootstrap, Floats, Interval, Value, mean_of_defined
+from foveate.evaluate.intervals import (
+    MAX_UNDEFINED,
+    ROUNDING,
+    Bootstrap,
+    Floats,
+    Interval,
+    Value,
+    expanded,
+    mean_of_defined,
+)
 from foveate.evaluate.rates import Rates, effective_number, pair, wilson
 from foveate.evaluate.short_intervals import noted
 from foveate.evaluate.table import PredictionTable
@@ -105,7 +116,9 @@ class Classwise:
         truth, level = self.table.truth[:, k], self.bootstrap.level
         if metric == "auroc":
             return few_patients_interval(self.table.probabilities[:, k], truth, self._patient, level)
-        return few_positives_interval(float(self.point[metric][k]), truth, self._patient, level)
+        ap, counts = float(self.point[metric][k]), np.bincount(self._patient, (truth == 1).astype(float))
+        drawn = self.replicates[metric][: self.bootstrap.n, k] if metric in self.replicates else None
+        return ap_interval(ap, counts, drawn, level)
 
     def _left_out(self, metric: str, classes: NDArray[np.intp], drawn: Floats | None) -> str:
         """Which classes an average is without, and how many replicates are without a further one."""
@@ -153,21 +166,30 @@ def exact_intervals(table: PredictionTable, decided: Bools, level: float) -> dic
     return found | {"f1": 2 * found["f1"] / (1 + found["f1"])}
 
 
-def few_positives_interval(
-    ap: float, truth: Floats, patient: NDArray[np.intp], level: float = 0.95
-) -> Interval | None:
-    """Interval of an average precision that rests on few patients with the class, or that is 1.
+def ap_interval(ap: float, counts: Floats, replicates: Floats | None, level: float = 0.95) -> Interval | None:
+    """Interval of an average precision.
 
     Args:
         ap: the average precision.
-        truth: ``(N,)`` 1, 0, or NaN where unknown.
-        patient: ``(N,)`` number of the patient of each case.
+        counts: ``(P,)`` cases with the class of each patient.
+        replicates: ``(B,)`` of it, over patients, NaN where undefined; None where there are none.
         level: coverage aimed at.
 
     Returns:
-        Both bounds; None where enough patients have the class, or none.
+        Both bounds. On the scale of log odds they lie apart from the value by the root mean square distance
+        of the replicates times ``expanded`` of the patients with the class; a replicate counts as no farther
+        above than the lowest one lies below, since one of 1 has no log odds. Of few such patients, or of 1,
+        Wilson's. None where the class is missing or too few replicates are defined.
     """
-    counts = np.bincount(patient, truth == 1)
-    if not counts.any() or ((counts > 0).sum() >= FEW and ap < 1):
+    patients = int(np.count_nonzero(counts))
+    if not patients:
         return None
-    return wilson(ap, effective_number(counts), level)
+    if patients < FEW or ap >= 1:
+        return wilson(ap, effective_number(counts), level)
+    defined = np.empty(0) if replicates is None else replicates[~np.isnan(replicates)]
+    if replicates is None or len(defined) < (1 - MAX_UNDEFINED) * len(replicates) or defined.min() >= ap:
+        return None
+    apart = logit(np.clip(defined, ROUNDING, 1 - ROUNDING)) - logit(ap)
+    apart = np.minimum(apart, -apart.min())
+    reach = expanded((1 + level) / 2, patients) * float(np.sqrt((apart**2).mean()))
+    return float(expit(logit(ap) - reach)), float(expit(logit(ap) + reach))
