@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cohort_files import write_csv
 from foveate.errors import InputRefused
 from foveate.files import write_json
 from foveate.report import write_report
@@ -162,6 +164,46 @@ def test_choices_on_a_small_validation_part_are_listed(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "few", classes=("benign", "malignant"), patients=88, per_patient=1)
     found = {item.code: item.sentence for item in Cautions.of(RunFiles.read(folder)).items}
     assert "Only 22 validation cases of 22 patients chose the epoch" in found["small-validation"]
+
+
+def test_limits_that_few_patients_cannot_give_are_named(run: Path, tmp_path: Path) -> None:
+    def of(novelty: bool | None, look: bool) -> dict[str, str]:
+        def changed(bundle: Any) -> None:
+            bundle["novelty"] = None if novelty is None else {"threshold": 1.0, "held": novelty}
+            bundle["familiar"] = {"views": {"image": {"held": look}}}
+
+        place = tmp_path / f"{novelty}{look}"
+        return found_in(run, place, **{"bundle/bundle": changed})
+
+    assert of(True, True) == of(None, True) == {}
+    told = of(False, True)
+    assert set(told) == {"small-validation"}
+    assert told["small-validation"].startswith("Too few validation patients for the limit of novelty: ")
+    both = of(False, False)["small-validation"]
+    assert "validation patients for the limit of novelty and training patients for that of looks" in both
+
+
+@pytest.mark.parametrize(("strange", "said"), [(0, False), (11, False), (12, True)])
+def test_images_plainly_unlike_the_training_images(
+    run: Path, tmp_path: Path, strange: int, said: bool
+) -> None:
+    """Of 120 cases of as many patients 11 may be strange by chance, [.047, .158]; not 12, [.053, .168]."""
+    folder = shutil.copytree(run, tmp_path / "copy")
+    with (folder / "predictions.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    tested = [row for row in rows if row["split"] == "test"]
+    assert len(tested) == 120
+    for number, row in enumerate(tested[:strange]):
+        row["abstain"] = "novel;unlike-colour;unlike-size" if number % 2 else "unlike-colour"
+    for row in rows:
+        if row["split"] == "val":
+            row["abstain"] = "unlike-values"  # not what was tested
+    write_csv(folder / "predictions.csv", rows)
+    found = {item.code: item for item in Cautions.of(RunFiles.read(folder)).items}
+    assert set(found) == ({"unlike-images"} if said else set())
+    if said:
+        told = "12 of 120 cases are plainly unlike what the model learned from: colour in 12, size in 6."
+        assert found["unlike-images"].sentence == told
 
 
 def test_shortcuts_and_leaks_come_with_the_network_beside(run: Path, tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ from foveate.data.splits import read_splits
 from foveate.errors import UsageError
 from foveate.evaluate.probabilities.calibrators import Calibrator
 from foveate.evaluate.table import read_predictions
+from foveate.report.cautions import Caution
 from foveate.stations.audit import audit
+from foveate.stations.cautioning import note_cautions
 from foveate.stations.evaluate import evaluate
 from foveate.stations.predict import predict
 from foveate.stations.report import report
@@ -223,6 +225,31 @@ class TestPieces:
         assert len(run.cohort().cases) == 79
         (told,) = read(run.folder, "test.json")["unusable"]
         assert "row 5" in told and "p703.png" in told
+
+    def test_images_of_another_kind_are_a_caution(self, home: Run, tmp_path: Path) -> None:
+        """Coloured pictures for a model of grey ones; those of its own kind give no such caution."""
+        rows = rows_of(tmp_path, range(700, 724))
+        own = {item.code for item in self.cautions_of(home, tmp_path, "own", rows)}
+        for row in rows:
+            number = int(str(row["case_id"])[1:])
+            write_image(
+                tmp_path / str(row["image"]), np.stack([picture(number + k) for k in (0, 40, 80)], -1)
+            )
+        (told,) = (
+            item for item in self.cautions_of(home, tmp_path, "other", rows) if item.code == "unlike-images"
+        )
+        assert "unlike-images" not in own
+        assert told.sentence.startswith(
+            "24 of 24 cases are plainly unlike what the model learned from: colour in 24"
+        )
+
+    def cautions_of(self, home: Run, folder: Path, name: str, rows: list[Row]) -> tuple[Caution, ...]:
+        """What a test on these rows says."""
+        data = home.study.data.model_copy(update={"manifest": write_csv(folder / f"{name}.csv", rows)})
+        run = begin_test(home.folder, data, folder / name)
+        for station in (audit, split_run, predict, evaluate):
+            station(run)
+        return note_cautions(run).items
 
     def test_recalibration_is_fitted_on_its_part_alone_and_keeps_what_is_familiar(
         self, home: Run, tmp_path: Path

@@ -188,6 +188,7 @@ def test_what_the_bundle_can_tell_further_comes_back(tmp_path: Path) -> None:
     assert list(rows[0])[14:] == ["views", *calibrated, "novelty", "set", "abstain"]
     assert [row["set"] for row in rows] == ["", "normal", "normal;FNH"]
     assert [row["abstain"] for row in rows] == ["", "novel", "novel;set-large"]
+    assert read.doubts == ("", "novel", "novel;set-large") and only.doubts == read.doubts[1:]
 
 
 def test_files_without_further_columns_know_nothing_further(tmp_path: Path) -> None:
@@ -196,6 +197,7 @@ def test_files_without_further_columns_know_nothing_further(tmp_path: Path) -> N
     read = read_predictions(path)
     assert np.isnan(read.calibrated).all() and read.calibrated.shape == (3, 3)
     assert np.isnan(read.novelty).all() and read.novelty.shape == (3,)
+    assert read.doubts == ("", "", "")
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ joined by ``+``.
 
 Where the bundle can tell more, further columns follow: ``calibrated:<class>`` for each class (blank where
 nothing was fitted), ``novelty``, ``set`` (the prediction set, names joined by ``;``) and ``abstain`` (why one
-should rather not rely on the answer, reasons joined by ``;``). ``predicted``, ``set`` and ``abstain`` are for
-the reader's eye and are not read back. Files without ``views`` and what follows it are read as well.
+should rather not rely on the answer, reasons joined by ``;``). ``predicted`` and ``set`` are for the reader's
+eye and are not read back. Files without ``views`` and what follows it are read as well.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class PredictionTable:
             not known, as it is for all cases if nothing is given.
         calibrated: ``(N, K)`` in [0, 1] after calibration, NaN where there is none.
         novelty: ``(N,)``, higher for cases that are less like the training cases, NaN where it is not known.
+        doubts: of each case, why one should rather not rely on the answer, joined by ``;``; blank likewise.
     """
 
     task: Task
@@ -67,10 +68,12 @@ class PredictionTable:
     views: tuple[str, ...] = ()
     calibrated: Floats = field(default_factory=_nothing)
     novelty: Floats = field(default_factory=_nothing)
+    doubts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.views:
-            object.__setattr__(self, "views", ("",) * len(self.case_ids))
+        for name in ("views", "doubts"):
+            if not getattr(self, name):
+                object.__setattr__(self, name, ("",) * len(self.case_ids))
         if not self.calibrated.size:
             object.__setattr__(self, "calibrated", np.full(self.probabilities.shape, np.nan))
         if not self.novelty.size:
@@ -95,6 +98,7 @@ class PredictionTable:
             tuple("+".join(item.views) for item in predictions),
             stacked([_calibrated(item) for item in predictions]),
             np.array([item.novelty for item in predictions], dtype=np.float64),
+            tuple(";".join(item.abstain) for item in predictions),
         )
 
     def taken(self, rows: NDArray[np.intp]) -> PredictionTable:
@@ -171,7 +175,7 @@ def _further(table: PredictionTable, predictions: Sequence[Prediction]) -> dict[
     if any(item.answer_set is not None for item in predictions):
         columns[_SET] = [";".join(item.answer_set or ()) for item in predictions]
     if _SET in columns or _NOVELTY in columns:
-        columns[_ABSTAIN] = [";".join(item.abstain) for item in predictions]
+        columns[_ABSTAIN] = list(table.doubts)
     return columns
 
 
@@ -204,12 +208,15 @@ def read_predictions(path: Path) -> PredictionTable:
             raise _refused(path, f"row {line} has {len(row)} fields, the header {len(header)}", "bad-row")
     ordered = [(line, [row[place] for place in places]) for line, row in rows]
     table = _table(path, classes, ordered)
-    views = tuple(row[header.index(_VIEWS)] for _, row in rows) if _VIEWS in header else ()
+    views, doubts = (
+        tuple(row[header.index(name)] for _, row in rows) if name in header else ()
+        for name in (_VIEWS, _ABSTAIN)
+    )
     calibrated = _optional(path, header, rows, [f"{_CALIBRATED}:{name}" for name in classes])
     if (calibrated < 0).any() or (calibrated > 1).any():
         raise _refused(path, "a calibrated probability lies outside [0, 1]", "bad-probability")
     novelty = _optional(path, header, rows, [_NOVELTY])[:, 0]
-    return replace(table, views=views, calibrated=calibrated, novelty=novelty)
+    return replace(table, views=views, calibrated=calibrated, novelty=novelty, doubts=doubts)
 
 
 def _optional(

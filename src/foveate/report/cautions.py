@@ -9,14 +9,18 @@ show this list. It is made of what the stations left in their files, so that it 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from foveate.errors import InputRefused
 from foveate.evaluate.intervals import Value
 from foveate.evaluate.localization.wording import main_measure, not_beaten, verdict
+from foveate.evaluate.rates import Rates
 from foveate.evaluate.sample import counted
 from foveate.files import write_json
 from foveate.report.files import RunFiles, value_of
@@ -31,6 +35,8 @@ FEW_EVENTS = 10
 """Fewest cases with a class, and without it, whose figures say much about it."""
 FEW_TILES = 4
 """Tiles outside what is marked; below this the search for shortcuts could ask almost nothing."""
+UNFAMILIAR = 0.05
+"""Share of cases that may look unlike the training images by chance alone (``familiar`` aims at 4 %)."""
 WORSE = 0.005
 """Log loss by which calibration must have made it worse to be named although chance could explain it."""
 HARM = {
@@ -41,6 +47,7 @@ HARM = {
     "shortcut": "a shortcut that the network was found to use",
     "patients-unknown": "images of one patient may lie in several parts",
     "elsewhere": "what differs in another cohort and does harm there",
+    "unlike-images": "images that are plainly unlike those that the model learned from",
     "label-told": "labels that are told, if less well, without the disease",
     "maps-miss": "heat maps no better than a control at pointing at what is marked",
     "maps-unusable": "heat maps that were shown to be of no use",
@@ -64,6 +71,7 @@ _BY_AUDIT = {
 }
 """Notes of the audit that a reader must know, and how they are called here."""
 _SAME_AS_LEAK = ("metadata-tells-label", "sizes-tell-label")
+_UNLIKE = "unlike-"  # how doubts begin that plain facts of the images raise
 _SHIFT = ("worse-here", "seen", "wrong-where-novel", "group-worse", "recalibration-worse", "not-compared")
 
 
@@ -225,6 +233,24 @@ def _of_metrics(files: RunFiles) -> Iterator[Caution]:
     yield from _of_calibration(files)
 
 
+def _of_images(files: RunFiles) -> Iterator[Caution]:
+    """Cases whose images plainly differ from the training images, where chance does not explain as many."""
+    if files.predictions is None or not files.metrics:
+        return
+    part = files.predictions.part(files.metrics["split"])
+    kinds = [[text for text in doubts.split(";") if text.startswith(_UNLIKE)] for doubts in part.doubts]
+    unlike = np.array([[bool(found)] for found in kinds])
+    if not unlike.any():
+        return
+    (low, _), *_ = Rates.of(unlike, np.ones_like(unlike), part.patient_ids).intervals()
+    if low < UNFAMILIAR:
+        return
+    counts = Counter(kind for found in kinds for kind in found)
+    listed = ", ".join(f"{kind.removeprefix(_UNLIKE)} in {count}" for kind, count in counts.most_common())
+    told = f"{unlike.sum()} of {counted(len(kinds), 'case')} are plainly unlike what the model learned from"
+    yield Caution("unlike-images", f"{told}: {listed}.", "shift" if files.shift else "abstention")
+
+
 def _few_events(files: RunFiles) -> Iterator[tuple[str, str]]:
     for name, found in (files.metrics or {})["per_class"].items():
         known, events = value_of(found.get("auroc")).n, int(found["n"])
@@ -258,6 +284,20 @@ def _of_validation(files: RunFiles) -> Iterator[Caution]:
         sample = files.cases_of(part.cases, patients, "validation case")
         told = f"Only {sample} chose {_listed(list(_chosen(files)))}: others may choose otherwise."
         yield Caution("small-validation", told, "splits")
+
+
+def _of_limits(files: RunFiles) -> Iterator[Caution]:
+    """Limits of what is familiar that follow from the spread of few patients, and not from their order."""
+    looks = (within(files.bundle, "familiar", "views") or {}).values()
+    wide = {
+        "validation patients for the limit of novelty": within(files.bundle, "novelty", "held") is False,
+        "training patients for that of looks": any(own.get("held") is False for own in looks),
+    }
+    if names := [name for name, extrapolated in wide.items() if extrapolated]:
+        told = (
+            f"Too few {_listed(names)}: what is familiar is taken more widely, and more strange images pass."
+        )
+        yield Caution("small-validation", told, "abstention")
 
 
 def _chosen(files: RunFiles) -> Iterator[str]:
@@ -304,7 +344,9 @@ _GATHERERS: tuple[Callable[[RunFiles], Iterator[Caution]], ...] = (
     _of_audit,
     _of_shift,
     _of_metrics,
+    _of_images,
     _of_validation,
+    _of_limits,
     _of_probes,
     _of_maps,
 )
