@@ -20,7 +20,7 @@ from foveate.evaluate.probabilities.calibrators import Calibrator
 from foveate.evaluate.table import read_predictions
 from foveate.report.cautions import Caution
 from foveate.stations.audit import audit
-from foveate.stations.cautioning import note_cautions
+from foveate.stations.cautions import note_cautions
 from foveate.stations.evaluate import evaluate
 from foveate.stations.predict import predict
 from foveate.stations.report import report
