@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
 
 from foveate.evaluate.averages import average_interval
@@ -116,7 +116,7 @@ class Classwise:
         truth, level = self.table.truth[:, k], self.bootstrap.level
         if metric == "auroc":
             return few_patients_interval(self.table.probabilities[:, k], truth, self._patient, level)
-        ap, counts = float(self.point[metric][k]), np.bincount(self._patient, (truth == 1).astype(float))
+        ap, counts = float(self.point[metric][k]), np.bincount(self._patient, truth == 1)
         drawn = self.replicates[metric][: self.bootstrap.n, k] if metric in self.replicates else None
         return ap_interval(ap, counts, drawn, level)
 
