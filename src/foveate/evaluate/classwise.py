@@ -166,7 +166,9 @@ def exact_intervals(table: PredictionTable, decided: Bools, level: float) -> dic
     return found | {"f1": 2 * found["f1"] / (1 + found["f1"])}
 
 
-def ap_interval(ap: float, counts: Floats, replicates: Floats | None, level: float = 0.95) -> Interval | None:
+def ap_interval(
+    ap: float, counts: ArrayLike, replicates: Floats | None, level: float = 0.95
+) -> Interval | None:
     """Interval of an average precision.
 
     Args:
