@@ -15,6 +15,7 @@ import pytest
 from foveate.errors import InputRefused, RunFailed, UsageError
 from foveate.report import write_report
 from foveate.report.checklists import CLAIM, TRIPOD_AI, fill
+from foveate.report.checklists.artefacts import _listed
 from foveate.report.files import RunFiles
 from foveate.report.pdf import VARIABLE, find_browser, print_pdf
 from foveate.report.sections.one_minute import one_minute
@@ -181,3 +182,9 @@ def test_the_command_prints_too(run: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 2 and "no-browser" in done.stderr
     assert (folder / "report.html").is_file(), "the page itself is there"
+
+
+def test_settings_are_told_as_what_they_are() -> None:
+    settings = {"size": [96, 64], "percentiles": [0.5, 99.5], "depths": [3, 6], "flip": [], "window": None}
+    told = "size 96 × 64; percentiles 0.5 to 99.5; depths 3, 6; flip none; window none"
+    assert _listed(settings) == told

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from foveate.cli.target import Part, RunOption, Target, open_run
 from foveate.cli.terminal import console, interval, new_table, number, say
+from foveate.evaluate.sample import cases_in_words, counted
 
 
 def probe(
@@ -46,7 +47,9 @@ def probe(
 
 def show_probes(found: Mapping[str, Any]) -> None:
     """Print the sentences, the regions that were asked about, and what is told without the disease."""
-    say(f"{found['split']}: {found['n']} cases of {found['patients']} patients")
+    cases, patients = found["n"], found["patients"]
+    several = cases_in_words(cases, patients) if patients < cases else counted(cases, "case")
+    say(f"{found['split']}: {several}")
     for sentence in found["sentences"]:
         say(f"- {sentence}")
     _show_regions(found)
@@ -56,6 +59,7 @@ def show_probes(found: Mapping[str, Any]) -> None:
 def _show_regions(found: Mapping[str, Any]) -> None:
     """What the exchange of each region does to the AUROC: same class minus another class."""
     table = new_table("region", "class", "effect", "interval", "p", "")
+    table.padding = (0, 2, 0, 0)  # names of regions are long
     for view, own in found["views"].items():
         for row in own["tested"]:
             where = "" if row["box"] is None else f" {_middle(row['box'])}"

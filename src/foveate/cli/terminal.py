@@ -264,5 +264,7 @@ def new_table(*columns: str) -> Table:
     """An empty table; the first column holds names, the others figures."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 2))
     for position, column in enumerate(columns):
-        table.add_column(column, justify="left" if position == 0 else "right", no_wrap=position > 0)
+        table.add_column(
+            column, justify="left" if position == 0 else "right", no_wrap=position > 0, overflow="fold"
+        )
     return table

@@ -386,12 +386,17 @@ def _size(files: RunFiles) -> str:
 
 
 def _listed(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in settings.items())
+    return "; ".join(
+        f"{key.replace('_', ' ')} {_plain(value, _JOINTS.get(key))}" for key, value in settings.items()
+    )
 
 
-def _plain(value: object) -> str:
+_JOINTS = {"size": " × ", "window": " to ", "percentiles": " to ", "scale": " to "}
+
+
+def _plain(value: object, joint: str | None = None) -> str:
     if isinstance(value, (list, tuple)):
-        return " to ".join(str(part) for part in value) if value else "none"
+        return (joint or ", ").join(str(part) for part in value) if value else "none"
     return (
         {None: "none", True: "yes", False: "no"}.get(value, str(value))
         if isinstance(value, bool | None)

@@ -75,7 +75,7 @@ def _sentence(test: Test, kind: str) -> str:
     if box is not None:
         organ = ", outside the organ," if test.view.places.organ is not None else ""
         thing = f"{'A marker' if kind == 'marker' else 'Something'} at the {position(box)}{organ}"
-    view = "" if len(test.view.cases.bundle.views) == 1 else f" ({test.view.name})"
+    view = _of_view(test)
     about, figure = (f" about {test.label}", "its AUROC") if test.label else ("", "the mean AUROC")
     other, same = test.values["other"].value, test.values["same"].value
     if kind in SCALES:
@@ -89,6 +89,11 @@ def _sentence(test: Test, kind: str) -> str:
         f"{thing}{view} {verb}{about}: exchanged for what a case of another class has there, {it} "
         f"{figure} from {same:.2f} to {other:.2f}."
     )
+
+
+def _of_view(test: Test) -> str:
+    """Which view a test is of, where there are several."""
+    return "" if len(test.view.cases.bundle.views) == 1 else f" ({test.view.name})"
 
 
 def list_leaks(metadata: Json, alone: Mapping[str, Json]) -> Iterator[Json]:
@@ -224,11 +229,12 @@ def sentences(
 
 def _inside(test: Test) -> str:
     """Whether the model reads what lies inside the marked lesions."""
+    view = _of_view(test)
     other, same = test.values["other"].value, test.values["same"].value
     if other is None or same is None:
-        return "Whether the inside of the marked lesions decides is not defined."
+        return f"Whether the inside of the marked lesions{view} decides is not defined."
     shown = "decides, as it should" if test.found else "is not shown to decide"
     return (
-        f"The inside of the marked lesions {shown}: exchanged for that of another class, its outline kept, "
-        f"it takes the mean AUROC from {same:.2f} to {other:.2f}."
+        f"The inside of the marked lesions{view} {shown}: exchanged for that of another class, its outline "
+        f"kept, it takes the mean AUROC from {same:.2f} to {other:.2f}."
     )

@@ -245,7 +245,9 @@ def whole_regions(
         if share >= STROKES_COMMON:
             regions.append(ExchangedRegion("strokes", view.name, marks, take="either"))
         else:
-            not_tested.append(f"{view.name}: strokes at the border, which {share:.0%} of the cases have")
+            not_tested.append(
+                f"{view.name}: strokes at the border, which {100 * share:.0f} % of the cases have"
+            )
         for name, boxes in named.items():
             mask = boxes_in_field(view.cases, view.name, boxes)
             regions.append(ExchangedRegion(name, view.name, mask, take="either"))
