@@ -385,20 +385,15 @@ def _size(files: RunFiles) -> str:
     return " × ".join(str(side) for side in within(files.study, "preprocess", "size") or ())
 
 
-def _listed(settings: Mapping[str, Any]) -> str:
-    return "; ".join(
-        f"{key.replace('_', ' ')} {_plain(value, _JOINTS.get(key))}" for key, value in settings.items()
-    )
-
-
 _JOINTS = {"size": " × ", "window": " to ", "percentiles": " to ", "scale": " to "}
 
 
-def _plain(value: object, joint: str | None = None) -> str:
+def _listed(settings: Mapping[str, Any]) -> str:
+    told = ((key, _plain(value, _JOINTS.get(key, ", "))) for key, value in settings.items())
+    return "; ".join(f"{key.replace('_', ' ')} {text}" for key, text in told)
+
+
+def _plain(value: object, joint: str) -> str:
     if isinstance(value, (list, tuple)):
-        return (joint or ", ").join(str(part) for part in value) if value else "none"
-    return (
-        {None: "none", True: "yes", False: "no"}.get(value, str(value))
-        if isinstance(value, bool | None)
-        else str(value)
-    )
+        return joint.join(map(str, value)) or "none"
+    return {None: "none", True: "yes", False: "no"}[value] if isinstance(value, bool | None) else str(value)
