@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,13 @@ def test_contracts_name_every_room() -> None:
     assert {name.removeprefix("foveate.") for name in lightning["source_modules"]} == rooms() - {"train"}
     layers = {name.strip() for line in contracts[0]["layers"] for name in line.split("|")}
     assert layers == rooms() and len(rooms()) <= 24
+
+
+def test_no_class_name_stands_twice() -> None:
+    names = Counter(
+        node.name
+        for path in (ROOT / "src").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert not [name for name, count in names.items() if count > 1]

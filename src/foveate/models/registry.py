@@ -16,7 +16,7 @@ from foveate.models.agf.network import agf, agf_resnet18, agf_resnet50
 from foveate.models.can.network import can, can_densenet121, can_resnet50_densenet121
 from foveate.models.cervical.densenet import densenet121_ca
 from foveate.models.cervical.residual_attention import residual_attention56, residual_attention92
-from foveate.models.dadrn.network import cadrn50, dadrn50, drn50, sadrn50, seresnet50
+from foveate.models.dadrn.network import PRESETS, dadrn
 from foveate.models.lca_db.baselines import can3d10, gated_mil10, resnet3d10, resnet3d18
 from foveate.models.lca_db.network import (
     lca_db10,
@@ -32,11 +32,7 @@ from foveate.models.options import call_with_options
 from foveate.models.timm.attended import attended_classifier
 
 MODELS: dict[str, Callable[..., Classifier]] = {
-    "drn50": drn50,
-    "sadrn50": sadrn50,
-    "cadrn50": cadrn50,
-    "dadrn50": dadrn50,
-    "seresnet50": seresnet50,
+    **{name: partial(dadrn, *preset) for name, preset in PRESETS.items()},
     "agf_resnet18": agf_resnet18,
     "agf_resnet50": agf_resnet50,
     "agf": agf,

@@ -17,6 +17,8 @@ form diverges within two steps. And the head sees 2048 or 4096 averages that are
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from inspect import get_annotations
 from typing import Literal
 
 import timm
@@ -31,6 +33,8 @@ from foveate.models.single_view import SingleViewClassifier
 from foveate.models.weights import fetching, load_trunk, locate_weights, read_weights
 
 Variant = Literal["paper", "corrected"]
+Architecture = Literal["resnet50", "seresnet50"]
+Attention = Literal["none", "spatial", "channel", "dual"]
 
 # torchvision's first ImageNet weights, which the authors' backbone loads, and SE-ResNet-50's only ones.
 _DOWNLOADS = {"resnet50": "resnet50.tv_in1k", "seresnet50": "seresnet50.ra2_in1k"}
@@ -95,97 +99,9 @@ class DilatedClassifier(SingleViewClassifier):
         return [{"params": params, "lr": rate, "weight_decay": weight_decay} for params, rate in rates]
 
 
-def drn50(
-    num_classes: int,
-    spec: InputSpec,
-    *,
-    pretrained: bool | str = False,
-    width: PositiveFloat = 1.0,
-    depths: Depths = RESNET50_DEPTHS,
-    output_stride: OutputStride = 8,
-    first_block: FirstBlock = "torchvision",
-    new_layers_lr_factor: PositiveFloat = 1.0,
-) -> DilatedClassifier:
-    """Dilated ResNet-50 without attention (DRN-A-50).
-
-    Args:
-        num_classes: K.
-        spec: one view.
-        pretrained: True downloads torchvision's ImageNet weights through timm; a path names a ResNet-50
-            file or folder of weights; False starts at random.
-        width: multiplies every channel count.
-        depths: blocks in each group.
-        output_stride: input pixels per step of the heat map.
-        first_block: dilation of the first block of a dilated group, see ``ResidualTrunk``.
-        new_layers_lr_factor: learning rate of the head (and attention) relative to the trunk's; 10 suits
-            a pretrained trunk, with ``train.grad_clip: 1``.
-    """
-    trunk = ResidualTrunk(spec.channels, width, depths, output_stride, first_block)
-    _fill(trunk, "resnet50", pretrained)
-    return DilatedClassifier("drn50", num_classes, spec, trunk, lr_factor=new_layers_lr_factor)
-
-
-def sadrn50(
-    num_classes: int,
-    spec: InputSpec,
-    *,
-    pretrained: bool | str = False,
-    normalization: Normalization = "sigmoid",
-    variant: Variant = "corrected",
-    width: PositiveFloat = 1.0,
-    depths: Depths = RESNET50_DEPTHS,
-    output_stride: OutputStride = 8,
-    first_block: FirstBlock = "torchvision",
-    new_layers_lr_factor: PositiveFloat = 1.0,
-) -> DilatedClassifier:
-    """``drn50`` with spatial attention; further arguments as there.
-
-    Args:
-        num_classes: K.
-        spec: one view.
-        pretrained: as for ``drn50``.
-        normalization: ``sigmoid`` is the paper's SADRN50-A, ``softmax`` its SADRN50-B.
-        variant: ``corrected`` averages with sigmoid weights where the paper sums, see ``SpatialAttention``.
-        width, depths, output_stride, first_block, new_layers_lr_factor: as for ``drn50``.
-    """
-    trunk = ResidualTrunk(spec.channels, width, depths, output_stride, first_block)
-    _fill(trunk, "resnet50", pretrained)
-    attention = DualAttention(trunk.channels, spatial=normalization, mean=variant == "corrected")
-    return DilatedClassifier("sadrn50", num_classes, spec, trunk, attention, lr_factor=new_layers_lr_factor)
-
-
-def cadrn50(
-    num_classes: int,
-    spec: InputSpec,
-    *,
-    pretrained: bool | str = False,
-    normalization: Normalization = "sigmoid",
-    variant: Variant = "corrected",
-    width: PositiveFloat = 1.0,
-    depths: Depths = RESNET50_DEPTHS,
-    output_stride: OutputStride = 8,
-    first_block: FirstBlock = "torchvision",
-    new_layers_lr_factor: PositiveFloat = 1.0,
-) -> DilatedClassifier:
-    """``drn50`` with channel attention; further arguments as there.
-
-    Args:
-        num_classes: K.
-        spec: one view.
-        pretrained: as for ``drn50``.
-        normalization: ``sigmoid`` is the paper's CADRN50-A, ``softmax`` its CADRN50-B.
-        variant: ``corrected`` divides the channels' Gram matrix by the number of positions and averages
-            with sigmoid weights where the paper sums, see ``ChannelAttention``.
-        width, depths, output_stride, first_block, new_layers_lr_factor: as for ``drn50``.
-    """
-    trunk = ResidualTrunk(spec.channels, width, depths, output_stride, first_block)
-    _fill(trunk, "resnet50", pretrained)
-    corrected = variant == "corrected"
-    attention = DualAttention(trunk.channels, channel=normalization, mean_gram=corrected, mean=corrected)
-    return DilatedClassifier("cadrn50", num_classes, spec, trunk, attention, lr_factor=new_layers_lr_factor)
-
-
-def dadrn50(
+def dadrn(
+    architecture: Architecture,
+    attention: Attention,
     num_classes: int,
     spec: InputSpec,
     *,
@@ -196,64 +112,87 @@ def dadrn50(
     variant: Variant = "corrected",
     width: PositiveFloat = 1.0,
     depths: Depths = RESNET50_DEPTHS,
-    output_stride: OutputStride = 8,
+    output_stride: OutputStride | None = None,
     first_block: FirstBlock = "torchvision",
     new_layers_lr_factor: PositiveFloat = 1.0,
 ) -> DilatedClassifier:
-    """``drn50`` with spatial and channel attention in parallel: the paper's system.
+    """The paper's system (``dual`` attention) and what it was compared with; the presets are in ``MODELS``.
 
     Args:
+        architecture: of the trunk: ``resnet50``, or ``seresnet50`` with channel gates in every block.
+        attention: between trunk and pooling: ``none`` (DRN-A-50, SE-ResNet-50), ``spatial``, ``channel``, or
+            ``dual``: both in parallel.
         num_classes: K.
         spec: one view.
-        pretrained: as for ``drn50``.
-        normalization: of both blocks. The slides do not say which DADRN uses; sigmoid won in both
-            single-block comparisons.
-        fusion: ``sum`` is the paper's DADRN50-A, ``concat`` its DADRN50-B.
-        reduce: see ``DualAttention``.
-        variant: as for ``sadrn50`` and ``cadrn50``.
-        width, depths, output_stride, first_block, new_layers_lr_factor: as for ``drn50``.
+        pretrained: True downloads ImageNet weights of the architecture through timm; a path names a file or
+            folder of its weights; False starts at random.
+        normalization: of the attention: ``sigmoid`` is the paper's SADRN50-A and CADRN50-A, ``softmax`` its
+            SADRN50-B and CADRN50-B. The slides do not say which DADRN uses; sigmoid won in both single-block
+            comparisons.
+        fusion: of dual attention: ``sum`` is the paper's DADRN50-A, ``concat`` its DADRN50-B.
+        reduce: of dual attention, see ``DualAttention``.
+        variant: ``corrected`` averages with sigmoid weights where the paper sums, and divides the channels'
+            Gram matrix by the number of positions, see ``SpatialAttention`` and ``ChannelAttention``.
+        width: multiplies every channel count.
+        depths: blocks in each group.
+        output_stride: input pixels per step of the heat map; unless given 8, by dilation, and 32 of
+            ``seresnet50``.
+        first_block: dilation of the first block of a dilated group, see ``ResidualTrunk``.
+        new_layers_lr_factor: learning rate of the head (and attention) relative to the trunk's; 10 suits
+            a pretrained trunk, with ``train.grad_clip: 1``.
 
     Raises:
-        UsageError: ``reduce="after"`` without a concatenation to reduce.
+        UsageError: an option that this preset does not use, or ``reduce="after"`` without a concatenation.
     """
+    name = next(preset for preset, made in PRESETS.items() if made == (architecture, attention))
+    attended = {"normalization": normalization != "sigmoid", "variant": variant != "corrected"}
+    fused = {"fusion": fusion != "concat", "reduce": reduce != "none"}
+    _refuse_unused(name, (attended if attention == "none" else {}) | ({} if attention == "dual" else fused))
     if reduce == "after" and fusion == "sum":
         raise UsageError("a sum of paths has nothing to reduce", fix="set fusion: concat, or reduce: none")
-    trunk = ResidualTrunk(spec.channels, width, depths, output_stride, first_block)
-    _fill(trunk, "resnet50", pretrained)
-    attention = DualAttention(
-        trunk.channels,
-        spatial=normalization,
-        channel=normalization,
-        fusion=fusion,
-        reduce=reduce,
-        mean_gram=variant == "corrected",
-        mean=variant == "corrected",
+    gated = architecture == "seresnet50"
+    stride: OutputStride = output_stride or (32 if gated else 8)
+    trunk = ResidualTrunk(spec.channels, width, depths, stride, first_block, squeeze_excite=gated)
+    _fill(trunk, architecture, pretrained)
+    corrected = variant == "corrected"
+    blocks = (
+        None
+        if attention == "none"
+        else DualAttention(
+            trunk.channels,
+            spatial=None if attention == "channel" else normalization,
+            channel=None if attention == "spatial" else normalization,
+            fusion=fusion if attention == "dual" else "sum",
+            reduce=reduce,
+            mean_gram=corrected,
+            mean=corrected,
+        )
     )
-    return DilatedClassifier("dadrn50", num_classes, spec, trunk, attention, lr_factor=new_layers_lr_factor)
+    return DilatedClassifier(name, num_classes, spec, trunk, blocks, lr_factor=new_layers_lr_factor)
 
 
-def seresnet50(
-    num_classes: int,
-    spec: InputSpec,
-    *,
-    pretrained: bool | str = False,
-    width: PositiveFloat = 1.0,
-    depths: Depths = RESNET50_DEPTHS,
-    output_stride: OutputStride = 32,
-    new_layers_lr_factor: PositiveFloat = 1.0,
-) -> DilatedClassifier:
-    """SE-ResNet-50, a baseline of the paper: channel gates in every block, no dilation.
+PRESETS: dict[str, tuple[Architecture, Attention]] = {
+    "drn50": ("resnet50", "none"),
+    "sadrn50": ("resnet50", "spatial"),
+    "cadrn50": ("resnet50", "channel"),
+    "dadrn50": ("resnet50", "dual"),
+    "seresnet50": ("seresnet50", "none"),
+}
+"""Trunk and attention of each name in ``MODELS``."""
+_NO_OPTIONS = ("architecture", "attention", "num_classes", "spec", "pretrained", "return")
 
-    Args:
-        num_classes: K.
-        spec: one view.
-        pretrained: as for ``drn50``, with weights of timm's ``seresnet50``.
-        width, depths, new_layers_lr_factor: as for ``drn50``.
-        output_stride: 8 gives it the dilation of ``drn50`` and so heat maps as fine.
-    """
-    trunk = ResidualTrunk(spec.channels, width, depths, output_stride, squeeze_excite=True)
-    _fill(trunk, "seresnet50", pretrained)
-    return DilatedClassifier("seresnet50", num_classes, spec, trunk, lr_factor=new_layers_lr_factor)
+
+def _refuse_unused(name: str, given: Mapping[str, bool]) -> None:
+    """Refuse options that a preset does not use, as any model refuses one that it does not have."""
+    known = [option for option in get_annotations(dadrn) if option not in _NO_OPTIONS and option not in given]
+    for option, is_given in given.items():
+        if is_given:
+            raise UsageError(
+                f"{name} has no option '{option}'",
+                where="model: options",
+                fix=f"its options are: {', '.join(known)}",
+                code="unknown-option",
+            )
 
 
 def _fill(trunk: ResidualTrunk, architecture: str, pretrained: bool | str) -> None:
