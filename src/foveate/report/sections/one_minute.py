@@ -47,9 +47,9 @@ def _what(files: RunFiles, metrics: Json) -> Iterator[str]:
     names, views = metrics["classes"], files.views
     source = f"{len(views)} views ({', '.join(views)})" if len(views) > 1 else "one image"
     if metrics["task"] == "multilabel":
-        yield f"It looks for {len(names)} findings in {source}: {', '.join(names)}."
+        yield f"From {source}, it decides which of {len(names)} findings are present: {', '.join(names)}."
     else:
-        yield f"It tells {', '.join(names)} apart from {source}."
+        yield f"From {source}, it decides between {', '.join(names)}."
 
 
 def _whom(files: RunFiles, metrics: Json) -> Iterator[str]:
@@ -58,7 +58,7 @@ def _whom(files: RunFiles, metrics: Json) -> Iterator[str]:
     source = f"of another cohort ({files.test['manifest']})" if files.test else "of the same source"
     yield f"{files.cases_of(metrics['n'], metrics['patients'])} {part}, {source}."
     if groups := within(metrics, "subgroups"):
-        yield f"Figures are told apart by {', '.join(groups)}."
+        yield f"Figures are given by {', '.join(groups)}."
     use = files.answers.get("Intended use")
     yield f"Intended use: {use}" if use else "For whom it is meant is for people to say: no file knows it."
 
