@@ -13,7 +13,6 @@ import yaml
 
 from foveate.data.audit.audit import Audit
 from foveate.data.audit.findings import Finding
-from foveate.data.splits import Splits
 from foveate.evaluate import evaluate_predictions
 from foveate.evaluate.intervals import Bootstrap, Value
 from foveate.evaluate.localization import (
@@ -29,6 +28,7 @@ from foveate.evaluate.localization import (
 from foveate.evaluate.localization.grids import spread, whole
 from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.probabilities.calibrators import Calibrator
+from foveate.evaluate.results.splits import Splits
 from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
 from foveate.files import write_atomic, write_json
 from foveate.maps.heatmaps import MapEntry, Share, file_name, write_case, write_index, write_shares
@@ -90,7 +90,7 @@ def write_run(
     else:
         _write_views(folder, table, views, volumes, draws)
     _write_audit(folder / "audit.json", table, draws)
-    _write_splits(folder / "splits.json", table)
+    _write_splits(folder, table)
     _write_training(folder / "training.csv")
     _write_provenance(folder, task)
     _write_probes(folder / "probes.json", classes, views, table)
@@ -483,10 +483,13 @@ def _write_probes(path: Path, classes: Sequence[str], views: Sequence[str], tabl
     write_json(path, content)
 
 
-def _write_splits(path: Path, table: PredictionTable) -> None:
+def _write_splits(folder: Path, table: PredictionTable) -> None:
     fold = {f"train-{number}": "train" for number in range(TRAIN_CASES)}
     fold |= dict(zip(table.case_ids, table.splits, strict=True))
-    Splits((fold,), SplitConfig(seed=7), "0" * 64, ("cyst has 1 patient in val",)).write(path)
+    warnings = ("cyst has 1 patient in val",)
+    Splits(manifest_sha256="0" * 64, config=SplitConfig(seed=7), warnings=warnings, folds=(fold,)).write(
+        folder
+    )
 
 
 def _write_training(path: Path, epochs: int = 12) -> None:

@@ -10,7 +10,7 @@ from cohort_files import Row, picture, write_csv, write_image
 from foveate.bundle.bundle import Bundle, Patients, save_bundle, save_images
 from foveate.data.images import read_images
 from foveate.data.known import KnownImages, read_looks
-from foveate.data.splits import read_splits
+from foveate.evaluate.results.splits import Splits
 from foveate.models import build_model
 from foveate.prepare.preprocess import Preprocess
 from foveate.stations.audit import audit
@@ -61,7 +61,7 @@ def small_run(folder: Path, cases: int = 90, **sections: object) -> Run:
 def give_bundle(run: Run) -> None:
     """What training would leave."""
     cohort, preprocess = run.cohort(), Preprocess(run.study.preprocess)
-    parts = read_splits(run.folder / "splits.json").folds[0]
+    parts = run.result(Splits).folds[0]
     learned = {
         case.case_id: case.patient_id for case in cohort.cases if parts[case.case_id] in ("train", "val")
     }

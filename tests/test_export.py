@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 
 from foveate.bundle.bundle import Bundle, Patients, load_bundle, save_bundle
 from foveate.cli.app import app
-from foveate.data.splits import Splits
 from foveate.deploy.engines.bundled import Bundled, facts_of
 from foveate.deploy.engines.engine import Engine
 from foveate.deploy.engines.facts import Facts
@@ -28,6 +27,7 @@ from foveate.deploy.engines.opening import open_engine
 from foveate.deploy.export import pipeline
 from foveate.deploy.export.parity import compare
 from foveate.errors import InputRefused, MissingExtra, RunFailed, UsageError
+from foveate.evaluate.results.splits import Splits
 from foveate.files import write_json
 from foveate.models import build_model
 from foveate.predict import as_batch
@@ -62,7 +62,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         }
     )
     made = Run.create(study, folder / "run")
-    Splits((where,), SplitConfig(), "0" * 64).write(made.folder / "splits.json")
+    Splits(manifest_sha256="0" * 64, config=SplitConfig(), folds=(where,)).write(made.folder)
     write_json(made.folder / "audit.json", {})
     views, patients = ("image",), Patients.of([PATIENT])
     save_bundle(

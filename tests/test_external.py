@@ -14,9 +14,9 @@ import pytest
 from cohort_files import Row, picture, write_csv, write_image
 from command_line import Ended, foveate
 from foveate.bundle.bundle import load_bundle
-from foveate.data.splits import read_splits
 from foveate.errors import UsageError
 from foveate.evaluate.probabilities.calibrators import Calibrator
+from foveate.evaluate.results.splits import Splits
 from foveate.evaluate.table import read_predictions
 from foveate.report.cautions import Caution
 from foveate.stations.audit import audit
@@ -47,7 +47,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def learned_cases(run: Run, count: int) -> list[str]:
-    parts = read_splits(run.folder / "splits.json").folds[0]
+    parts = run.result(Splits).folds[0]
     return [name for name, part in parts.items() if part == "train"][:count]
 
 
@@ -105,7 +105,7 @@ class TestWholeWay:
         self, ended: tuple[Path, Ended]
     ) -> None:
         folder, done = ended
-        fold = read_splits(folder / "splits.json").folds[0]
+        fold = Run.open(folder).result(Splits).folds[0]
         assert {name for name, part in fold.items() if part == "seen"} == {
             "same",
             "paler",

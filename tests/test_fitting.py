@@ -15,10 +15,10 @@ from scipy.special import softmax
 from foveate.bundle.bundle import Bundle, Patients, load_bundle, save_bundle
 from foveate.cli.single import show_answer
 from foveate.cli.terminal import console
-from foveate.data.splits import Splits
 from foveate.deploy.engines.files import image_cases
 from foveate.deploy.engines.opening import open_engine
 from foveate.deploy.engines.single import answer_files
+from foveate.evaluate.results.splits import Splits
 from foveate.evaluate.table import read_predictions
 from foveate.files import write_json
 from foveate.models import build_model
@@ -123,7 +123,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> Run:
         }
     )
     made = Run.create(study, folder / "run")
-    Splits((where,), SplitConfig(), "0" * 64).write(made.folder / "splits.json")
+    Splits(manifest_sha256="0" * 64, config=SplitConfig(), folds=(where,)).write(made.folder)
     write_json(made.folder / "audit.json", {})
     save_bundle(made.folder / "bundle", bundle)
     predict(made)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from foveate.bundle import bundle as bundles
 from foveate.bundle.bundle import Bundle, Patients
 from foveate.contract import Classifier, InputSpec, ModelOutput, Views
-from foveate.data.splits import Splits
+from foveate.evaluate.results.splits import Splits
 from foveate.prepare.preprocess import Preprocess
 from foveate.stations.run import Run
 from foveate.stations.trust import trust
@@ -101,9 +101,8 @@ def card(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         "trust": {"methods": ["gradcam", *GUIDED], "cases": CASES},
     }
     run = Run.create(Study.model_validate(study), folder / "run")
-    Splits(({f"c{number:02d}": "test" for number in range(CASES)},), SplitConfig(), "0" * 64).write(
-        run.folder / "splits.json"
-    )
+    fold = {f"c{number:02d}": "test" for number in range(CASES)}
+    Splits(manifest_sha256="0" * 64, config=SplitConfig(), folds=(fold,)).write(run.folder)
     (run.folder / "bundle").mkdir()
     config = PreprocessConfig.model_validate(study["preprocess"])
     bundle = Bundle(

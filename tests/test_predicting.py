@@ -12,9 +12,9 @@ import pytest
 from cohort_files import Row, picture, write_csv, write_image
 from command_line import foveate
 from foveate.cli.single import in_words
-from foveate.data.splits import read_splits
 from foveate.deploy.engines.facts import Facts
 from foveate.evaluate.probabilities.thresholds import OperatingPoint
+from foveate.evaluate.results.splits import Splits
 from foveate.evaluate.table import read_predictions
 from foveate.stations.run import Run
 from foveate.study.settings import PreprocessConfig
@@ -28,7 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def learned_case(run: Run) -> str:
-    parts = read_splits(run.folder / "splits.json").folds[0]
+    parts = run.result(Splits).folds[0]
     return next(name for name, part in parts.items() if part == "train")
 
 

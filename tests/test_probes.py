@@ -15,9 +15,9 @@ from torch import Tensor
 from foveate.bundle import bundle as bundles
 from foveate.bundle.bundle import Bundle, Patients
 from foveate.contract import Classifier, InputSpec, ModelOutput, Views
-from foveate.data.splits import Splits
 from foveate.errors import UsageError
 from foveate.evaluate.intervals import Bootstrap
+from foveate.evaluate.results.splits import Splits
 from foveate.prepare.preprocess import Preprocess
 from foveate.stations import probe as probes
 from foveate.stations.run import Run
@@ -110,7 +110,7 @@ def run_of(folder: Path, manifest: Path) -> Run:
     run = Run.create(study, folder / "run")
     cases = [case.case_id for case in run.cohort().cases]
     parts = {name: ("train", "val", "test")[min(place // 40, 2)] for place, name in enumerate(cases)}
-    Splits((parts,), SplitConfig(), "0" * 64).write(run.folder / "splits.json")
+    Splits(manifest_sha256="0" * 64, config=SplitConfig(), folds=(parts,)).write(run.folder)
     (run.folder / "bundle").mkdir()
     return run
 

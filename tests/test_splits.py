@@ -14,9 +14,10 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from cohort_files import case_of, cohort_of
 from foveate.data.manifest.manifest import load_manifest
-from foveate.data.splits import PARTS, Splits, read_splits, split_cohort
+from foveate.data.splits import split_cohort
 from foveate.data.stratify import stratify
 from foveate.errors import InputRefused, UsageError
+from foveate.evaluate.results.splits import PARTS, Splits
 from foveate.study.settings import SplitConfig
 from foveate.types import Case, Cohort
 
@@ -288,40 +289,40 @@ class TestColumn:
         assert all(len(parts) == 1 for parts in patients_of(cohort, splits).values())
 
 
-UNKNOWN_PART = '{"config": {}, "folds": [{"c": "dev"}], "manifest_sha256": "", "warnings": []}'
-
-
 class TestFile:
     def test_round_trip(self, tmp_path: Path) -> None:
-        cohort = many(30, "xy")
-        for config in (SplitConfig(), SplitConfig(folds=3, seed=4)):
-            splits = split_cohort(cohort, config)
-            splits.write(tmp_path / "splits.json")
-            assert read_splits(tmp_path / "splits.json", cohort=cohort) == splits
-            assert splits.parts(0) == read_splits(tmp_path / "splits.json").parts(0)
-        with pytest.raises(UsageError, match="choose 0 to 2"):
-            splits.parts(3)
+        for config in (SplitConfig(), SplitConfig(folds=3, seed=4), SplitConfig(column="split")):
+            cases = [Case(f"c{n}", f"p{n}", {}, label="xy"[n % 2], split=PARTS[n % 3]) for n in range(30)]
+            splits = split_cohort(cohort_of(cases), config)
+            splits.write(tmp_path)
+            back = Splits.read(tmp_path)
+            assert back is not None and back.to_json() == splits.to_json() and back.config == config
+            assert splits.parts(0) == back.parts(0)
+        with pytest.raises(UsageError, match="choose 0 to 0"):
+            splits.parts(1)
 
-    def test_another_manifest(self, tmp_path: Path) -> None:
-        cohort = many(30, "xy")
-        split_cohort(cohort).write(tmp_path / "splits.json")
-        fewer = cohort_of(cohort.cases[1:])
-        with pytest.raises(InputRefused, match="cases that the manifest has not: 1, such as 'c0000'"):
-            read_splits(tmp_path / "splits.json", cohort=fewer)
-        split_cohort(fewer).write(tmp_path / "splits.json")
-        with pytest.raises(InputRefused, match="no part for cases of the manifest: 1, such as 'c0000'"):
-            read_splits(tmp_path / "splits.json", cohort=cohort)
-        content = json.loads((tmp_path / "splits.json").read_text()) | {"manifest_sha256": "f" * 64}
-        (tmp_path / "splits.json").write_text(json.dumps(content))
-        with pytest.raises(InputRefused, match="has changed"):
-            read_splits(tmp_path / "splits.json", cohort=fewer)
+    def test_a_file_of_0_1_0_opens(self, tmp_path: Path) -> None:
+        old = {
+            "manifest_sha256": "f" * 64,
+            "config": {"test": 0.2, "val": 0.15, "folds": None, "fold": 0, "seed": 3, "column": None},
+            "warnings": ["x is in no case of val"],
+            "folds": [{"a": "train", "b": "test", "c": "seen"}],
+        }
+        (tmp_path / "splits.json").write_text(json.dumps(old))
+        splits = Splits.read(tmp_path)
+        assert splits is not None and splits.format == 0 and splits.config == SplitConfig(seed=3)
+        assert splits.parts() == {"train": ["a"], "val": [], "test": ["b"], "seen": ["c"]}
 
-    @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"config": {"x": 1}}', UNKNOWN_PART])
-    def test_damaged_files(self, tmp_path: Path, text: str) -> None:
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("", "Expecting value"),
+            ("{}", "manifest_sha256: Field required"),
+            ('{"config": {"x": 1}, "folds": [], "manifest_sha256": ""}', "config.x"),
+            ('{"config": {}, "folds": [{"c": "dev"}], "manifest_sha256": ""}', "unknown part 'dev'"),
+        ],
+    )
+    def test_damaged_files(self, tmp_path: Path, text: str, problem: str) -> None:
         (tmp_path / "splits.json").write_text(text)
-        with pytest.raises(InputRefused, match="not a splits file"):
-            read_splits(tmp_path / "splits.json")
-
-    def test_no_file(self, tmp_path: Path) -> None:
-        with pytest.raises(InputRefused, match="cannot be read"):
-            read_splits(tmp_path / "none.json")
+        with pytest.raises(InputRefused, match=problem):
+            Splits.read(tmp_path)

@@ -15,10 +15,10 @@ from torch import nn
 from foveate.bundle import bundle as bundles
 from foveate.bundle.bundle import Bundle, Patients, load_bundle
 from foveate.contract import Classifier, InputSpec, ModelOutput, Views
-from foveate.data.splits import Splits
 from foveate.errors import UsageError
 from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.means import means
+from foveate.evaluate.results.splits import Splits
 from foveate.evaluate.verdicts import FAITHFUL, LOCALIZING, SHORTCUT
 from foveate.files import write_json
 from foveate.prepare.preprocess import Preprocess
@@ -102,7 +102,7 @@ def run_of(folder: Path, **train: object) -> Run:
     run = Run.create(study, folder / "run")
     cases = [case.case_id for case in run.cohort().cases]
     parts = {name: ("train", "val", "test")[min(place // 20, 2)] for place, name in enumerate(cases)}
-    Splits((parts,), SplitConfig(), "0" * 64).write(run.folder / "splits.json")
+    Splits(manifest_sha256="0" * 64, config=SplitConfig(), folds=(parts,)).write(run.folder)
     (run.folder / "bundle").mkdir()
     return run
 
@@ -198,7 +198,8 @@ def test_labels_are_permuted_within_parts() -> None:
     cases = tuple(Case(str(n), str(n), {}, label="ab"[n < 6]) for n in range(20))
     cohort = Cohort(cases, "multiclass", ("a", "b"), ("image",), Path("m.csv"), "")
     parts = {str(n): "train" if n < 12 else "val" if n < 16 else "test" for n in range(20)}
-    permuted = rivals.permute_labels(cohort, Splits((parts,), SplitConfig(), ""), 0, seed=1).cases
+    splits = Splits(manifest_sha256="", config=SplitConfig(), folds=(parts,))
+    permuted = rivals.permute_labels(cohort, splits, 0, seed=1).cases
     labels = [case.label for case in permuted]
     assert sorted(labels[:12]) == sorted(case.label or "" for case in cases[:12])
     assert labels[:12] != [case.label for case in cases[:12]]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image as Picture
 
-from foveate.data.splits import Splits
+from foveate.evaluate.results.splits import Splits
 from foveate.study.settings import SplitConfig
 from foveate.study.study import Study
 from foveate.types import Case, Cohort
@@ -43,11 +43,8 @@ def tiny_cohort(folder: Path, count: int = 24) -> Cohort:
 def tiny_splits(cohort: Cohort, val: int = 6) -> Splits:
     """The last pictures validate, the others train."""
     names = [case.case_id for case in cohort.cases]
-    return Splits(
-        ({name: "train" if place < len(names) - val else "val" for place, name in enumerate(names)},),
-        SplitConfig(),
-        "0" * 64,
-    )
+    fold = {name: "train" if place < len(names) - val else "val" for place, name in enumerate(names)}
+    return Splits(manifest_sha256="0" * 64, config=SplitConfig(), folds=(fold,))
 
 
 def tiny_study(folder: Path, **train: Any) -> Study:

@@ -21,7 +21,8 @@ def plan(target: Target, run: RunOption = None) -> None:
     """
     from foveate.cli import terminal
     from foveate.cli.costs import show_costs
-    from foveate.data.splits import read_splits, split_cohort
+    from foveate.data.splits import split_cohort
+    from foveate.evaluate.results.splits import Splits
     from foveate.stations.costs import Pace, costs_of
     from foveate.stations.split import expected_parts
     from foveate.stations.train import check_model
@@ -31,8 +32,7 @@ def plan(target: Target, run: RunOption = None) -> None:
     opened = open_run(target, run)
     opened.refuse_external("plan")
     cohort, config = opened.cohort(), opened.study.split
-    stored = opened.folder / "splits.json"  # without it, parts of the same size do
-    splits = read_splits(stored) if stored.is_file() else split_cohort(cohort, config)
+    splits = Splits.read(opened.folder) or split_cohort(cohort, config)  # parts of the same size do as well
     display = Display(terminal.console)
     show_preview(preview(opened.study, cohort, splits, opened.folder, fold=config.fold, display=display))
     model, parts = check_model(opened), expected_parts(opened, cohort)

@@ -33,7 +33,7 @@ def search(
     Example: foveate search study.yaml space.yaml --trials 40
     """
     from foveate.cli import terminal
-    from foveate.data.splits import read_splits
+    from foveate.evaluate.results.splits import Splits
     from foveate.stations.audit import audit
     from foveate.stations.run import Run
     from foveate.stations.split import split
@@ -51,7 +51,7 @@ def search(
     if not (run.folder / "splits.json").is_file():
         audit(run, track=terminal.track).raise_if_stopped()
         split(run)
-    splits = read_splits(run.folder / "splits.json")
+    splits = run.result(Splits)
     show_search(
         look(base, wanted, run.cohort(), splits, run.folder, say=terminal.say, console=terminal.console)
     )

@@ -25,7 +25,7 @@ from foveate.types import Item
 
 if TYPE_CHECKING:
     from foveate.data.audit.audit import Audit
-    from foveate.data.splits import Splits
+    from foveate.evaluate.results.splits import Splits
     from foveate.maps.heatmaps import MapEntry
     from foveate.models.cards import ModelCard
     from foveate.report.cautions import Cautions

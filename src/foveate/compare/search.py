@@ -17,15 +17,15 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
-from foveate.data.splits import Splits
 from foveate.errors import FoveateError, MissingExtra, RunFailed, UsageError
+from foveate.evaluate.results.splits import Splits
 from foveate.files import write_atomic
 from foveate.study.search_space import Parameter, SearchSpace, apply
 from foveate.study.study import Study
@@ -117,7 +117,7 @@ def search(
     """
     space.check(study)
     _refuse_devices(study)
-    learned = replace(splits, folds=tuple(_without_test(fold) for fold in splits.folds))
+    learned = splits.model_copy(update={"folds": tuple(_without_test(fold) for fold in splits.folds)})
 
     def train(chosen: Study, folder: Path, watch: Watch) -> FitResult:
         return fit(

@@ -1,17 +1,11 @@
-"""Who is trained on and who is tested on: by patient, stratified, stored in ``splits.json``.
-
-``splits.json`` holds ``folds`` (one mapping of case to train, val or test for each fold; a hold-out split
-is one fold), ``config``, ``manifest_sha256`` and ``warnings``.
-"""
+"""Who is trained on and who is tested on: by patient, stratified, stored in ``splits.json``."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,60 +16,12 @@ from foveate.data.manifest.columns import parse_part
 from foveate.data.manifest.rows import closest
 from foveate.data.stratify import stratify
 from foveate.errors import InputRefused, UsageError
+from foveate.evaluate.results.splits import PARTS, Fold, Splits
 from foveate.evaluate.table import SEEN
-from foveate.files import write_json
 from foveate.study.settings import SplitConfig
 from foveate.types import Cohort
 
-PARTS = ("train", "val", "test")
-_KNOWN = (*PARTS, SEEN)
 _FAR_OFF = 0.05  # a share that misses its target by more than this is worth a warning
-Fold = dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Splits:
-    """Which part every case is in.
-
-    Attributes:
-        folds: for each fold, the part (train, val or test) by case id; one fold for a hold-out split.
-        config: how they were made.
-        manifest_sha256: of the manifest that was split.
-        warnings: what could not be balanced, in words.
-    """
-
-    folds: tuple[Fold, ...]
-    config: SplitConfig
-    manifest_sha256: str
-    warnings: tuple[str, ...] = ()
-
-    def parts(self, fold: int = 0) -> dict[str, list[str]]:
-        """Case ids of each part of one fold, in the manifest's order.
-
-        Raises:
-            UsageError: there is no such fold.
-        """
-        if not 0 <= fold < len(self.folds):
-            raise UsageError(
-                f"there is no fold {fold}", where="split.fold", fix=f"choose 0 to {len(self.folds) - 1}"
-            )
-        found: dict[str, list[str]] = {part: [] for part in PARTS}
-        for case_id, part in self.folds[fold].items():
-            found.setdefault(part, []).append(case_id)
-        return found
-
-    def to_json(self) -> dict[str, Any]:
-        """The splits as JSON holds them."""
-        return {
-            "manifest_sha256": self.manifest_sha256,
-            "config": self.config.model_dump(mode="json"),
-            "warnings": list(self.warnings),
-            "folds": list(self.folds),
-        }
-
-    def write(self, path: str | Path) -> None:
-        """Write ``splits.json``, whole or not at all."""
-        write_json(Path(path), self.to_json())
 
 
 def split_cohort(
@@ -112,7 +58,7 @@ def split_cohort(
         notes.append("the manifest's column split is not used; set split.column to split to use it")
     ordered = tuple({case.case_id: fold[case.case_id] for case in cohort.cases} for fold in folds)
     notes += _thin_classes(material, ordered)
-    return Splits(ordered, config, cohort.manifest_sha256, tuple(notes))
+    return _splits(cohort, config, ordered, notes)
 
 
 def split_test(
@@ -157,34 +103,13 @@ def split_test(
         divided = _divide(material, np.arange(len(left)), shares, [config.seed])
         fold |= divided
         notes += _far_off(divided, shares)
-    return Splits((fold,), config, cohort.manifest_sha256, tuple(notes))
+    return _splits(cohort, config, (fold,), notes)
 
 
-def read_splits(path: str | Path, *, cohort: Cohort | None = None) -> Splits:
-    """Read ``splits.json``.
-
-    Args:
-        path: the file.
-        cohort: if given, it must be the one that was split.
-
-    Raises:
-        InputRefused: the file cannot be read, is none of ours, or belongs to another manifest.
-    """
-    path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        config = SplitConfig.model_validate(content["config"])
-        folds = tuple(
-            {str(case): _known_part(part) for case, part in fold.items()} for fold in content["folds"]
-        )
-        splits = Splits(folds, config, str(content["manifest_sha256"]), tuple(content["warnings"]))
-    except OSError as error:
-        raise _unreadable(path, f"the splits cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _unreadable(path, f"this is not a splits file: {error!r}") from None
-    if cohort is not None:
-        _check_cohort(path, splits, cohort)
-    return splits
+def _splits(cohort: Cohort, config: SplitConfig, folds: Sequence[Fold], notes: Sequence[str]) -> Splits:
+    return Splits(
+        manifest_sha256=cohort.manifest_sha256, config=config, warnings=tuple(notes), folds=tuple(folds)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,27 +298,3 @@ def _thin_classes(material: _Material, folds: Sequence[Mapping[str, str]]) -> li
 
 def _place(part: str, numbers: Sequence[int], folds: int) -> str:
     return part if folds == 1 else f"{part} (fold {' '.join(map(str, numbers))})"
-
-
-def _known_part(part: object) -> str:
-    if part not in _KNOWN:
-        raise ValueError(f"unknown part {part!r}")
-    return str(part)
-
-
-def _unreadable(path: Path, what: str) -> InputRefused:
-    return InputRefused(what, where=str(path), fix="run `foveate split` again", code="splits-unreadable")
-
-
-def _check_cohort(path: Path, splits: Splits, cohort: Cohort) -> None:
-    """Refuse splits of another manifest, saying which cases differ."""
-    known = {case.case_id for case in cohort.cases}
-    split = set(splits.folds[0])
-    for cases, text in (
-        (split - known, "cases that the manifest has not"),
-        (known - split, "no part for cases of the manifest"),
-    ):
-        if examples := ", ".join(f"'{name}'" for name in sorted(cases)[:3]):
-            raise _unreadable(path, f"the splits hold {text}: {len(cases)}, such as {examples}")
-    if splits.manifest_sha256 != cohort.manifest_sha256:
-        raise _unreadable(path, "the manifest has changed since it was split")

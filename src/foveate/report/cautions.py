@@ -277,7 +277,7 @@ def _of_calibration(files: RunFiles) -> Iterator[Caution]:
 def _of_validation(files: RunFiles) -> Iterator[Caution]:
     if files.test is not None or files.splits is None:
         return
-    fold = files.splits["folds"][int(within(files.splits, "config", "fold") or 0)]
+    fold = files.splits.folds[files.splits.config.fold]
     part = count_parts(files, fold)["val"]
     patients = part.cases if part.patients is None else part.patients
     if part.cases and patients < FEW_PATIENTS:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from foveate.errors import InputRefused, UsageError
 from foveate.evaluate.intervals import Value
+from foveate.evaluate.results.splits import Splits
 from foveate.evaluate.sample import cases_in_words
 from foveate.evaluate.table import PredictionTable, read_predictions
 from foveate.maps.heatmaps import CaseMaps, MapEntry, Share, read_case, read_index, read_shares
@@ -49,7 +50,8 @@ class RunFiles:
 
     Attributes:
         folder: the run folder.
-        study, run, audit, splits, metrics, localization, trust, probes, bundle: the file's content (of the
+        splits: the file's class, or None if absent.
+        study, run, audit, metrics, localization, trust, probes, bundle: the file's content (of the
             bundle ``bundle.json``), or None if absent.
         training: columns of ``training.csv`` by name, NaN where a cell is empty, or None if absent.
         predictions: the table of ``predictions.csv``, or None if absent.
@@ -64,7 +66,7 @@ class RunFiles:
     study: Json | None
     run: Json | None
     audit: Json | None
-    splits: Json | None
+    splits: Splits | None
     metrics: Json | None
     localization: Json | None
     training: Mapping[str, NDArray[np.float64]] | None
@@ -122,7 +124,7 @@ class RunFiles:
             study=_read_yaml(folder / "study.yaml"),
             run=_read_json(folder / "run.json"),
             audit=_read_json(folder / "audit.json"),
-            splits=_read_json(folder / "splits.json"),
+            splits=Splits.read(folder),
             metrics=_read_json(folder / "metrics.json"),
             localization=_read_json(folder / "localization.json"),
             training=_read_training(folder / "training.csv"),

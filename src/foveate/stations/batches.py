@@ -8,8 +8,8 @@ from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from foveate.data.splits import read_splits
 from foveate.errors import InputRefused, Partial
+from foveate.evaluate.results.splits import Splits
 from foveate.io.reading import read_image, read_mask
 from foveate.parallel import read_ahead
 from foveate.stations.run import Run
@@ -26,7 +26,7 @@ VOLUMES = 3  # files remembered while the slices of a volume are gone through
 
 def cases_of(run: Run, cohort: Cohort, parts: Sequence[str]) -> list[Case]:
     """The cases of the named parts, each carrying the name of its part, in the manifest's order."""
-    where = read_splits(run.path("splits.json", made_by="split")).folds[run.study.split.fold]
+    where = run.result(Splits).folds[run.study.split.fold]
     return [
         replace(case, split=where[case.case_id]) for case in cohort.cases if where.get(case.case_id) in parts
     ]

@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from foveate import __version__
 from foveate.data.external import ExternalTest
 from foveate.data.manifest.manifest import load_manifest
 from foveate.errors import UsageError
+from foveate.evaluate.results.file import ResultFile
 from foveate.files import sha256_of, write_atomic, write_json
 from foveate.study.study import Study
 from foveate.types import Cohort
@@ -36,6 +37,9 @@ _RECORDED = (
     "nibabel",
     "pillow",
 )
+
+
+Result = TypeVar("Result", bound=ResultFile)
 
 
 def alike(one: Study, other: Study) -> bool:
@@ -120,6 +124,17 @@ class Run:
                 fix=f"run `foveate {made_by} {self.folder}` first",
             )
         return path
+
+    def result(self, kind: type[Result]) -> Result:
+        """A result file of the run.
+
+        Raises:
+            UsageError: it does not exist yet.
+            InputRefused: it is damaged.
+        """
+        found = kind.read(self.path(kind.NAME, kind.MADE_BY).parent)
+        assert found is not None
+        return found
 
     @property
     def external(self) -> ExternalTest | None:

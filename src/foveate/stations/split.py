@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from foveate.data.audit.audit import read_audit
-from foveate.data.splits import Splits, read_splits, split_cohort
+from foveate.data.splits import split_cohort
+from foveate.evaluate.results.splits import Splits
 from foveate.stations.run import Run
 from foveate.stations.test import divide_test
 from foveate.types import Cohort
-
-if TYPE_CHECKING:
-    pass
 
 
 def split(run: Run) -> Splits:
@@ -28,13 +24,12 @@ def split(run: Run) -> Splits:
         splits = split_cohort(
             run.cohort(), run.study.split, twins=twins if run.study.split.keep_twins_together else ()
         )
-        splits.write(run.folder / "splits.json")
+        splits.write(run.folder)
     return splits
 
 
 def expected_parts(run: Run, cohort: Cohort) -> dict[str, int]:
     """How many cases each part has, or will have: without ``splits.json``, in parts of the same size."""
-    stored, config = run.folder / "splits.json", run.study.split
-    splits = read_splits(stored) if stored.is_file() else split_cohort(cohort, config)
-    sizes = {name: len(cases) for name, cases in splits.parts(config.fold).items()}
+    splits = Splits.read(run.folder) or split_cohort(cohort, run.study.split)
+    sizes = {name: len(cases) for name, cases in splits.parts(run.study.split.fold).items()}
     return dict.fromkeys(("train", "val", "test"), 0) | sizes

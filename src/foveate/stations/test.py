@@ -18,8 +18,9 @@ import numpy as np
 from foveate.data.audit.audit import read_audit
 from foveate.data.audit.findings import Check
 from foveate.data.external import FILE, HOME, ExternalTest
-from foveate.data.splits import Splits, split_test
+from foveate.data.splits import split_test
 from foveate.errors import InputRefused, UsageError
+from foveate.evaluate.results.splits import Splits
 from foveate.evaluate.table import PredictionTable, read_predictions
 from foveate.stations.contamination import SEEN_CODES, recognise
 from foveate.stations.elsewhere import read_elsewhere
@@ -113,7 +114,7 @@ def divide_test(run: Run, test: ExternalTest) -> Splits:
             for name in found.case_ids
         }
         splits = split_test(run.cohort(), run.study.split, seen, test.recalibrate, twins=audit.groups)
-        splits.write(run.folder / "splits.json")
+        splits.write(run.folder)
     return splits
 
 

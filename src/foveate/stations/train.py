@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from foveate.data.images import read_images
 from foveate.data.known import KnownImages, read_looks
-from foveate.data.splits import read_splits
+from foveate.evaluate.results.splits import Splits
 from foveate.stations.run import Run
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def train(run: Run, console: Console | None = None) -> FitResult:
 
     run.refuse_external("train")
     with run.station("train") as facts:
-        splits = read_splits(run.path("splits.json", made_by="split"))
+        splits = run.result(Splits)
         fold = run.study.split.fold
         cohort, parts = run.cohort(), splits.folds[fold]
         result = fit(run.study, cohort, splits, run.folder, fold=fold, console=console)

@@ -20,9 +20,9 @@ from foveate.bundle.bundle import Bundle, Patients, save_bundle
 from foveate.contract import Classifier
 from foveate.data.cache import default_cache_folder
 from foveate.data.dataset import CacheFill
-from foveate.data.splits import Splits
 from foveate.device import keep_freed_memory
 from foveate.errors import UsageError
+from foveate.evaluate.results.splits import Splits
 from foveate.models import build_model, count_classes, make_criterion
 from foveate.prepare.preprocess import Preprocess
 from foveate.study.study import Study

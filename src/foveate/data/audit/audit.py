@@ -21,8 +21,8 @@ from foveate.data.audit.tables import make_tables
 from foveate.data.images import ImageRow, Key, image_rows
 from foveate.data.known import ViewLooks, view_looks
 from foveate.data.manifest.rows import closest
-from foveate.data.splits import Splits
 from foveate.errors import AuditStopped, InputRefused, UsageError
+from foveate.evaluate.results.splits import Splits
 from foveate.types import Cohort, Track, quiet
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from foveate.data.audit.looks import Looks, look_at_all
 from foveate.data.audit.similarity import find_twins, groups_of
-from foveate.data.splits import Splits
+from foveate.evaluate.results.splits import Splits
 from foveate.types import Case, Cohort, Track
 
 Group = tuple[int, ...]

@@ -10,7 +10,7 @@ import numpy as np
 from foveate.data.audit.findings import truth_of
 from foveate.data.audit.gathered import Evidence
 from foveate.data.audit.looks import Look
-from foveate.data.splits import PARTS
+from foveate.evaluate.results.splits import PARTS
 from foveate.types import Case
 
 Rows = list[dict[str, Any]]

@@ -124,8 +124,7 @@ def partition(files: RunFiles) -> ItemAnswer:
     """How cases were divided, with counts."""
     if files.splits is None:
         return ItemAnswer("", "splits", "splits.json")
-    number = int(within(files.splits, "config", "fold") or 0)
-    parts = count_parts(files, files.splits["folds"][number])
+    parts = count_parts(files, files.splits.folds[files.splits.config.fold])
     if files.test:
         parts = {name: part for name, part in parts.items() if part.cases}
     told = ", ".join(f"{name} {_of(files, part)}" for name, part in parts.items())
@@ -152,7 +151,7 @@ def disjoint(files: RunFiles) -> ItemAnswer:
         return ItemAnswer(text, "data", "audit.json")
     if "patient-in-two-splits" in allowed:
         return ItemAnswer("Not disjoint by patient: accepted by whoever ran the study.", "data", "audit.json")
-    twins = within(files.splits, "config", "keep_twins_together")
+    twins = files.splits.config.keep_twins_together
     also = ", and near-duplicate images stay together" if twins else ""
     return ItemAnswer(
         f"Disjoint by patient{also}; a test on training patients is refused.", "splits", "splits.json"

@@ -13,6 +13,7 @@ from foveate.evaluate.table import SEEN
 from foveate.report.figures import drawing
 from foveate.report.files import Json, RunFiles
 from foveate.report.sections.section import Chart, Section, within
+from foveate.study.settings import SplitConfig
 
 IDS_SHOWN = 200  # of one finding; the file has the others
 
@@ -58,9 +59,8 @@ def splits(files: RunFiles) -> Section:
     """Which part holds how many cases of each class."""
     if files.splits is None:
         return Section("splits", "Splits", "split", None)
-    config, folds = files.splits["config"], files.splits["folds"]
-    number = int(config.get("fold") or 0)
-    parts = count_parts(files, folds[number])
+    config, folds = files.splits.config, files.splits.folds
+    parts = count_parts(files, folds[config.fold])
     if files.test:
         parts = {name: part for name, part in parts.items() if part.cases}
     names = list(dict.fromkeys(name for part in parts.values() for name in part.classes))
@@ -70,12 +70,12 @@ def splits(files: RunFiles) -> Section:
     totals = len(rows)
     rows += [(name, [part.classes.get(name) for part in parts.values()]) for name in names]
     content = {
-        "how": _test_in_words(files.test) if files.test else _split_in_words(config, number, len(folds)),
+        "how": _test_in_words(files.test) if files.test else _split_in_words(config, len(folds)),
         "test": files.test,
         "parts": list(parts),
         "rows": [(name, counts, _shares(counts)) for name, counts in rows],
         "totals": totals,
-        "warnings": list(files.splits["warnings"]),
+        "warnings": list(files.splits.warnings),
     }
     return Section("splits", "What was tested" if files.test else "Splits", "split", content)
 
@@ -140,7 +140,7 @@ def _same_cohort(files: RunFiles, cases: int) -> bool:
     if not audit or not split or not table:
         return False
     classes = tuple(row["class"] for row in audit["tables"]["classes"])
-    same_manifest = bool(audit["manifest_sha256"] == split["manifest_sha256"])
+    same_manifest = bool(audit["manifest_sha256"] == split.manifest_sha256)
     return same_manifest and audit["cases"] == cases and classes == table.classes
 
 
@@ -162,19 +162,19 @@ def _shares(counts: Sequence[int | None]) -> list[float]:
     return [count / total for count in known] if len(known) == len(counts) and total else []
 
 
-def _split_in_words(config: Json, fold: int, folds: int) -> str:
+def _split_in_words(config: SplitConfig, folds: int) -> str:
     """How the parts were made."""
-    if column := config.get("column"):
-        chosen = column if isinstance(column, str) else column[fold]
+    if columns := config.columns:
+        chosen = columns[config.fold if len(columns) > 1 else 0]
         return f"Taken from the manifest’s column “{chosen}”."
-    together = " Copies of one image stay in one part." if config.get("keep_twins_together") else ""
+    together = " Copies of one image stay in one part." if config.keep_twins_together else ""
     test = (
-        f"fold {fold + 1} of {folds} is the test part"
+        f"fold {config.fold + 1} of {folds} is the test part"
         if folds > 1
-        else f"{100 * config['test']:g} % for testing"
+        else f"{100 * config.test:g} % for testing"
     )
-    drawn = f"Drawn by patient and stratified by class with seed {config['seed']}: {test}"
-    return f"{drawn}, {100 * config['val']:g} % of the others for validation.{together}"
+    drawn = f"Drawn by patient and stratified by class with seed {config.seed}: {test}"
+    return f"{drawn}, {100 * config.val:g} % of the others for validation.{together}"
 
 
 def training(files: RunFiles) -> Section | None:

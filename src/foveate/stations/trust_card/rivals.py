@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from foveate.bundle.bundle import Bundle, load_bundle
-from foveate.data.splits import Splits, read_splits
 from foveate.errors import UsageError
+from foveate.evaluate.results.splits import Splits
 from foveate.stations.run import Run
 from foveate.types import Cohort
 
@@ -81,7 +81,7 @@ def retrain(run: Run, kind: str, console: Console | None = None) -> Path:
     from foveate.train.fit import fit
 
     study, cohort, fold = run.study, run.cohort(), run.study.split.fold
-    splits = read_splits(run.path("splits.json", made_by="split"))
+    splits = run.result(Splits)
     if kind == "second":
         study = study.model_copy(update={"seed": study.seed + 1})
     else:

@@ -11,7 +11,7 @@ import numpy as np
 
 from foveate.data.cache import default_cache_folder
 from foveate.data.dataset import batches_of
-from foveate.data.splits import Splits
+from foveate.evaluate.results.splits import Splits
 from foveate.study.study import Study
 from foveate.train.checkpoint import seed_everything
 from foveate.train.display import Display
