@@ -319,8 +319,8 @@ def _take_split(run: Run, split: Path) -> None:
             fix="delete the folder of this run, and run the command again",
             code="not-comparable",
         )
-    for name in ("audit.json", "splits.json", "images.csv", "looks.safetensors"):
-        if (split / name).is_file():  # the last two since 0.2.0
+    for name in ("audit.json", "splits.json", "images.csv", "looks.safetensors", "cohort.json"):
+        if (split / name).is_file():  # the last three since 0.2.0
             write_atomic(run.folder / name, (split / name).read_bytes())
 
 

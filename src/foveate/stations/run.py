@@ -10,14 +10,14 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from foveate import __version__
 from foveate.data.external import ExternalTest
-from foveate.data.manifest.manifest import load_manifest
+from foveate.data.manifest.kept import CohortKeeper
 from foveate.errors import UsageError
 from foveate.evaluate.results.file import ResultFile
 from foveate.files import sha256_of, write_atomic, write_json
@@ -58,6 +58,7 @@ class Run:
 
     folder: Path
     study: Study
+    _keeper: CohortKeeper = field(default_factory=CohortKeeper, init=False, repr=False, compare=False)
 
     @classmethod
     def create(cls, study: Study, folder: Path) -> Run:
@@ -155,20 +156,12 @@ class Run:
             )
 
     def cohort(self) -> Cohort:
-        """Read the manifest as the study says; of an external test, the cases whose files can be used."""
-        data, test = self.study.data, self.external
-        return load_manifest(
-            data.manifest,
-            label=data.label,
-            findings=data.findings,
-            classes=data.classes,
-            views=data.views,
-            boxes=data.boxes,
-            patient=data.patient,
-            case=data.case,
-            expected=test.expected if test else None,
-            refused=[] if test else None,
-        )
+        """The cases of the manifest as the study says; of an external test, those whose files can be used.
+
+        The manifest is read once and kept in the folder, see ``foveate.data.manifest.kept``.
+        """
+        test = self.external
+        return self._keeper.cohort(self.folder, self.study.data, test.expected if test else None)
 
     @contextmanager
     def station(self, name: str) -> Iterator[dict[str, Any]]:

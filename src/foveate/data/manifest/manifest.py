@@ -13,7 +13,16 @@ from foveate.data.manifest.boxes import read_boxes
 from foveate.data.manifest.cases import CaseReader, path_cells
 from foveate.data.manifest.checks import across_rows, class_names
 from foveate.data.manifest.columns import ColumnChoice, Expected, assign_columns
-from foveate.data.manifest.paths import Cell, Fault, FoundFile, Root, file_problems, find_all
+from foveate.data.manifest.paths import (
+    Cell,
+    Fault,
+    FileState,
+    FoundFile,
+    Root,
+    file_problems,
+    file_states,
+    find_all,
+)
 from foveate.data.manifest.rows import ManifestTable, read_table
 from foveate.errors import InputRefused, ManifestRefused, UsageError
 from foveate.types import Cohort, Task, Track, quiet
@@ -33,6 +42,7 @@ def load_manifest(
     follow_outside: bool = False,
     expected: Expected | None = None,
     refused: list[InputRefused] | None = None,
+    files: dict[str, FileState | None] | None = None,
     track: Track = quiet,
 ) -> Cohort:
     """Read and check a manifest; no image is decoded, only headers are read.
@@ -54,6 +64,7 @@ def load_manifest(
             ``findings`` and ``classes`` are the model's.
         refused: gets the cases whose files cannot be used, which are then left out; None: they are problems
             of the manifest like all others.
+        files: gets the state of every file that the cohort rests on, as it was before it was read.
         track: shows progress.
 
     Returns:
@@ -76,6 +87,8 @@ def load_manifest(
     choice = ColumnChoice(label, findings, views, patient, case)
     columns = assign_columns(table, start.folder, choice, expected)
     cells = path_cells(table, columns)
+    if files is not None:
+        files |= file_states(start, {*(cell.text for cell in cells), *([str(boxes)] if boxes else [])})
     found = find_all(cells, start, track)
     reader = CaseReader.of(table, columns, found)
     cases, problems = reader.read(table)

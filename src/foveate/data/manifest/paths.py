@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -17,7 +18,11 @@ from foveate.types import Track, quiet
 
 _WORKERS = 8  # opening files waits for the disk, not for the processor
 _LOOKED_AT = 100_000  # files, when one is looked for that a path names badly
+_AT_ONCE = 256  # files that a thread looks up before it asks for more: one of them takes microseconds
 _SYSTEMATIC = 4  # so many missing files, and no other, are one problem of the column
+
+FileState = tuple[int, int]
+"""Size in bytes and time of the last change in ns; of a folder, the sum and the latest of its files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +82,15 @@ class Root:
         """Start from a folder."""
         return cls(folder, os.path.realpath(folder), follow_outside)
 
+    def path(self, text: str) -> Path:
+        """The path that a text names, with slashes or as Windows writes it."""
+        path = self.folder / text
+        return self.folder / text.replace("\\", "/") if "\\" in text and not path.exists() else path
+
     def find(self, text: str) -> FoundFile | Fault:
         """Look up one path; the image is not decoded, only its header is read."""
-        path = self.folder / text
         try:
-            if "\\" in text and not path.exists():  # written on Windows
-                path = self.folder / text.replace("\\", "/")
+            path = self.path(text)
             real = os.path.realpath(path)
             if not self.follow_outside and not Path(real).is_relative_to(self.real):
                 return Fault(
@@ -109,6 +117,18 @@ def find_all(cells: Sequence[Cell], root: Root, track: Track = quiet) -> Mapping
     texts = sorted({cell.text for cell in cells})
     with ThreadPoolExecutor(_WORKERS) as pool:
         return dict(zip(track(texts, "Checking files"), pool.map(root.find, texts), strict=True))
+
+
+def file_states(root: Root, texts: Collection[str]) -> dict[str, FileState | None]:
+    """What can be seen of files without opening them, by the text of their path; None where there is none."""
+    ordered = sorted(texts)
+    some = [ordered[start : start + _AT_ONCE] for start in range(0, len(ordered), _AT_ONCE)]
+
+    def look(names: Sequence[str]) -> list[FileState | None]:
+        return [_state(root.path(name)) for name in names]
+
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        return dict(zip(ordered, (state for found in pool.map(look, some) for state in found), strict=True))
 
 
 def file_problems(
@@ -145,3 +165,15 @@ def _probe(text: str, path: Path, real: str) -> FoundFile | Fault:
         return FoundFile(path, real, probe(path).shape)
     except InputRefused as error:
         return Fault("refused", f"'{text}' cannot be used: {error.what}")
+
+
+def _state(path: Path) -> FileState | None:
+    try:
+        found = path.stat()
+        if not stat.S_ISDIR(found.st_mode):
+            return found.st_size, found.st_mtime_ns
+        with os.scandir(path) as entries:
+            inside = [entry.stat() for entry in entries if entry.is_file()]
+    except (OSError, ValueError):
+        return None
+    return sum(each.st_size for each in inside), max(each.st_mtime_ns for each in (found, *inside))
