@@ -246,3 +246,14 @@ def test_boxes_with_six_numbers_are_read(run: Path) -> None:
     files = RunFiles.read(run)
     assert files.views == VIEWS
     assert files.boxes and all(len(box.start) == 3 for boxes in files.boxes.values() for box in boxes)
+
+
+def test_the_summary_shows_few_views_of_a_case_and_the_cases_all(run: Path, page: Node) -> None:
+    short = parse((run / "summary.html").read_text()).all("article")
+    whole = page.one("section", id="cases").all("article")
+    shown = {card.attributes["data-case"]: len(card.all("span", class_="panels")) for card in whole}
+    assert short and 3 in shown.values()
+    for card in short:
+        several = shown[card.attributes["data-case"]]
+        assert len(card.all("span", class_="panels")) == min(several, 2)
+        assert ("2 of 3 views" in card.text) == (several == 3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ MAX_CARDS = 96  # on the page, so that it stays small enough to send
 MAX_PER_CLASS = 6
 MAX_SHEETS = 40
 MAX_KEY_CASES = 4
+MAX_KEY_VIEWS = 2  # of a case seen first: eight of a volume would fill its pages
 Bools = NDArray[np.bool_]
 
 
@@ -41,6 +42,7 @@ class Card:
         probability: of that class.
         views: pictures, view by view.
         problem: why there are no pictures, or empty.
+        more_views: how many views are left out here.
     """
 
     case_id: str
@@ -51,6 +53,7 @@ class Card:
     probability: float
     views: tuple[View, ...]
     problem: str = ""
+    more_views: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +89,14 @@ def key_cases(sheets: Sequence[Sheet], most: int = MAX_KEY_CASES) -> tuple[Group
         first = [group.cards[0] for group in own if group.cards and group.cards[0].views]
         first.sort(key=lambda card: -card.probability)
         if first:
-            found.append(Group(title, sum(group.total for group in own), tuple(first[:each])))
+            cards = tuple(_of_few_views(card) for card in first[:each])
+            found.append(Group(title, sum(group.total for group in own), cards))
     return tuple(found)
+
+
+def _of_few_views(card: Card) -> Card:
+    shown = card.views[:MAX_KEY_VIEWS]
+    return replace(card, views=shown, more_views=len(card.views) - len(shown))
 
 
 @dataclass(frozen=True, slots=True)
