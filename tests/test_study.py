@@ -53,6 +53,15 @@ def test_paths_start_from_the_folder_of_the_yaml(tmp_path: Path, monkeypatch: py
     )
 
 
+def test_a_study_that_is_written_can_be_moved_with_its_data(tmp_path: Path) -> None:
+    data = {"manifest": tmp_path / "lists" / "a.csv", "boxes": Path("/elsewhere/boxes.csv")}
+    study = Study.model_validate({"name": "a", "data": data})
+    study.write(tmp_path / "study.yaml")
+    text = (tmp_path / "study.yaml").read_text()
+    assert "lists/a.csv" in text and str(tmp_path) not in text and "/elsewhere/boxes.csv" in text
+    assert Study.load(tmp_path / "study.yaml").data == study.data
+
+
 def test_all_problems_come_at_once_each_with_its_key_path_and_the_closest_key(tmp_path: Path) -> None:
     text = (
         "name: cells\n"

@@ -254,7 +254,14 @@ class Study(Settings):
         return dump_yaml(self.model_dump(mode="json"))
 
     def write(self, path: Path) -> None:
-        """Write only the keys that were chosen, for a person to edit; the rest keep their defaults."""
+        """Write only the keys that were chosen, for a person to edit; the rest keep their defaults.
+
+        Files below the folder of the study are named from there, so that the folder can be moved.
+        """
         chosen = self.model_dump(mode="json", exclude_unset=True)
+        home = path.absolute().parent.resolve()
+        for key in ("manifest", "boxes"):
+            if (file := chosen["data"].get(key)) and Path(file).is_relative_to(home):
+                chosen["data"][key] = Path(file).relative_to(home).as_posix()
         head = "# Keys that are left out have their defaults; study.yaml in the run folder lists them all.\n"
         write_atomic(path, head + dump_yaml(chosen))
