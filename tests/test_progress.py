@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterable, Sequence
 
 import pytest
@@ -59,3 +60,14 @@ def test_a_log_file_gets_a_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> Non
     assert list(terminal.track_in_lines(range(3), "Quick", out)) == [0, 1, 2] and not text.getvalue().strip(
         "\0"
     )
+
+
+def test_a_message_is_told_once() -> None:
+    out = io.StringIO()
+    handler = logging.StreamHandler(out)
+    handler.addFilter(terminal.FirstTime())
+    logger = logging.getLogger("foveate.test_progress")
+    logger.addHandler(handler)
+    for classes in (3, 3, 5, 3):
+        logger.warning("ours of %d starts at random", classes)
+    assert out.getvalue().splitlines() == ["ours of 3 starts at random", "ours of 5 starts at random"]

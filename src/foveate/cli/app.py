@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 
 import typer
@@ -69,6 +70,8 @@ def main() -> None:
     from foveate.cli import terminal
 
     warnings.showwarning = terminal.show_warning
+    if logging.lastResort is not None:
+        logging.lastResort.addFilter(terminal.FirstTime())
     keep_freed_memory()
     try:
         app()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,20 @@ def show_warning(
 ) -> None:
     """Print a warning as a sentence, without the line of Python that gave it (for ``warnings``)."""
     _errors.print(f"[yellow]warning[/yellow]  {escape(str(message))}")
+
+
+class FirstTime(logging.Filter):
+    """Lets each message through once: a network is built to be checked, and again to be trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a message is new."""
+        text, before = record.getMessage(), len(self._told)
+        self._told.add(text)
+        return len(self._told) > before
 
 
 def heading(title: str, note: str = "") -> None:
