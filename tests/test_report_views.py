@@ -133,7 +133,7 @@ def test_views_stand_side_by_side_and_a_missing_one_is_said(run: Path, page: Nod
     views_of: dict[str, list[str]] = {}
     for entry in read_index(run / "heatmaps"):
         views_of.setdefault(entry.case_id, []).append(entry.view)
-    cards = page.all("article", class_="card several")
+    cards = page.one("section", id="cases").all("article", class_="card several")
     assert cards and any(len(views_of[card.attributes["data-case"]]) == 2 for card in cards)
     for card in cards:
         columns = card.all("span", class_="panels")
