@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from foveate.data.audit.audit import Audit
-from foveate.data.audit.findings import Finding
+from foveate.data.audit.findings import finding
 from foveate.evaluate import evaluate_predictions
 from foveate.evaluate.intervals import Bootstrap, Value
 from foveate.evaluate.localization import (
@@ -28,6 +27,7 @@ from foveate.evaluate.localization import (
 from foveate.evaluate.localization.grids import spread, whole
 from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.probabilities.calibrators import Calibrator
+from foveate.evaluate.results.audit import Audit
 from foveate.evaluate.results.splits import Splits
 from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
 from foveate.files import write_atomic, write_json
@@ -89,7 +89,7 @@ def write_run(
         _write_evidence(folder, table, draws)
     else:
         _write_views(folder, table, views, volumes, draws)
-    _write_audit(folder / "audit.json", table, draws)
+    _write_audit(folder, table, draws)
     _write_splits(folder, table)
     _write_training(folder / "training.csv")
     _write_provenance(folder, task)
@@ -353,7 +353,7 @@ def _scores(item: Heatmap, picture: Array, mask: Array, patient: str, said: Sequ
     return [*rows, best_of([score(values, "ceiling") for values in known], rows[0], exact)]
 
 
-def _write_audit(path: Path, table: PredictionTable, draws: np.random.Generator) -> None:
+def _write_audit(folder: Path, table: PredictionTable, draws: np.random.Generator) -> None:
     """Counts of the predicted cases and of TRAIN_CASES more, and a finding of each kind."""
     more = draws.integers(4, 60, len(table.classes))
     rows = [
@@ -379,33 +379,30 @@ def _write_audit(path: Path, table: PredictionTable, draws: np.random.Generator)
         "spread": [90.0, 150.0, 201.0],
         "twin_correlation": 0.97,
     }
-    findings = (
-        Finding(
-            "conflicting-labels",
-            "stop",
-            "2 groups of twins carry different labels, such as a, b",
-            ("a", "b"),
-            (("a", "b"),),
-            allowed=True,
-        ),
-        Finding(
-            "near-duplicates",
-            "note",
-            f"140 groups of nearly the same image, such as {EVIL}",
-            tuple(f"twin-{number}" for number in range(300)),
-        ),
-    )
-    audit = Audit(
-        findings,
-        (("a", "b"),),
-        {"classes": rows, "parts": [], "images": [images]},
-        ("conflicting-labels",),
-        cases=len(table.case_ids) + TRAIN_CASES,
-        patients=len(set(table.patient_ids)) + TRAIN_PATIENTS,
-        manifest="manifest.csv",
-        manifest_sha256="0" * 64,
-    )
-    write_json(path, audit.to_json())
+    Audit.from_json(
+        {
+            "findings": [
+                finding(
+                    "conflicting-labels",
+                    "2 groups of twins carry different labels, such as a, b",
+                    ("a", "b"),
+                    (("a", "b"),),
+                ).model_copy(update={"allowed": True}),
+                finding(
+                    "near-duplicates",
+                    f"140 groups of nearly the same image, such as {EVIL}",
+                    [f"twin-{number}" for number in range(300)],
+                ),
+            ],
+            "groups": [["a", "b"]],
+            "tables": {"classes": rows, "parts": [], "images": [images]},
+            "allowed": ["conflicting-labels"],
+            "cases": len(table.case_ids) + TRAIN_CASES,
+            "patients": len(set(table.patient_ids)) + TRAIN_PATIENTS,
+            "manifest": "manifest.csv",
+            "manifest_sha256": "0" * 64,
+        }
+    ).write(folder)
 
 
 def _write_probes(path: Path, classes: Sequence[str], views: Sequence[str], table: PredictionTable) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -14,12 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from cohort_files import Row, picture, write_csv, write_image
-from foveate.data.audit.audit import Audit, audit_cohort, read_audit
-from foveate.data.audit.findings import SEVERITY, Finding
+from foveate.data.audit.audit import audit_cohort
+from foveate.data.audit.findings import SEVERITY
 from foveate.data.manifest.manifest import load_manifest
 from foveate.data.splits import split_cohort
 from foveate.errors import AuditStopped, InputRefused, UsageError
-from foveate.files import write_json
+from foveate.evaluate.results.audit import Audit, Finding
 from foveate.types import Cohort
 
 COUNT = 24  # of two classes by turns, one patient each
@@ -88,7 +87,7 @@ class TestFindings:
         cohort = folder.cohort()
         own = split_cohort(cohort)
         assert not audit_cohort(cohort, splits=own).findings
-        torn = replace(own, folds=(own.folds[0] | {"c01": "train", "c02": "test"},))
+        torn = own.model_copy(update={"folds": (own.folds[0] | {"c01": "train", "c02": "test"},)})
         assert list(found(audit_cohort(cohort, splits=torn))) == ["patient-in-two-splits"]
 
     @pytest.mark.parametrize("suffix", [".bmp", ".tif", ".png"])
@@ -307,22 +306,38 @@ class TestFile:
         folder.parts("train", "val", "test")
         folder.add("copy", picture(3), label="x", split="val")
         audit = audit_cohort(folder.cohort(), allow=["conflicting-labels"])
-        write_json(folder.path / "audit.json", audit.to_json())
-        assert read_audit(folder.path / "audit.json") == audit
+        audit.write(folder.path)
+        back = Audit.read(folder.path)
+        assert back is not None and back.to_json() == audit.to_json()
         assert audit.manifest_sha256 == folder.cohort().manifest_sha256
 
     @pytest.mark.parametrize("text", ["", "{}", "[]", '{"findings": [{}], "groups": [], "allowed": []}'])
     def test_damaged_files(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "audit.json").write_text(text)
-        with pytest.raises(InputRefused, match="not an audit"):
-            read_audit(tmp_path / "audit.json")
-        with pytest.raises(InputRefused, match="cannot be read"):
-            read_audit(tmp_path / "none.json")
+        with pytest.raises(InputRefused, match="not what `foveate audit` writes"):
+            Audit.read(tmp_path)
+
+    def test_a_file_of_0_1_0_opens(self, tmp_path: Path) -> None:
+        counts = {"positive": 3, "negative": 2, "unknown": 0, "patients": 3}
+        old = {
+            "findings": [{"code": "rare-class", "severity": "note", "message": "x", "case_ids": ["a"]}],
+            "groups": [["a", "b"]],
+            "tables": {"classes": [{"class": "x", **counts}], "parts": [], "images": []},
+            "allowed": [],
+            "cases": 5,
+            "patients": 5,
+            "manifest": "m.csv",
+            "manifest_sha256": "0" * 64,
+        }
+        (tmp_path / "audit.json").write_text(json.dumps(old))
+        audit = Audit.read(tmp_path)
+        assert audit is not None and audit.format == 0 and audit.codes == ("rare-class",)
+        assert audit.tables.classes[0].name == "x" and audit.tables.classes[0].train is None
 
     def test_tables(self, folder: Folder) -> None:
         folder.parts("train", "train", "val", "test")
         folder.rows[4]["patient_id"] = folder.rows[0]["patient_id"]
-        tables = folder.audit().tables
+        tables = folder.audit().to_json()["tables"]
         assert tables["classes"][0] == {
             "class": "x",
             "positive": 12,

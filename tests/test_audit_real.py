@@ -12,11 +12,11 @@ import pandas
 import pytest
 
 from cohort_files import Row, write_csv
-from foveate.data.audit.audit import Audit, audit_cohort
-from foveate.data.audit.findings import Finding
+from foveate.data.audit.audit import audit_cohort
 from foveate.data.manifest.manifest import load_manifest
 from foveate.data.splits import split_cohort
 from foveate.errors import AuditStopped
+from foveate.evaluate.results.audit import Audit, Finding
 from foveate.study.settings import SplitConfig
 
 

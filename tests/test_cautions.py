@@ -12,9 +12,10 @@ import pytest
 
 from cohort_files import write_csv
 from foveate.errors import InputRefused
+from foveate.evaluate.results.cautions import Cautions
 from foveate.files import write_json
 from foveate.report import write_report
-from foveate.report.cautions import FILE, HARM, Cautions, in_words, of_runs
+from foveate.report.cautions import HARM, find_cautions, in_words, of_runs
 from foveate.report.files import RunFiles
 from page import parse
 from report_run import write_run
@@ -71,17 +72,17 @@ def found_in(run: Path, tmp_path: Path, **changes: Any) -> dict[str, str]:
             content = json.loads(path.read_text())
             change(content)
             write_json(path, content)
-    return {item.code: item.sentence for item in Cautions.of(RunFiles.read(copy)).items}
+    return {item.code: item.sentence for item in find_cautions(RunFiles.read(copy)).items}
 
 
 def test_without_a_reason_it_says_what_was_and_was_not_looked_for(run: Path, tmp_path: Path) -> None:
-    found = Cautions.of(RunFiles.read(run))
+    found = find_cautions(RunFiles.read(run))
     assert found.items == () and not found.not_asked and len(found.asked) == 6
     page = parse(write_report(run, tmp_path / "report.html").read_text())
     assert not page.all("aside", class_="cautions")
     assert "No reason for caution was found. Looked for: leakage" in page.text
     assert found_in(run, tmp_path, probes=None, trust=None) == {}
-    left = Cautions.of(RunFiles.read(tmp_path / "copy"))
+    left = find_cautions(RunFiles.read(tmp_path / "copy"))
     assert len(left.asked) == 3 and "shortcuts in the image (foveate probe has not run)" in left.not_asked
     assert "Not looked for: labels told by metadata" in left.all_clear
 
@@ -162,7 +163,7 @@ def test_small_numbers_are_named(run: Path, tmp_path: Path) -> None:
 
 def test_choices_on_a_small_validation_part_are_listed(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "few", classes=("benign", "malignant"), patients=88, per_patient=1)
-    found = {item.code: item.sentence for item in Cautions.of(RunFiles.read(folder)).items}
+    found = {item.code: item.sentence for item in find_cautions(RunFiles.read(folder)).items}
     assert "Only 22 validation cases of 22 patients chose the epoch" in found["small-validation"]
 
 
@@ -199,7 +200,7 @@ def test_images_plainly_unlike_the_training_images(
         if row["split"] == "val":
             row["abstain"] = "unlike-values"  # not what was tested
     write_csv(folder / "predictions.csv", rows)
-    found = {item.code: item for item in Cautions.of(RunFiles.read(folder)).items}
+    found = {item.code: item for item in find_cautions(RunFiles.read(folder)).items}
     assert set(found) == ({"unlike-images"} if said else set())
     if said:
         told = "12 of 120 cases are plainly unlike what the model learned from: colour in 12, size in 6."
@@ -247,13 +248,14 @@ def test_maps_of_no_use_are_named_with_the_verdict_of_the_card(run: Path, tmp_pa
 
 def test_the_worst_comes_first_and_the_file_keeps_the_order(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
-    found = Cautions.of(RunFiles.read(folder))
+    found = find_cautions(RunFiles.read(folder))
     places = [list(HARM).index(item.code) for item in found.items]
     assert len(places) > 3 and places == sorted(places)
     found.write(tmp_path)
-    assert Cautions.read(tmp_path) == found and Cautions.read(tmp_path / "run") is None
-    (tmp_path / FILE).write_text('{"cautions": [{"code": 1}]}')
-    with pytest.raises(InputRefused, match="cannot be understood"):
+    back = Cautions.read(tmp_path)
+    assert back is not None and back.to_json() == found.to_json() and Cautions.read(tmp_path / "run") is None
+    (tmp_path / Cautions.NAME).write_text('{"cautions": [{"code": 1}]}')
+    with pytest.raises(InputRefused, match=r"cautions\.0\.code"):
         Cautions.read(tmp_path)
 
 

@@ -28,7 +28,6 @@ from foveate.deploy.export import pipeline
 from foveate.deploy.export.parity import compare
 from foveate.errors import InputRefused, MissingExtra, RunFailed, UsageError
 from foveate.evaluate.results.splits import Splits
-from foveate.files import write_json
 from foveate.models import build_model
 from foveate.predict import as_batch
 from foveate.prepare.preprocess import Preprocess
@@ -63,7 +62,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     )
     made = Run.create(study, folder / "run")
     Splits(manifest_sha256="0" * 64, config=SplitConfig(), folds=(where,)).write(made.folder)
-    write_json(made.folder / "audit.json", {})
     views, patients = ("image",), Patients.of([PATIENT])
     save_bundle(
         made.folder / "bundle",

@@ -16,9 +16,9 @@ from command_line import Ended, foveate
 from foveate.bundle.bundle import load_bundle
 from foveate.errors import UsageError
 from foveate.evaluate.probabilities.calibrators import Calibrator
+from foveate.evaluate.results.cautions import Caution
 from foveate.evaluate.results.splits import Splits
 from foveate.evaluate.table import read_predictions
-from foveate.report.cautions import Caution
 from foveate.stations.audit import audit
 from foveate.stations.cautions import note_cautions
 from foveate.stations.evaluate import evaluate

@@ -20,7 +20,6 @@ from foveate.deploy.engines.opening import open_engine
 from foveate.deploy.engines.single import answer_files
 from foveate.evaluate.results.splits import Splits
 from foveate.evaluate.table import read_predictions
-from foveate.files import write_json
 from foveate.models import build_model
 from foveate.predict import complete
 from foveate.prepare.preprocess import Preprocess
@@ -124,7 +123,6 @@ def run(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> Run:
     )
     made = Run.create(study, folder / "run")
     Splits(manifest_sha256="0" * 64, config=SplitConfig(), folds=(where,)).write(made.folder)
-    write_json(made.folder / "audit.json", {})
     save_bundle(made.folder / "bundle", bundle)
     predict(made)
     return made

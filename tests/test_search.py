@@ -200,7 +200,7 @@ def test_test_cases_are_never_looked_at(tmp_path: Path, cohort: Cohort) -> None:
     """With real trainings: the images of the test cases are gone, and their labels are others."""
     names = [case.case_id for case in cohort.cases]
     parts = dict.fromkeys(names[:12], "train") | dict.fromkeys(names[12:18], "val")
-    splits = replace(tiny_splits(cohort), folds=(parts | dict.fromkeys(names[18:], "test"),))
+    splits = tiny_splits(cohort).model_copy(update={"folds": (parts | dict.fromkeys(names[18:], "test"),)})
     hidden = [
         replace(case, label="dark", views={"image": tmp_path / "gone.png"}) for case in cohort.cases[18:]
     ]

@@ -21,7 +21,7 @@ from PIL import Image as Pillow
 from foveate.bundle import bundle as bundles
 from foveate.contract import Classifier
 from foveate.errors import AuditStopped
-from foveate.report.cautions import Cautions
+from foveate.report.cautions import find_cautions
 from foveate.report.files import RunFiles
 from foveate.stations import predict as predicting
 from foveate.stations import probe as probes
@@ -294,7 +294,7 @@ def cautions_of(
     evaluate(run, situation.part)
     probes.probe(run, situation.part)
     found: dict[str, list[str]] = {}
-    for item in Cautions.of(RunFiles.read(run.folder)).items:
+    for item in find_cautions(RunFiles.read(run.folder)).items:
         found.setdefault(item.code, []).append(item.sentence)
     return found
 

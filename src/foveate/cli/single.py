@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from foveate.cli.terminal import console, new_table, say
+from foveate.evaluate.results.cautions import Cautions
 from foveate.evaluate.sample import counted
 from foveate.evaluate.table import DEFAULT_THRESHOLD
-from foveate.report.cautions import Cautions
 
 if TYPE_CHECKING:
     from foveate.deploy.engines.facts import Facts

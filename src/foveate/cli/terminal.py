@@ -25,11 +25,11 @@ from foveate.study.methods import caveat
 from foveate.types import Item
 
 if TYPE_CHECKING:
-    from foveate.data.audit.audit import Audit
+    from foveate.evaluate.results.audit import Audit
+    from foveate.evaluate.results.cautions import Cautions
     from foveate.evaluate.results.splits import Splits
     from foveate.maps.heatmaps import MapEntry
     from foveate.models.cards import ModelCard
-    from foveate.report.cautions import Cautions
     from foveate.train.fit import FitResult
 
 FEW_MAPS = 20  # of which each gap is printed
@@ -137,8 +137,7 @@ def complain_of_a_fault() -> None:
 def show_audit(audit: Audit) -> None:
     """Print the findings of an audit."""
     for finding in audit.findings:
-        weight = "accepted" if finding.allowed else finding.severity
-        say(f"{weight}: {finding.code}: {finding.message}")
+        say(f"{finding.weight}: {finding.code}: {finding.message}")
     if not audit.findings:
         say("nothing found")
 

@@ -2,33 +2,27 @@
 
 The first page, the end of ``foveate run``, the model card, ``foveate predict`` and ``foveate compare`` all
 show this list. It is made of what the stations left in their files, so that it is never older than they are;
-``cautions.json``, in the run and in its bundle, holds it for those who have the bundle alone: ``cautions``
-(``code``, ``sentence``, ``section`` of the report), ``asked`` and ``not_asked`` (what was looked for).
+``cautions.json``, in the run and in its bundle, holds it for those who have the bundle alone.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from foveate.errors import InputRefused
 from foveate.evaluate.intervals import Value
 from foveate.evaluate.localization.wording import main_measure, not_beaten, verdict
 from foveate.evaluate.rates import Rates
+from foveate.evaluate.results.cautions import Caution, Cautions
 from foveate.evaluate.sample import counted
-from foveate.files import write_json
 from foveate.report.files import RunFiles, value_of
 from foveate.report.sections.cohort import count_parts
 from foveate.report.sections.results import class_values
 from foveate.report.sections.section import reasons, within
 
-FILE = "cautions.json"
 FEW_PATIENTS = 30
 """Below this, an interval by resampling patients is rough, and what is chosen on so few may be chance."""
 FEW_EVENTS = 10
@@ -75,90 +69,18 @@ _UNLIKE = "unlike-"  # how doubts begin that plain facts of the images raise
 _SHIFT = ("worse-here", "seen", "wrong-where-novel", "group-worse", "recalibration-worse", "not-compared")
 
 
-@dataclass(frozen=True, slots=True)
-class Caution:
-    """One reason for care.
-
-    Attributes:
-        code: a key of ``HARM``.
-        sentence: a whole sentence, or several.
-        section: anchor of the report's section that has more.
-    """
-
-    code: str
-    sentence: str
-    section: str
-
-
-@dataclass(frozen=True, slots=True)
-class Cautions:
-    """All reasons for care, the worst first, and what was looked for.
-
-    Attributes:
-        items: the reasons.
-        asked: questions that were asked, in words.
-        not_asked: those that were not, each with its reason.
-    """
-
-    items: tuple[Caution, ...]
-    asked: tuple[str, ...]
-    not_asked: tuple[str, ...]
-
-    @classmethod
-    def of(cls, files: RunFiles) -> Cautions:
-        """The cautions of a run, from whatever files it has."""
-        found = {item.sentence: item for gather in _GATHERERS for item in gather(files)}
-        order = list(HARM)
-        items = sorted(found.values(), key=lambda item: order.index(item.code))
-        states = [(what, why(files)) for what, why in _QUESTIONS.items()]
-        details = "; ".join(within(files.probes, "asked") or ())
-        asked = {_SHORTCUTS: f"{_SHORTCUTS} ({details})" if details else _SHORTCUTS}
-        return cls(
-            tuple(items),
-            tuple(asked.get(what, what) for what, missing in states if not missing),
-            tuple(f"{what} ({missing})" for what, missing in states if missing),
-        )
-
-    @property
-    def all_clear(self) -> str:
-        """What may be said where there is no caution: what was looked for, and what was not."""
-        asked = f"Looked for: {'; '.join(self.asked)}." if self.asked else "Nothing was looked for yet."
-        not_asked = f" Not looked for: {'; '.join(self.not_asked)}." if self.not_asked else ""
-        return f"No reason for caution was found. {asked}{not_asked}"
-
-    def write(self, folder: Path) -> None:
-        """Write ``cautions.json`` into a folder."""
-        write_json(folder / FILE, self.to_json())
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain text."""
-        return {
-            "cautions": [asdict(item) for item in self.items],
-            "asked": list(self.asked),
-            "not_asked": list(self.not_asked),
-        }
-
-    @classmethod
-    def read(cls, folder: Path) -> Cautions | None:
-        """What ``write`` wrote; None where there is no such file.
-
-        Raises:
-            InputRefused: it cannot be understood.
-        """
-        path = folder / FILE
-        if not path.is_file():
-            return None
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            items = tuple(Caution(**item) for item in content["cautions"])
-            return cls(items, tuple(content["asked"]), tuple(content["not_asked"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputRefused(
-                f"this list of cautions cannot be understood ({error})",
-                where=str(path),
-                fix="run `foveate report` on its run again",
-                code="damaged-run-file",
-            ) from error
+def find_cautions(files: RunFiles) -> Cautions:
+    """The cautions of a run, from whatever files it has."""
+    found = {item.sentence: item for gather in _GATHERERS for item in gather(files)}
+    order = list(HARM)
+    states = [(what, why(files)) for what, why in _QUESTIONS.items()]
+    details = "; ".join(within(files.probes, "asked") or ())
+    asked = {_SHORTCUTS: f"{_SHORTCUTS} ({details})" if details else _SHORTCUTS}
+    return Cautions(
+        items=tuple(sorted(found.values(), key=lambda item: order.index(item.code))),
+        asked=tuple(asked.get(what, what) for what, missing in states if not missing),
+        not_asked=tuple(f"{what} ({missing})" for what, missing in states if missing),
+    )
 
 
 def of_runs(runs: Mapping[str, RunFiles]) -> list[dict[str, Any]]:
@@ -169,7 +91,7 @@ def of_runs(runs: Mapping[str, RunFiles]) -> list[dict[str, Any]]:
     """
     owners: dict[Caution, list[str]] = {}
     for label, files in runs.items():
-        for item in Cautions.of(files).items:
+        for item in find_cautions(files).items:
             owners.setdefault(item, []).append(label)
     order = list(HARM)
     return [
@@ -193,21 +115,21 @@ def in_words(found: Sequence[Mapping[str, Any]], runs: int) -> list[str]:
 
 def _of_audit(files: RunFiles) -> Iterator[Caution]:
     by_metadata = any(leak["kind"] == "metadata" for leak in within(files.probes, "leaks") or ())
-    for finding in within(files.audit, "findings") or ():
-        if by_metadata and finding["code"] in _SAME_AS_LEAK:
+    for finding in files.audit.findings if files.audit else ():
+        if by_metadata and finding.code in _SAME_AS_LEAK:
             continue  # the probes say it with the network beside
-        if finding["severity"] == "stop":
-            accepted = ", accepted by whoever ran the study" if finding["allowed"] else ""
-            told = f"The audit found “{finding['code']}”{accepted}: {finding['message']}"
-            yield Caution("accepted", _sentence(told), "data")
-        elif code := _BY_AUDIT.get(finding["code"]):
-            yield Caution(code, _sentence(finding["message"]), "data")
+        if finding.severity == "stop":
+            accepted = ", accepted by whoever ran the study" if finding.allowed else ""
+            told = f"The audit found “{finding.code}”{accepted}: {finding.message}"
+            yield _caution("accepted", _sentence(told), "data")
+        elif code := _BY_AUDIT.get(finding.code):
+            yield _caution(code, _sentence(finding.message), "data")
 
 
 def _of_shift(files: RunFiles) -> Iterator[Caution]:
     for found in within(files.shift, "sentences") or ():
         if found["code"] in _SHIFT:
-            yield Caution("elsewhere", found["sentence"], "shift")
+            yield _caution("elsewhere", found["sentence"], "shift")
 
 
 def _of_metrics(files: RunFiles) -> Iterator[Caution]:
@@ -216,20 +138,20 @@ def _of_metrics(files: RunFiles) -> Iterator[Caution]:
         return
     if metrics["split"] != "test":
         told = f"These figures are of the part “{metrics['split']}”, which helped to make the model."
-        yield Caution("not-a-test", told, "performance")
+        yield _caution("not-a-test", told, "performance")
     auroc = value_of(metrics["metrics"].get("auroc_macro"))
     if auroc.low is not None and auroc.low <= 0.5:
         told = f"The network is not shown to know more than guessing: macro AUROC {in_brackets(auroc)}."
-        yield Caution("no-better-than-guessing", told, "performance")
+        yield _caution("no-better-than-guessing", told, "performance")
     if metrics["patients"] < FEW_PATIENTS:
         few = f"Only {metrics['patients']} patients were tested."
         told = f"{few} With fewer than {FEW_PATIENTS}, intervals are rough, and usually too narrow."
-        yield Caution("few-patients", told, "performance")
+        yield _caution("few-patients", told, "performance")
     if rare := [f"{name} ({share})" for name, share in _few_events(files)]:
         told = f"Few cases to judge some classes by: {'; '.join(rare)}."
-        yield Caution("few-events", told, "performance")
+        yield _caution("few-events", told, "performance")
     if undefined := reasons(class_values(metrics), undefined=True):
-        yield Caution("undefined", f"Undefined, and in no average: {'; '.join(undefined)}.", "performance")
+        yield _caution("undefined", f"Undefined, and in no average: {'; '.join(undefined)}.", "performance")
     yield from _of_calibration(files)
 
 
@@ -248,7 +170,7 @@ def _of_images(files: RunFiles) -> Iterator[Caution]:
     counts = Counter(kind for found in kinds for kind in found)
     listed = ", ".join(f"{kind.removeprefix(_UNLIKE)} in {count}" for kind, count in counts.most_common())
     told = f"{unlike.sum()} of {counted(len(kinds), 'case')} are plainly unlike what the model learned from"
-    yield Caution("unlike-images", f"{told}: {listed}.", "shift" if files.shift else "abstention")
+    yield _caution("unlike-images", f"{told}: {listed}.", "shift" if files.shift else "abstention")
 
 
 def _few_events(files: RunFiles) -> Iterator[tuple[str, str]]:
@@ -271,7 +193,7 @@ def _of_calibration(files: RunFiles) -> Iterator[Caution]:
     else:
         return
     told = f"{told}: log loss {in_brackets(change, signed=True)}. Go by the raw probabilities."
-    yield Caution("calibration-worse", told, "calibration")
+    yield _caution("calibration-worse", told, "calibration")
 
 
 def _of_validation(files: RunFiles) -> Iterator[Caution]:
@@ -283,7 +205,7 @@ def _of_validation(files: RunFiles) -> Iterator[Caution]:
     if part.cases and patients < FEW_PATIENTS:
         sample = files.cases_of(part.cases, patients, "validation case")
         told = f"Only {sample} chose {_listed(list(_chosen(files)))}: others may choose otherwise."
-        yield Caution("small-validation", told, "splits")
+        yield _caution("small-validation", told, "splits")
 
 
 def _of_limits(files: RunFiles) -> Iterator[Caution]:
@@ -297,7 +219,7 @@ def _of_limits(files: RunFiles) -> Iterator[Caution]:
         told = (
             f"Too few {_listed(names)}: what is familiar is taken more widely, and more strange images pass."
         )
-        yield Caution("small-validation", told, "abstention")
+        yield _caution("small-validation", told, "abstention")
 
 
 def _chosen(files: RunFiles) -> Iterator[str]:
@@ -319,25 +241,25 @@ def _of_probes(files: RunFiles) -> Iterator[Caution]:
     if probes is None:
         return
     for found in probes.get("shortcuts") or ():
-        yield Caution("shortcut", found["sentence"], "shortcuts")
+        yield _caution("shortcut", found["sentence"], "shortcuts")
     for leak in probes.get("leaks") or ():  # those of 0.1.0 had no network beside
         code = "label-told" if leak.get("network_better", True) else "told-without-looking"
-        yield Caution(code, leak["sentence"], "shortcuts")
+        yield _caution(code, leak["sentence"], "shortcuts")
     if (tiles := probes.get("tiles", FEW_TILES)) < FEW_TILES:
         told = f"The search for shortcuts could ask about {counted(tiles, 'tile')}: it says little."
-        yield Caution("few-questions", told, "shortcuts")
+        yield _caution("few-questions", told, "shortcuts")
 
 
 def _of_maps(files: RunFiles) -> Iterator[Caution]:
     found = files.localization
     methods = within(found, "overall", "methods")
     if found and methods and not_beaten(found, measure := main_measure(methods)):
-        yield Caution("maps-miss", verdict(found, measure), "localization")
+        yield _caution("maps-miss", verdict(found, measure), "localization")
     cards = within(files.trust, "methods") or {}
     method = within(files.study, "explain", "method") or next(iter(cards), "")
     card = cards.get(method)
     if card and not card["verdict"]["usable_for"]:
-        yield Caution("maps-unusable", f"Heat maps by {method}: {card['verdict']['sentence']}", "trust")
+        yield _caution("maps-unusable", f"Heat maps by {method}: {card['verdict']['sentence']}", "trust")
 
 
 _GATHERERS: tuple[Callable[[RunFiles], Iterator[Caution]], ...] = (
@@ -384,6 +306,10 @@ def in_brackets(value: Value, *, signed: bool = False) -> str:
     numbers = [form.format(number) for number in (value.value, value.low, value.high) if number is not None]
     text = numbers[0] + (f" [{', '.join(numbers[1:])}]" if len(numbers) == 3 else "")
     return text.replace("-", "−")
+
+
+def _caution(code: str, sentence: str, section: str) -> Caution:
+    return Caution(code=code, sentence=sentence, section=section)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from foveate.errors import InputRefused, UsageError
 from foveate.evaluate.intervals import Value
+from foveate.evaluate.results.audit import Audit
 from foveate.evaluate.results.splits import Splits
 from foveate.evaluate.sample import cases_in_words
 from foveate.evaluate.table import PredictionTable, read_predictions
@@ -50,8 +51,8 @@ class RunFiles:
 
     Attributes:
         folder: the run folder.
-        splits: the file's class, or None if absent.
-        study, run, audit, metrics, localization, trust, probes, bundle: the file's content (of the
+        audit, splits: what the file holds, or None if absent.
+        study, run, metrics, localization, trust, probes, bundle: the file's content (of the
             bundle ``bundle.json``), or None if absent.
         training: columns of ``training.csv`` by name, NaN where a cell is empty, or None if absent.
         predictions: the table of ``predictions.csv``, or None if absent.
@@ -65,7 +66,7 @@ class RunFiles:
     folder: Path
     study: Json | None
     run: Json | None
-    audit: Json | None
+    audit: Audit | None
     splits: Splits | None
     metrics: Json | None
     localization: Json | None
@@ -85,8 +86,7 @@ class RunFiles:
     def patients_known(self) -> bool:
         """Whether anything is known of which cases are of one patient."""
         told = (self.metrics or {}).get("patients_known")
-        findings = (self.audit or {}).get("findings") or ()
-        return told is not False and not any(found["code"] == "patients-unknown" for found in findings)
+        return told is not False and "patients-unknown" not in (self.audit.codes if self.audit else ())
 
     def cases_of(self, cases: int, patients: int, noun: str = "case") -> str:
         """Such as ``60 cases of 56 patients``, or that patients are unknown."""
@@ -123,7 +123,7 @@ class RunFiles:
             folder=folder,
             study=_read_yaml(folder / "study.yaml"),
             run=_read_json(folder / "run.json"),
-            audit=_read_json(folder / "audit.json"),
+            audit=Audit.read(folder),
             splits=Splits.read(folder),
             metrics=_read_json(folder / "metrics.json"),
             localization=_read_json(folder / "localization.json"),

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from foveate.data.audit.audit import Audit, audit_cohort
-from foveate.data.images import write_images
-from foveate.data.known import write_looks
+from foveate.data.audit.audit import check_codes, judge
+from foveate.data.audit.gathered import gather
+from foveate.data.images import image_rows, write_images
+from foveate.data.known import view_looks, write_looks
 from foveate.data.splits import split_cohort
-from foveate.files import write_json
+from foveate.evaluate.results.audit import Audit
 from foveate.stations.run import Run
 from foveate.stations.test import recognising
 from foveate.types import Track, quiet
-
-if TYPE_CHECKING:
-    pass
 
 
 def audit(run: Run, track: Track = quiet) -> Audit:
@@ -26,9 +22,11 @@ def audit(run: Run, track: Track = quiet) -> Audit:
         cohort, config = run.cohort(), run.study.split
         may_leak = config.column is not None or not config.keep_twins_together
         splits = split_cohort(cohort, config) if may_leak else None
+        check_codes(run.study.audit.allow)
         more = recognising(run, track)
-        result = audit_cohort(cohort, splits=splits, allow=run.study.audit.allow, more=more, track=track)
-        write_json(run.folder / "audit.json", result.to_json())
-        write_images(run.folder, result.images)
-        write_looks(run.folder, result.looks)
-    return result
+        evidence = gather(cohort, splits, track)
+        found = judge(evidence, allow=run.study.audit.allow, more=more)
+        found.write(run.folder)
+        write_images(run.folder, image_rows(cohort, evidence.looks))
+        write_looks(run.folder, view_looks(evidence.looks))
+    return found

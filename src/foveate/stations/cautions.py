@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from foveate.report.cautions import Cautions
+from foveate.evaluate.results.cautions import Cautions
+from foveate.report.cautions import find_cautions
 from foveate.report.files import RunFiles
 from foveate.stations.run import Run
 
 
 def note_cautions(run: Run) -> Cautions:
     """Write ``cautions.json`` into the run and its bundle, from whatever files the run has."""
-    found = Cautions.of(RunFiles.read(run.folder))
+    found = find_cautions(RunFiles.read(run.folder))
     found.write(run.folder)
     if (run.folder / "bundle").is_dir():
         found.write(run.folder / "bundle")

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foveate.data.audit.audit import Audit, audit_cohort
-from foveate.data.audit.findings import SEVERITY, Check, Finding
+from foveate.data.audit.audit import audit_cohort
+from foveate.data.audit.findings import Check, finding
 from foveate.data.audit.gathered import Evidence, gather
 from foveate.data.known import learned_names
 from foveate.errors import FoveateError
+from foveate.evaluate.results.audit import Audit, Finding
 from foveate.stations.batches import cases_of
 from foveate.stations.elsewhere import read_elsewhere
 from foveate.stations.run import Run
@@ -74,9 +75,9 @@ def recognise(
                 yield each
             elif set_apart:
                 message = f"{each.message}; set apart, so that no figure rests on them"
-                yield replace(each, severity="note", message=message)
+                yield each.model_copy(update={"severity": "note", "message": message})
             else:
-                yield replace(each, message=f"{each.message}; --set-apart tests without them")
+                yield each.model_copy(update={"message": f"{each.message}; --set-apart tests without them"})
 
     return check
 
@@ -172,7 +173,7 @@ def _learned_from(run: Run | None) -> tuple[list[Case], str]:
 
 
 def _finding(code: str, message: str, cases: Sequence[Case]) -> Finding:
-    return Finding(code, SEVERITY[code], message, tuple(case.case_id for case in cases))
+    return finding(code, message, [case.case_id for case in cases])
 
 
 def _some(texts: Sequence[str]) -> str:

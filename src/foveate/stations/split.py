@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from foveate.data.audit.audit import read_audit
 from foveate.data.splits import split_cohort
+from foveate.evaluate.results.audit import Audit
 from foveate.evaluate.results.splits import Splits
 from foveate.stations.run import Run
 from foveate.stations.test import divide_test
@@ -18,7 +18,7 @@ def split(run: Run) -> Splits:
     if test := run.external:
         return divide_test(run, test)
     with run.station("split"):
-        found = read_audit(run.path("audit.json", made_by="audit"))
+        found = run.result(Audit)
         found.raise_if_stopped()
         twins = found.groups
         splits = split_cohort(

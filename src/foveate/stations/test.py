@@ -7,19 +7,18 @@ predictions, whose validation cases chose its thresholds, its metrics and its au
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from foveate.data.audit.audit import read_audit
 from foveate.data.audit.findings import Check
 from foveate.data.external import FILE, HOME, ExternalTest
 from foveate.data.splits import split_test
 from foveate.errors import InputRefused, UsageError
+from foveate.evaluate.results.audit import Audit
 from foveate.evaluate.results.splits import Splits
 from foveate.evaluate.table import PredictionTable, read_predictions
 from foveate.stations.contamination import SEEN_CODES, recognise
@@ -83,7 +82,7 @@ def begin_test(
         manifest=_in_words(data.manifest),
         set_apart=set_apart,
         recalibrate=recalibrate,
-        learned=_counts(source / "audit.json"),
+        learned=_counts(Audit.read(source)),
         unusable=tuple(f"{error.where}: {error.what}" for error in refused),
     )
     _check_folder(folder, wanted)
@@ -105,7 +104,7 @@ def _in_words(manifest: Path) -> str:
 def divide_test(run: Run, test: ExternalTest) -> Splits:
     """Which cases are tested, which recalibrate, and which the model learned from; writes ``splits.json``."""
     with run.station("split"):
-        audit = read_audit(run.path("audit.json", made_by="audit"))
+        audit = run.result(Audit)
         audit.raise_if_stopped()
         seen = {
             name
@@ -210,8 +209,5 @@ def _study(bundle: Bundle, home: Run | None, data: DataConfig, cohort: Cohort, n
     return Study.model_validate(changed)
 
 
-def _counts(audit: Path) -> dict[str, int]:
-    if not audit.is_file():
-        return {}
-    content = cast(dict[str, int], json.loads(audit.read_text(encoding="utf-8")))
-    return {name: content[name] for name in ("cases", "patients")}
+def _counts(audit: Audit | None) -> dict[str, int]:
+    return {} if audit is None else {"cases": audit.cases, "patients": audit.patients}

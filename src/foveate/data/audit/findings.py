@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import median
-from typing import Any, Literal, Self
 
 from foveate.data.audit.gathered import Evidence, Group
 from foveate.data.audit.looks import Look
 from foveate.data.audit.metadata import tells_by_kind
+from foveate.evaluate.results.audit import Finding, Severity
 from foveate.types import Case
 
-Severity = Literal["stop", "note"]
 SEVERITY: dict[str, Severity] = {
     "patient-in-two-splits": "stop",
     "duplicate-in-two-splits": "stop",
@@ -45,31 +43,17 @@ DARK_RANGE, DARK_SPREAD = 1 / 8, 1 / 4
 _SHOWN = 3  # examples in a message
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that the audit noticed.
-
-    Attributes:
-        code: a key of ``SEVERITY``; ``--allow`` takes it.
-        severity: ``stop`` ends the run unless allowed, ``note`` is reported.
-        message: what, how often, and the first examples.
-        case_ids: every case concerned.
-        groups: the same, where cases belong together.
-        allowed: whether it was accepted.
-    """
-
-    code: str
-    severity: Severity
-    message: str
-    case_ids: tuple[str, ...] = ()
-    groups: tuple[tuple[str, ...], ...] = ()
-    allowed: bool = False
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """The finding that ``dataclasses.asdict`` made."""
-        groups = tuple(tuple(group) for group in content["groups"])
-        return cls(**{**content, "case_ids": tuple(content["case_ids"]), "groups": groups})
+def finding(
+    code: str, message: str, case_ids: Sequence[str] = (), groups: Sequence[tuple[str, ...]] = ()
+) -> Finding:
+    """A finding with the severity of its code."""
+    return Finding(
+        code=code,
+        severity=SEVERITY[code],
+        message=message,
+        case_ids=tuple(case_ids),
+        groups=tuple(groups),
+    )
 
 
 def patient_in_two_splits(evidence: Evidence) -> Iterator[Finding]:
@@ -138,10 +122,10 @@ def refused_images(evidence: Evidence) -> Iterator[Finding]:
 def unknown_patients(evidence: Evidence) -> Iterator[Finding]:
     """Every case a patient of its own: nothing is known about who is who."""
     if all(case.patient_id == case.case_id for case in evidence.cohort.cases):
-        yield Finding(
-            "patients-unknown", "note",
-            "every case counts as a patient of its own: if some show the same person, results are too good",
-        )  # fmt: skip
+        message = (
+            "every case counts as a patient of its own: if some show the same person, results are too good"
+        )
+        yield finding("patients-unknown", message)
 
 
 def rare_classes(evidence: Evidence) -> Iterator[Finding]:
@@ -172,7 +156,7 @@ def one_sided_classes(evidence: Evidence) -> Iterator[Finding]:
                 message = (
                     f"{place} ({_count(len(inside), 'case')}) has {missing}: AUROC and AP are undefined there"
                 )
-                yield Finding("one-sided-class", "note", message)
+                yield finding("one-sided-class", message)
 
 
 def _one_sided(cases: Sequence[Case], classes: Sequence[str]) -> str:
@@ -226,7 +210,7 @@ def mixed_colour(evidence: Evidence) -> Iterator[Finding]:
         if len(colours) > 1:
             counts = f"{colours[1]} grey and {colours[3]} colour images"
             message = f"{view}: {counts}; see whether that goes with the label"
-            yield Finding("mixed-colour", "note", message)
+            yield finding("mixed-colour", message)
 
 
 _TELLING = {
@@ -247,7 +231,7 @@ def told_without_looking(evidence: Evidence) -> Iterator[Finding]:
             if (value := tell.auroc)
         )
         columns = ", ".join(found[0].columns)
-        yield Finding(code, SEVERITY[code], f"{_TELLING[code]} (most of all {columns}): {_some(examples)}")
+        yield finding(code, f"{_TELLING[code]} (most of all {columns}): {_some(examples)}")
 
 
 Check = Callable[[Evidence], Iterator[Finding]]
@@ -323,8 +307,8 @@ def _count(number: int, noun: str) -> str:
 
 def _grouped(code: str, message: str, evidence: Evidence, groups: Sequence[Iterable[int]]) -> Finding:
     named = tuple(evidence.ids(group) for group in groups)
-    return Finding(code, SEVERITY[code], message, tuple(name for group in named for name in group), named)
+    return finding(code, message, [name for group in named for name in group], named)
 
 
 def _single(code: str, message: str, evidence: Evidence, cases: Iterable[int]) -> Finding:
-    return Finding(code, SEVERITY[code], message, evidence.ids(dict.fromkeys(cases)))
+    return finding(code, message, evidence.ids(dict.fromkeys(cases)))

@@ -3,72 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from foveate.data.audit.findings import truth_of
 from foveate.data.audit.gathered import Evidence
 from foveate.data.audit.looks import Look
+from foveate.evaluate.results.audit import ClassCounts, CohortTables, PartSize, Range, ViewImages
 from foveate.evaluate.results.splits import PARTS
 from foveate.types import Case
 
-Rows = list[dict[str, Any]]
 
-
-def make_tables(evidence: Evidence) -> dict[str, Rows]:
-    """``classes``, ``parts`` and ``images``; see ``foveate.data.audit.audit``."""
+def make_tables(evidence: Evidence) -> CohortTables:
+    """Counts of classes and parts, and what the images of each view are like."""
     cases = evidence.cohort.cases
     fold = evidence.folds[0] if evidence.folds else {}
     inside = (
         {part: [case for case in cases if fold.get(case.case_id) == part] for part in PARTS} if fold else {}
     )
     views = {view: _looks(evidence, view) for view in evidence.cohort.view_names}
-    return {
-        "classes": [_class_row(name, cases, inside) for name in evidence.cohort.classes],
-        "parts": [
-            {"part": part, "cases": len(part_cases), "patients": _patients(part_cases)}
+    return CohortTables(
+        classes=tuple(_class_counts(name, cases, inside) for name in evidence.cohort.classes),
+        parts=tuple(
+            PartSize(part=part, cases=len(part_cases), patients=_patients(part_cases))
             for part, part_cases in inside.items()
-        ],
-        "images": [
-            _image_row(view, looks, evidence.thresholds.get(view)) for view, looks in views.items() if looks
-        ],
-    }
+        ),
+        images=tuple(
+            _view_images(view, looks, evidence.thresholds.get(view)) for view, looks in views.items() if looks
+        ),
+    )
 
 
-def _class_row(name: str, cases: Sequence[Case], inside: Mapping[str, Sequence[Case]]) -> dict[str, Any]:
-    """How many cases have the class, have it not, or are unknown; how many patients; and cases per part."""
+def _class_counts(name: str, cases: Sequence[Case], inside: Mapping[str, Sequence[Case]]) -> ClassCounts:
     truths = [truth_of(case, name) for case in cases]
-    return {
-        "class": name,
-        "positive": truths.count(1),
-        "negative": truths.count(0),
-        "unknown": truths.count(None),
-        "patients": _patients([case for case, truth in zip(cases, truths, strict=True) if truth == 1]),
-        **{part: sum(truth_of(case, name) == 1 for case in members) for part, members in inside.items()},
-    }
+    parts = {part: sum(truth_of(case, name) == 1 for case in members) for part, members in inside.items()}
+    return ClassCounts(
+        name=name,
+        positive=truths.count(1),
+        negative=truths.count(0),
+        unknown=truths.count(None),
+        patients=_patients([case for case, truth in zip(cases, truths, strict=True) if truth == 1]),
+        train=parts.get("train"),
+        val=parts.get("val"),
+        test=parts.get("test"),
+    )
 
 
-def _image_row(view: str, looks: Sequence[Look], threshold: float | None) -> dict[str, Any]:
-    """Sizes as [smallest, median, largest]; intensities in the images' own unit."""
+def _view_images(view: str, looks: Sequence[Look], threshold: float | None) -> ViewImages:
     shapes = [look.shape for look in looks]
-    return {
-        "view": view,
-        "images": len(looks),
-        "grey": sum(look.channels == 1 for look in looks),
-        "colour": sum(look.channels == 3 for look in looks),
-        "width": _range([shape[-1] for shape in shapes]),
-        "height": _range([shape[-2] for shape in shapes]),
-        "depth": _range([shape[0] for shape in shapes if len(shape) == 3]),
-        "lowest": _range([look.lowest for look in looks]),
-        "highest": _range([look.highest for look in looks]),
-        "spread": _range([look.percentiles[1] - look.percentiles[0] for look in looks]),
-        "twin_correlation": threshold,
-    }
+    return ViewImages(
+        view=view,
+        images=len(looks),
+        grey=sum(look.channels == 1 for look in looks),
+        colour=sum(look.channels == 3 for look in looks),
+        width=_range([shape[-1] for shape in shapes]),
+        height=_range([shape[-2] for shape in shapes]),
+        depth=_range([shape[0] for shape in shapes if len(shape) == 3]),
+        lowest=_range([look.lowest for look in looks]),
+        highest=_range([look.highest for look in looks]),
+        spread=_range([look.percentiles[1] - look.percentiles[0] for look in looks]),
+        twin_correlation=threshold,
+    )
 
 
-def _range(values: Sequence[float]) -> list[float] | None:
-    return [float(min(values)), float(np.median(values)), float(max(values))] if values else None
+def _range(values: Sequence[float]) -> Range | None:
+    return (float(min(values)), float(np.median(values)), float(max(values))) if values else None
 
 
 def _looks(evidence: Evidence, view: str) -> list[Look]:

@@ -23,7 +23,9 @@ from foveate.files import write_json
 class Part(BaseModel):
     """A part of a result file; it cannot be changed once it is made."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=False)
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
+    )
 
 
 class ResultFile(Part):

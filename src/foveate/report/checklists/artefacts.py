@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from foveate.evaluate.sample import cases_in_words, counted
-from foveate.report.cautions import Cautions
+from foveate.report.cautions import find_cautions
 from foveate.report.checklists.item import ItemAnswer
 from foveate.report.files import Json, RunFiles, value_of
 from foveate.report.sections.cohort import PartCounts, count_parts
@@ -54,8 +54,8 @@ def manifest(files: RunFiles) -> ItemAnswer:
     """Which table listed the cases."""
     if files.audit is None:
         return ItemAnswer("", "data", "audit.json")
-    counts = files.cases_of(files.audit["cases"], files.audit["patients"])
-    digest = str(within(files.audit, "manifest_sha256") or "")[:12]
+    counts = files.cases_of(files.audit.cases, files.audit.patients)
+    digest = files.audit.manifest_sha256[:12]
     return ItemAnswer(f"A manifest lists {counts} (SHA-256 {digest}…).", "data", "audit.json")
 
 
@@ -63,10 +63,9 @@ def refused(files: RunFiles) -> ItemAnswer:
     """How many cases could not be used."""
     if files.audit is None:
         return ItemAnswer("", "data", "audit.json")
-    bad = next((f for f in files.audit["findings"] if f["code"] == "refused-image"), None)
-    lost = len(bad["case_ids"]) if bad else 0
+    lost = sum(len(found.case_ids) for found in files.audit.findings if found.code == "refused-image")
     return ItemAnswer(
-        f"{lost} of {files.audit['cases']} cases of the manifest were refused.", "data", "audit.json"
+        f"{lost} of {files.audit.cases} cases of the manifest were refused.", "data", "audit.json"
     )
 
 
@@ -74,8 +73,7 @@ def audited(files: RunFiles) -> ItemAnswer:
     """What the audit found."""
     if files.audit is None:
         return ItemAnswer("", "data", "audit.json")
-    codes = [f["code"] for f in files.audit["findings"]]
-    return ItemAnswer(f"Audited; findings: {', '.join(codes) or 'none'}.", "data", "audit.json")
+    return ItemAnswer(f"Audited; findings: {', '.join(files.audit.codes) or 'none'}.", "data", "audit.json")
 
 
 def preprocessing(files: RunFiles) -> ItemAnswer:
@@ -142,7 +140,7 @@ def disjoint(files: RunFiles) -> ItemAnswer:
     """No patient in two parts, unless somebody allowed it."""
     if files.splits is None:
         return ItemAnswer("", "splits", "splits.json")
-    allowed = within(files.audit, "allowed") or ()
+    allowed = files.audit.allowed if files.audit else ()
     if files.test:
         kept = [code for code in ("training-patients", "training-images") if code in allowed]
         if kept:
@@ -338,7 +336,7 @@ def cautions(files: RunFiles) -> ItemAnswer:
     """What the page itself warns of."""
     if files.metrics is None:
         return ItemAnswer("", "top", "metrics.json")
-    found = Cautions.of(files)
+    found = find_cautions(files)
     told = " ".join(item.sentence for item in found.items)
     return ItemAnswer(told or found.all_clear, "top", "metrics.json")
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.evaluate.results.audit import Audit, ClassCounts, Finding
 from foveate.evaluate.table import SEEN
 from foveate.report.figures import drawing
 from foveate.report.files import Json, RunFiles
@@ -23,35 +24,33 @@ def data(files: RunFiles) -> Section:
     audit = files.audit
     if audit is None:
         return Section("data", "Data and audit", "audit", None)
-    tables = audit["tables"]
+    classes = audit.tables.classes
     content = {
-        "cases": audit["cases"],
-        "patients": audit["patients"],
-        "classes": _class_rows(tables["classes"]),
-        "unknown": any(row["negative"] for row in tables["classes"])
-        and any(row["unknown"] for row in tables["classes"]),
-        "images": tables["images"],
-        "findings": [_finding(found) for found in audit["findings"]],
-        "allowed": audit["allowed"],
+        "cases": audit.cases,
+        "patients": audit.patients,
+        "classes": _class_rows(classes),
+        "unknown": any(row.negative for row in classes) and any(row.unknown for row in classes),
+        "images": audit.tables.images,
+        "findings": [_finding(found) for found in audit.findings],
+        "allowed": audit.allowed,
         "test": files.test,
     }
     return Section("data", "Data and audit", "audit", content)
 
 
-def _class_rows(rows: Sequence[Json]) -> list[dict[str, object]]:
+def _class_rows(rows: Sequence[ClassCounts]) -> list[dict[str, object]]:
     """Cases and patients per class, with the share of the most frequent class for the bar."""
-    most = max((row["positive"] for row in rows), default=0) or 1
-    return [{**row, "name": row["class"], "share": row["positive"] / most} for row in rows]
+    most = max((row.positive for row in rows), default=0) or 1
+    return [{**row.model_dump(by_alias=False), "share": row.positive / most} for row in rows]
 
 
-def _finding(found: Json) -> dict[str, object]:
-    ids = [str(case_id) for case_id in found["case_ids"]]
+def _finding(found: Finding) -> dict[str, object]:
     return {
-        "code": found["code"],
-        "severity": "accepted" if found["allowed"] else found["severity"],
-        "message": found["message"],
-        "ids": ids[:IDS_SHOWN],
-        "more": max(0, len(ids) - IDS_SHOWN),
+        "code": found.code,
+        "severity": found.weight,
+        "message": found.message,
+        "ids": found.case_ids[:IDS_SHOWN],
+        "more": max(0, len(found.case_ids) - IDS_SHOWN),
     }
 
 
@@ -128,9 +127,9 @@ def count_parts(files: RunFiles, fold: Mapping[str, str]) -> dict[str, PartCount
                 positives = dict(zip(found.classes, (found.truth == 1).sum(axis=0).tolist(), strict=True))
                 parts[name] = PartCounts(sizes[name], len(set(found.patient_ids)), positives)
     unknown = [name for name, part in parts.items() if part.patients is None]
-    if len(unknown) == 1 and _same_cohort(files, len(fold)):
+    if len(unknown) == 1 and files.audit and _same_cohort(files, len(fold)):
         parts[unknown[0]] = _rest(
-            files.audit or {}, sizes[unknown[0]], [parts[n] for n in parts if n != unknown[0]]
+            files.audit, sizes[unknown[0]], [parts[n] for n in parts if n != unknown[0]]
         )
     return parts
 
@@ -139,18 +138,18 @@ def _same_cohort(files: RunFiles, cases: int) -> bool:
     audit, split, table = files.audit, files.splits, files.predictions
     if not audit or not split or not table:
         return False
-    classes = tuple(row["class"] for row in audit["tables"]["classes"])
-    same_manifest = bool(audit["manifest_sha256"] == split.manifest_sha256)
-    return same_manifest and audit["cases"] == cases and classes == table.classes
+    classes = tuple(row.name for row in audit.tables.classes)
+    same_manifest = audit.manifest_sha256 == split.manifest_sha256
+    return same_manifest and audit.cases == cases and classes == table.classes
 
 
-def _rest(audit: Json, cases: int, others: Sequence[PartCounts]) -> PartCounts:
+def _rest(audit: Audit, cases: int, others: Sequence[PartCounts]) -> PartCounts:
     """What the audit counted in all, minus the other parts."""
-    leaks = any(found["code"] == "patient-in-two-splits" for found in audit["findings"])
-    patients = audit["patients"] - sum(part.patients or 0 for part in others)
+    leaks = "patient-in-two-splits" in audit.codes
+    patients = audit.patients - sum(part.patients or 0 for part in others)
     positives = {
-        row["class"]: row["positive"] - sum(part.classes[row["class"]] for part in others)
-        for row in audit["tables"]["classes"]
+        row.name: row.positive - sum(part.classes[row.name] for part in others)
+        for row in audit.tables.classes
     }
     return PartCounts(cases, None if leaks else patients, positives)
 

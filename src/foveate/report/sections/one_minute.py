@@ -114,9 +114,9 @@ def _where(files: RunFiles, metrics: Json) -> Iterator[str]:
     if swap := _most_frequent_error(metrics):
         yield swap
     yield from _gaps(within(metrics, "subgroups") or {})
-    for finding in within(files.audit, "findings") or ():
-        if finding["severity"] == "stop":
-            yield f"The data have a fault that was accepted: {finding['code']}."
+    for finding in files.audit.findings if files.audit else ():
+        if finding.severity == "stop":
+            yield f"The data have a fault that was accepted: {finding.code}."
 
 
 def _most_frequent_error(metrics: Json) -> str:

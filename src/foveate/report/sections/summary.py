@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from foveate.evaluate.intervals import Value
 from foveate.evaluate.localization.wording import main_measure
-from foveate.report.cautions import Cautions
+from foveate.report.cautions import find_cautions
 from foveate.report.files import Json, RunFiles, value_of
 from foveate.report.sections.localization import LOCALIZATION
 from foveate.report.sections.one_minute import one_minute
@@ -46,7 +46,7 @@ def summary(files: RunFiles) -> dict[str, object]:
         "sample": sample(metrics) if metrics else None,
         "tiles": list(_tiles(files)),
         "questions": one_minute(files),
-        "cautions": Cautions.of(files),
+        "cautions": find_cautions(files),
     }
 
 
