@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,21 @@ def test_the_first_page_answers_five_questions(run: Path) -> None:
     assert all(method in answer for method in trust["methods"])
     sentences = [card["verdict"]["sentence"] for card in trust["methods"].values()]
     assert sum(sentence in answer for sentence in set(sentences)) == 1  # of the study's method alone
+
+
+def test_who_misses_nothing_is_not_said_to_miss_a_class(run: Path) -> None:
+    files = RunFiles.read(run)
+    assert files.metrics is not None
+    metrics = json.loads(json.dumps(files.metrics))
+    for part in metrics["per_class"].values():
+        part["recall"]["value"] = 1.0
+    counts = metrics["confusion"]["counts"]
+    metrics["confusion"]["counts"] = [
+        [n * (i == j) for j, n in enumerate(row)] for i, row in enumerate(counts)
+    ]
+    answers = {item.text: " ".join(item.sentences) for item in one_minute(replace(files, metrics=metrics))}
+    assert "No case of this test was decided wrong" in answers["Where does it fail?"]
+    assert "It misses" not in answers["Where does it fail?"]
 
 
 def test_a_gap_is_told_on_the_first_page_only_if_chance_does_not_explain_it(

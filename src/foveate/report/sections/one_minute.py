@@ -108,7 +108,7 @@ def _of_hundred(raw: Json) -> str:
 def _where(files: RunFiles, metrics: Json) -> Iterator[str]:
     recalls = {name: value_of(found.get("recall")) for name, found in metrics["per_class"].items()}
     known = {name: found.value for name, found in recalls.items() if found.value is not None}
-    if known:
+    if known and min(known.values()) < 1:
         worst = min(known, key=lambda name: known[name])
         yield f"It misses {worst} most: sensitivity {_told(recalls[worst])}."
     if swap := _most_frequent_error(metrics):
