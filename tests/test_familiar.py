@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.stats import binom, norm
+from scipy.stats import binom, chi2, norm
 
 from foveate.bundle.familiar import Familiar, FamiliarImages, plain_facts
+from foveate.evaluate.probabilities import conformal
 from foveate.evaluate.probabilities.conformal import conformal_quantile, familiar_limit, share_within
 from foveate.types import Geometry, Image
 
@@ -133,11 +134,27 @@ class TestLimits:
             assert not enough
         assert np.mean(held) == pytest.approx(0.9, abs=0.03)
 
-    def test_the_published_tolerance_factor(self) -> None:
-        """k = 2.568 for n = 10, a share of 0.95 and a confidence of 0.90 (Natrella 1963, table A-7)."""
-        logs = np.linspace(-1, 1, 10)
-        limit, _ = familiar_limit(np.exp(logs), list("abcdefghij"), 0.95)
-        assert np.log(limit) / logs.std(ddof=1) == pytest.approx(2.568, abs=0.001)
+    @pytest.mark.parametrize(
+        ("count", "confidence", "factor"),
+        [(5, 0.9, 3.400), (10, 0.9, 2.568), (20, 0.9, 2.208), (10, 0.95, 2.911), (20, 0.95, 2.396)],
+    )
+    def test_the_published_tolerance_factors(
+        self, monkeypatch: pytest.MonkeyPatch, count: int, confidence: float, factor: float
+    ) -> None:
+        """Of a share of 0.95 (Natrella 1963, table A-7), and what they promise by numerical integration.
+
+        With the deviation s of n normal values, ``x + k s`` lies above the share with the probability
+        ``E[Phi(sqrt(n) (k s - z))]``; the formula under test is a quantile of the noncentral t distribution.
+        """
+        monkeypatch.setattr(conformal, "CONFIDENCE", confidence)
+        logs = np.linspace(-1, 1, count)
+        limit, held = familiar_limit(np.exp(logs), [f"p{n}" for n in range(count)], 0.95)
+        found = float(np.log(limit) / logs.std(ddof=1))
+        assert found == pytest.approx(factor, abs=0.001) and not held
+        squares = np.linspace(0, 10, 200_001)[1:]
+        weights = chi2.pdf((count - 1) * squares, count - 1) * (count - 1)
+        above = norm.cdf(np.sqrt(count) * (found * np.sqrt(squares) - norm.ppf(0.95)))
+        assert np.trapezoid(weights * above, squares) == pytest.approx(confidence, abs=1e-4)
 
     def test_patients_count_and_not_cases(self) -> None:
         scores = np.random.default_rng(2).gamma(3, size=100)

@@ -25,6 +25,8 @@ from test_probes import SIDE, bundle_of, run_of
 
 Reads = Callable[[Tensor, Tensor], Tensor]
 RED, BLUE = 0, 2  # grey values; where the lesion is
+_ROWS, _COLUMNS = np.mgrid[:SIDE, :SIDE]
+ORGAN = (_ROWS - 16) ** 2 + (_COLUMNS - 16) ** 2 < 13**2  # of every case, where one is drawn
 
 
 class Knows(Classifier):
@@ -53,6 +55,10 @@ def around(red: Tensor, lesion: Tensor) -> Tensor:
     return inside(red, 1 - lesion)
 
 
+def organ_away(red: Tensor, lesion: Tensor) -> Tensor:
+    return inside(red, torch.from_numpy(ORGAN) * (1 - lesion))
+
+
 def area(red: Tensor, lesion: Tensor) -> Tensor:
     return 10 * lesion.mean(dim=(1, 2))
 
@@ -73,9 +79,11 @@ def write_lesions(
     height: tuple[int, int] = (SIDE, SIDE),
     side: int = SIDE,
     seed: int = 3,
+    organ: bool = False,
 ) -> Path:
     """Lesions in healthy and ill, which differ in one thing: what is ``inside``, ``around``, their ``area``,
-    or where they lie ``across``; files of the ill may be less high, or larger."""
+    or where they lie ``across``; files of the ill may be less high, or larger. With an
+    ``organ`` in every case, what it is like away from them may differ as well."""
     draws, rows = np.random.default_rng(seed), []
     for number in range(count):
         ill = number % 2
@@ -90,12 +98,17 @@ def write_lesions(
         red = draws.normal(120, 20, size) + draws.normal(0, 8)
         red[lesion] += (40 * ill if differs == "inside" else 0) + draws.normal(0, 8)
         red[far] += 40 * ill if differs == "around" else 0
+        if organ:
+            red[far & ORGAN] += 40 * ill if differs == "organ" else 0
         image = np.stack([red, red, 255.0 * lesion], axis=-1)
         name = f"{number:03d}"
         Pillow.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(folder / f"{name}.png")
         Pillow.fromarray((255 * lesion).astype(np.uint8)).save(folder / f"{name}-mask.png")
-        rows.append(f"{name},p{name},{('healthy', 'ill')[ill]},{name}.png,{name}-mask.png")
-    (folder / "manifest.csv").write_text("\n".join(["case_id,patient_id,label,image,mask", *rows]))
+        where = ",organ.png" if organ else ""
+        rows.append(f"{name},p{name},{('healthy', 'ill')[ill]},{name}.png,{name}-mask.png{where}")
+    Pillow.fromarray((255 * ORGAN).astype(np.uint8)).save(folder / "organ.png")
+    header = "case_id,patient_id,label,image,mask" + (",organ_mask" if organ else "")
+    (folder / "manifest.csv").write_text("\n".join([header, *rows]))
     return folder / "manifest.csv"
 
 
@@ -139,6 +152,23 @@ class TestQuestions:
         assert named(found) & {"outside-lesion", "region"} and effect(found, "outside-lesion") > 0.5
         assert abs(effect(found, "inside-lesion")) < 0.05
         assert "inside of the marked lesions is not shown to decide" in found["sentences"][-1]
+
+    def test_what_reads_the_organ_away_from_the_lesion_is_named(
+        self, probed: Callable[..., probes.Json]
+    ) -> None:
+        found = probed(organ_away, differs="organ", organ=True)
+        assert "organ-without-lesion" in named(found) and effect(found, "organ-without-lesion") > 0.5
+        assert named(found) <= {"organ-without-lesion", "outside-lesion"}  # the one is part of the other
+        assert abs(effect(found, "outside-organ")) < 0.05 and abs(effect(found, "inside-lesion")) < 0.05
+        assert any(
+            item["sentence"].startswith("The organ away from the marked lesions")
+            for item in found["shortcuts"]
+        )
+
+    def test_what_reads_the_lesion_in_an_organ_is_not(self, probed: Callable[..., probes.Json]) -> None:
+        found = probed(inside, differs="inside", organ=True)
+        assert named(found) == set() and abs(effect(found, "organ-without-lesion")) < 0.05
+        assert "the organ away from the lesions" in found["sentences"][0]
 
     def test_what_reads_the_area_is_named(self, probed: Callable[..., probes.Json]) -> None:
         found = probed(area, differs="area")
