@@ -12,7 +12,7 @@ import pytest
 
 from cohort_files import write_csv
 from foveate.errors import InputRefused
-from foveate.evaluate.results.cautions import Cautions
+from foveate.evaluate.results.cautions import Caution, Cautions
 from foveate.files import write_json
 from foveate.report import write_report
 from foveate.report.cautions import HARM, find_cautions, in_words, of_runs
@@ -257,6 +257,18 @@ def test_the_worst_comes_first_and_the_file_keeps_the_order(tmp_path: Path) -> N
     (tmp_path / Cautions.NAME).write_text('{"cautions": [{"code": 1}]}')
     with pytest.raises(InputRefused, match=r"cautions\.0\.code"):
         Cautions.read(tmp_path)
+
+
+def test_what_is_given_away_names_no_case() -> None:
+    def of(sentence: str) -> Cautions:
+        few = Caution(code="few-events", sentence="Few cases: a (3 of 9 cases): b.", section="performance")
+        fault = Caution(code="accepted", sentence=sentence, section="data")
+        return Cautions(items=(fault, few), asked=("a",), not_asked=())
+
+    told = "The audit found “refused-image”, accepted by whoever ran the study: 2 images cannot be read"
+    assert of(f"{told}: case-1: empty; case-2: torn.").for_others() == of(f"{told}.")
+    plain = of("The audit found “x”: message of x.")
+    assert plain.for_others() == plain
 
 
 def test_of_several_runs_each_is_said_once_with_its_runs(run: Path, tmp_path: Path) -> None:

@@ -27,10 +27,13 @@ from foveate.deploy.engines.opening import open_engine
 from foveate.deploy.export import pipeline
 from foveate.deploy.export.parity import compare
 from foveate.errors import InputRefused, MissingExtra, RunFailed, UsageError
+from foveate.evaluate.results.cautions import Cautions
 from foveate.evaluate.results.splits import Splits
+from foveate.files import write_json
 from foveate.models import build_model
 from foveate.predict import as_batch
 from foveate.prepare.preprocess import Preprocess
+from foveate.stations.audit import audit
 from foveate.stations.batches import cases_of
 from foveate.stations.export import ENGINES, Exported, export_run
 from foveate.stations.predict import predict
@@ -62,6 +65,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     )
     made = Run.create(study, folder / "run")
     Splits(manifest_sha256="0" * 64, config=SplitConfig(), folds=(where,)).write(made.folder)
+    fault = f"1 of 38 patients in more than one part: {PATIENT} (train, val)"
+    found = dict(code="patient-in-two-splits", severity="stop", message=fault, allowed=True)
+    found |= dict(case_ids=[], groups=[])
+    audited = audit(made).to_json()
+    write_json(made.folder / "audit.json", audited | {"findings": [*audited["findings"], found]})
     views, patients = ("image",), Patients.of([PATIENT])
     save_bundle(
         made.folder / "bundle",
@@ -235,18 +243,34 @@ def test_int8_tells_its_loss(run: Run, tmp_path: Path) -> None:
     assert found.facts.precision == "int8" and found.predict([found.read(val_cases(run)[0])])
 
 
+def test_the_file_carries_the_cautions_of_the_run(run: Run, onnx: Exported) -> None:
+    told = Cautions.read(run.folder)
+    assert told is not None and PATIENT in told.items[0].sentence and len(told.items) > 1
+    assert Cautions.read(run.folder / "bundle") == (told := told.for_others())
+    fault = "1 of 38 patients in more than one part."
+    assert told.items[0].sentence.endswith(f", accepted by whoever ran the study: {fault}")
+    for name in ENGINES["onnx"][:2]:
+        facts = open_engine(onnx.path, name).facts
+        assert facts.cautions == told.to_json()
+    asked = ["predict", str(onnx.path), str(run.folder.parent / "case13.png")]
+    answer = CliRunner().invoke(app, asked).output
+    assert "read with care, of this model" in answer and told.items[0].sentence in answer
+    assert Facts.from_text(replace(facts, cautions=None).to_text(), "here").cautions is None
+
+
 def test_prediction_with_an_export_needs_no_torch(run: Run, onnx: Exported, tmp_path: Path) -> None:
     image = run.folder.parent / "case00.png"
     code = (
         "import sys\nfrom foveate.cli.app import main\n"
         f"sys.argv[1:] = ['predict', {str(onnx.path)!r}, {str(image)!r}, '--maps', {str(tmp_path)!r}]\n"
-        "main()\nassert not {'torch', 'scipy', 'pandas'} & set(sys.modules), 'slow to import'"
+        "try:\n    main()\nexcept SystemExit as ending:\n    assert ending.code in (None, 0)\n"
+        "assert not {'torch', 'sklearn', 'pandas'} & set(sys.modules), 'slow to import'\nprint('quick')"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}
     )
     assert done.returncode == 0, done.stderr
-    assert "case00.png" in done.stdout and "set:" in done.stdout
+    assert "case00.png" in done.stdout and "set:" in done.stdout and done.stdout.endswith("quick\n")
     (written,) = tmp_path.glob("*.npy")
     assert np.load(written).shape == (32, 32)
 

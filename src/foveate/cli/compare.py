@@ -19,8 +19,6 @@ from typing import Any
 from rich.markup import escape
 
 from foveate.cli.terminal import console, new_table, number, say
-from foveate.evaluate.comparing.wording import kind_of, shown_p
-from foveate.report.cautions import in_words
 
 
 def compare(
@@ -164,6 +162,8 @@ _MOST_SENTENCES = 10
 
 def show_comparison(result: Mapping[str, Any]) -> None:
     """Print the main figures of every variant, how they differ from the reference, and what to beware of."""
+    from foveate.report.cautions import in_words
+
     _show_figures(result)
     cautions = in_words(result["cautions"], len(result["variants"]))
     for text in cautions[:_MOST_SENTENCES]:
@@ -193,6 +193,8 @@ def _show_figures(result: Mapping[str, Any]) -> None:
 
 def _show_alone(result: Mapping[str, Any]) -> None:
     """Print what every training of the one variant came to, and the mean."""
+    from foveate.evaluate.comparing.wording import kind_of
+
     (found,) = result["figures"].values()
     kind = kind_of(result["seeds"])
     names = {"accuracy": "accuracy", "f1_macro": "macro F1", "auroc_macro": "macro AUROC"}
@@ -206,6 +208,8 @@ def _show_alone(result: Mapping[str, Any]) -> None:
 
 
 def _corrected(value: Mapping[str, Any]) -> str:
+    from foveate.evaluate.comparing.wording import shown_p
+
     return "" if value["p_holm"] is None else shown_p(value["p_holm"]).removeprefix("p = ")
 
 

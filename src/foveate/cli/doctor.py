@@ -6,8 +6,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from foveate.stations.run import device, versions
-
 
 def doctor() -> None:
     """Say what this machine offers: versions, precision, devices, decoders.
@@ -21,6 +19,8 @@ def doctor() -> None:
 
 def examine() -> dict[str, dict[str, str]]:
     """Versions, compute and decoders of this machine, in words, by section."""
+    from foveate.stations.run import versions
+
     return {"versions": versions(), "compute": _compute(), "decoders": _decoders(), "disk": _disk()}
 
 
@@ -28,6 +28,7 @@ def _compute() -> dict[str, str]:
     import torch
 
     from foveate.device import native_bf16
+    from foveate.stations.run import device
 
     rows = {name: str(value) for name, value in device().items()}
     rows["threads"] = str(torch.get_num_threads())

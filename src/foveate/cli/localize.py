@@ -7,7 +7,6 @@ from typing import Any
 
 from foveate.cli.target import RunOption, Target, open_run
 from foveate.cli.terminal import console, interval, new_table, number, say
-from foveate.evaluate.localization.wording import MEASURES, METHODS, main_measure, verdict
 
 
 def localize(target: Target, run: RunOption = None) -> None:
@@ -37,6 +36,8 @@ _SHOWN = (
 
 def show_localization(found: Mapping[str, Any]) -> None:
     """Print localization beside its ceiling and its controls, and what it comes to."""
+    from foveate.evaluate.localization.wording import MEASURES, METHODS, main_measure, verdict
+
     methods = (found.get("overall") or {}).get("methods") or {}
     if not methods:
         say(f"localization: {found.get('reason', 'no case has a true mask or box')}")

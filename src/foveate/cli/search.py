@@ -9,7 +9,6 @@ import typer
 from rich.markup import escape
 
 from foveate.cli.terminal import console, new_table, say
-from foveate.train.monitor import HIGHER_IS_BETTER
 
 if TYPE_CHECKING:
     from foveate.compare.search import SearchResult
@@ -63,6 +62,7 @@ SHOWN = 5
 def show_search(found: SearchResult) -> None:
     """Print the best trials, and how all of them ended."""
     from foveate.compare.search import in_words
+    from foveate.train.monitor import HIGHER_IS_BETTER
 
     counts = {state: sum(item.state == state for item in found.trials) for state in ("pruned", "failed")}
     say(f"{len(found.trials)} trials, {counts['pruned']} ended early, {counts['failed']} failed")

@@ -68,7 +68,7 @@ def predict_single(
         if maps is not None:
             _write(maps, answer.heatmaps)
         found.append(answer.prediction)
-    show_known_cautions(target)
+    show_known_cautions(target, facts)
     if out is not None and found:
         write_predictions(out, facts.task, facts.classes, found, thresholds=facts.thresholds)
         say(f"{len(found)} predictions: {out}")
@@ -140,15 +140,22 @@ def show_answer(facts: Facts, points: Mapping[str, OperatingPoint], answer: File
         say(f"beware: {doubt}")
 
 
-def show_known_cautions(source: Path) -> None:
-    """Print the worst of what is known of a model, as its run and its bundle tell; nothing of an export.
+def show_known_cautions(source: Path, facts: Facts | None = None) -> None:
+    """Print the worst of what is known of a model, as its run, its bundle or its exported file tells.
+
+    No case and no patient is named.
 
     Args:
         source: a run folder, a bundle, or an exported file.
+        facts: of an exported file.
     """
-    found = Cautions.read(source) if source.is_dir() else None
+    if source.is_dir():
+        found = Cautions.read(source)
+    else:
+        found = Cautions.from_json(facts.cautions) if facts and facts.cautions else None
     if found is None or not found.items:
         return
+    found = found.for_others()
     say(f"read with care, of this model ({counted(len(found.items), 'caution')}, the worst first):")
     for item in found.items[:_MOST_CAUTIONS]:
         say(f"- {item.sentence}")

@@ -9,9 +9,12 @@ from foveate.stations.run import Run
 
 
 def note_cautions(run: Run) -> Cautions:
-    """Write ``cautions.json`` into the run and its bundle, from whatever files the run has."""
+    """Write ``cautions.json`` into the run and its bundle, from whatever files the run has.
+
+    That of the bundle, which is made to be given away, names no case and no patient.
+    """
     found = find_cautions(RunFiles.read(run.folder))
     found.write(run.folder)
     if (run.folder / "bundle").is_dir():
-        found.write(run.folder / "bundle")
+        found.for_others().write(run.folder / "bundle")
     return found

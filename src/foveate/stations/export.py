@@ -31,6 +31,7 @@ from foveate.deploy.export.quantize import quantized
 from foveate.errors import InputRefused, MissingExtra, RunFailed, UsageError
 from foveate.files import replacing
 from foveate.stations.batches import cases_of
+from foveate.stations.cautions import note_cautions
 from foveate.stations.run import Run
 from foveate.types import Case, Track, quiet
 
@@ -88,6 +89,7 @@ def export_run(
         raise UsageError("int8 is for onnx and openvino", where="--int8", fix="leave it out")
     with run.station("export"):
         reference = Bundled(load_bundle(run.path("bundle", made_by="train")))
+        reference.facts = replace(reference.facts, cautions=note_cautions(run).for_others().to_json())
         asked = _some(run, "val", CASES[len(reference.facts.preprocess.size)])
         ours = _answers(reference, asked, track, "Asking the run")
         if not ours:

@@ -43,6 +43,7 @@ class Facts:
         precision: of the weights in the file, ``float32`` or ``int8``.
         weights_sha256: of the bundle that this was made from.
         version: of Foveate that made it.
+        cautions: what a reader must know of the run, as ``Cautions.to_json`` has it; None without.
         passed: engines with their precision whose answers to real cases were the run's.
     """
 
@@ -61,6 +62,7 @@ class Facts:
     precision: str = "float32"
     weights_sha256: str = ""
     version: str = ""
+    cautions: dict[str, Any] | None = None
     passed: tuple[str, ...] = ()
 
     def to_text(self) -> str:

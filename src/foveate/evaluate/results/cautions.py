@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from pydantic import Field
 
@@ -38,6 +38,16 @@ class Cautions(ResultFile):
     items: tuple[Caution, ...] = Field(validation_alias="cautions", serialization_alias="cautions")
     asked: tuple[str, ...]
     not_asked: tuple[str, ...]
+
+    def for_others(self) -> Self:
+        """The same without the names of cases and patients that an accepted fault of the data is shown by."""
+        items = (
+            item.model_copy(update={"sentence": f"{': '.join(item.sentence.split(': ')[:2]).rstrip('.')}."})
+            if item.code == "accepted"
+            else item
+            for item in self.items
+        )
+        return self.model_copy(update={"items": tuple(items)})
 
     @property
     def all_clear(self) -> str:
