@@ -174,6 +174,7 @@ class TestRefusals:
         done = foveate("test", home.folder, "--manifest", manifest, "-o", tmp_path / "t")
         assert done.code == 3
         assert "training-patients" in done.err and "training-images" in done.err and "--set-apart" in done.err
+        assert done.err.count("other people under the same numbers need other ids") == 1
         assert not (tmp_path / "t" / "predictions.csv").exists()
 
     def test_it_can_be_accepted_and_the_report_says_so(self, home: Run, tmp_path: Path) -> None:

@@ -77,7 +77,9 @@ def recognise(
                 message = f"{each.message}; set apart, so that no figure rests on them"
                 yield each.model_copy(update={"severity": "note", "message": message})
             else:
-                yield each.model_copy(update={"message": f"{each.message}; --set-apart tests without them"})
+                others = "; other people under the same numbers need other ids"
+                ways = "; --set-apart tests without them" + others * (each.code == "training-patients")
+                yield each.model_copy(update={"message": each.message + ways})
 
     return check
 

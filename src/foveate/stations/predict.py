@@ -176,6 +176,7 @@ def refuse_known_patients(bundle: Bundle, cases: Sequence[Case]) -> None:
             f"the model learned from {len(known)} of these patients: {', '.join(known[:5])}"
             + ("; …" if len(known) > 5 else ""),
             where="test cases",
-            fix="test on other patients, or train again with these splits in a new run folder",
+            fix="test on other patients (people who only share their numbers need other ids), or train again "
+            "with these splits in a new run folder",
             code="training-patients",
         )
