@@ -28,6 +28,7 @@ from foveate.evaluate.localization.grids import spread, whole
 from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.probabilities.calibrators import Calibrator
 from foveate.evaluate.results.audit import Audit
+from foveate.evaluate.results.probes import Probes
 from foveate.evaluate.results.splits import Splits
 from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
 from foveate.files import write_atomic, write_json
@@ -93,7 +94,7 @@ def write_run(
     _write_splits(folder, table)
     _write_training(folder / "training.csv")
     _write_provenance(folder, task)
-    _write_probes(folder / "probes.json", classes, views, table)
+    _write_probes(folder, classes, views, table)
     write_json(folder / "trust.json", trust_card(table.part("test").patient_ids, classes))
     return folder
 
@@ -405,7 +406,7 @@ def _write_audit(folder: Path, table: PredictionTable, draws: np.random.Generato
     ).write(folder)
 
 
-def _write_probes(path: Path, classes: Sequence[str], views: Sequence[str], table: PredictionTable) -> None:
+def _write_probes(folder: Path, classes: Sequence[str], views: Sequence[str], table: PredictionTable) -> None:
     """A marker found in the first view, nothing in the others; names that try to be markup."""
     counts = {"n": len(table.case_ids), "patients": len(set(table.patient_ids))}
     sure, rough, none = (
@@ -477,7 +478,7 @@ def _write_probes(path: Path, classes: Sequence[str], views: Sequence[str], tabl
         "metadata": {"columns": ["age", EVIL], "strongest": [EVIL], **told},
         "not_tested": [f"{views[0]}: strokes"],
     }
-    write_json(path, content)
+    Probes.from_json(content).write(folder)
 
 
 def _write_splits(folder: Path, table: PredictionTable) -> None:

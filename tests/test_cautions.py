@@ -212,7 +212,8 @@ def test_shortcuts_and_leaks_come_with_the_network_beside(run: Path, tmp_path: P
         probes["shortcuts"] = [
             {"sentence": "A marker decides.", "kind": "marker", "where": {}, "class": "benign"}
         ]
-        probes["leaks"] = [{"kind": "metadata", "sentence": "The size tells.", "network_better": better}]
+        leak = {"kind": "metadata", "sentence": "The size tells.", "class": "benign"}
+        probes["leaks"] = [leak | {"network_better": better}]
 
     equal = found_in(run, tmp_path / "1", probes=lambda probes: leak(probes, False))
     assert equal == {"shortcut": "A marker decides.", "told-without-looking": "The size tells."}

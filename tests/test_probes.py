@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,17 +117,17 @@ def run_of(folder: Path, manifest: Path) -> Run:
 
 
 @pytest.fixture
-def probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> probes.Json:
+def probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The network that reads the corner, on a cohort with a marker there."""
     monkeypatch.setattr(bundles, "load_bundle", lambda _: bundle_of(CORNER))
     run = run_of(tmp_path, write_cases(tmp_path, marker=True))
-    found = probes.probe(run)
+    found = probes.probe(run).to_json()
     assert json.loads((run.folder / "probes.json").read_text()) == found
     return found
 
 
 class TestHandMadeNetworks:
-    def test_what_reads_the_marker_is_named(self, probed: probes.Json) -> None:
+    def test_what_reads_the_marker_is_named(self, probed: dict[str, Any]) -> None:
         (shortcut,) = probed["shortcuts"]
         assert shortcut["kind"] in ("marker", "region")
         assert shortcut["where"] == {
@@ -139,7 +140,7 @@ class TestHandMadeNetworks:
         )  # 20 against 20
         assert "at the top right" in shortcut["sentence"] and shortcut["sentence"] == probed["sentences"][0]
 
-    def test_removal_and_pasting(self, probed: probes.Json) -> None:
+    def test_removal_and_pasting(self, probed: dict[str, Any]) -> None:
         regions = {row["name"]: row["by_class"]["ill"] for row in probed["views"]["image"]["regions"]}
         tile = regions["tiles"]
         assert tile["original"]["value"] == tile["same"]["value"] == 1.0
@@ -148,7 +149,7 @@ class TestHandMadeNetworks:
         assert tile["gained"]["value"] > 0.3 and tile["lost"]["value"] < -0.1
         assert regions["border"]["effect"]["value"] == pytest.approx(tile["effect"]["value"], abs=0.02)
 
-    def test_the_background_tells_and_the_metadata_do_not(self, probed: probes.Json) -> None:
+    def test_the_background_tells_and_the_metadata_do_not(self, probed: dict[str, Any]) -> None:
         assert probed["views"]["image"]["background"]["auroc_macro"]["value"] > 0.95
         assert [leak["kind"] for leak in probed["leaks"]] == ["background"]
         assert probed["metadata"]["columns"] == ["age"] and probed["metadata"]["telling"] == []
@@ -157,7 +158,7 @@ class TestHandMadeNetworks:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(bundles, "load_bundle", lambda _: bundle_of(MIDDLE))
-        found = probes.probe(run_of(tmp_path, write_cases(tmp_path, marker=True)))
+        found = probes.probe(run_of(tmp_path, write_cases(tmp_path, marker=True))).to_json()
         assert found["shortcuts"] == [] and found["sentences"][0].startswith("No shortcut was found")
         moved = np.array(found["views"]["image"]["tiles"]["moved"])
         assert np.unravel_index(moved.argmax(), moved.shape) in [(3, 3), (3, 4), (4, 3), (4, 4)]
@@ -165,7 +166,7 @@ class TestHandMadeNetworks:
 
     def test_a_clean_cohort(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(bundles, "load_bundle", lambda _: bundle_of(MIDDLE))
-        found = probes.probe(run_of(tmp_path, write_cases(tmp_path, marker=False)))
+        found = probes.probe(run_of(tmp_path, write_cases(tmp_path, marker=False))).to_json()
         assert found["shortcuts"] == [] and found["leaks"] == []
 
     def test_a_region_that_the_user_names(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,11 +175,11 @@ class TestHandMadeNetworks:
         names = [case.case_id for case in run.cohort().cases]
         boxes = tmp_path / "rulers.csv"
         boxes.write_text("\n".join(["case_id,label,x,y,w,h", *(f"{name},ruler,28,0,4,4" for name in names)]))
-        found = probes.probe(run, named={"ruler": boxes})
+        found = probes.probe(run, named={"ruler": boxes}).to_json()
         assert {item["kind"] for item in found["shortcuts"]} >= {"ruler"}
         empty = tmp_path / "nothing.csv"
         empty.write_text("case_id,label,x,y,w,h\n000,ruler,28,0,4,4\n")
-        found = probes.probe(run, named={"ruler": empty})
+        found = probes.probe(run, named={"ruler": empty}).to_json()
         assert "image: ruler, as there is none in these cases" in found["not_tested"]
 
     def test_a_part_without_cases(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +291,7 @@ class TestRegions:
         assert tiles.shape == (6, 8)
         whole = sum(tiles.mask(place).int() for place in tiles.places)
         assert (torch.as_tensor(whole) == 1).all()
-        assert tiles.box((0, 7)) == [0, 7 / 8, 1 / 6, 1]
+        assert tiles.box((0, 7)) == (0, 7 / 8, 1 / 6, 1)
         assert position(tiles.box((0, 7))) == "top right" and position(tiles.box((3, 4))) == "middle"
 
     def test_volumes_have_tiles_through_all_slices(self) -> None:

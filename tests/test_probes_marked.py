@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,29 +114,30 @@ def write_lesions(
 
 
 @pytest.fixture
-def probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., probes.Json]:
+def probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """Probe a network that reads one thing, on a cohort that differs in one thing."""
 
-    def run(reads: Reads, **cohort: object) -> probes.Json:
+    def run(reads: Reads, **cohort: object) -> dict[str, Any]:
         bundle = bundle_of((slice(0, 1), slice(0, 1)))
         object.__setattr__(bundle, "model", Knows(reads).eval())
         monkeypatch.setattr(bundles, "load_bundle", lambda _: bundle)
-        return probes.probe(run_of(tmp_path, write_lesions(tmp_path, **cohort)))  # type: ignore[arg-type]
+        run = run_of(tmp_path, write_lesions(tmp_path, **cohort))  # type: ignore[arg-type]
+        return probes.probe(run).to_json()
 
     return run
 
 
-def named(found: probes.Json) -> set[str]:
+def named(found: dict[str, Any]) -> set[str]:
     return {item["kind"] for item in found["shortcuts"]}
 
 
-def effect(found: probes.Json, name: str) -> float:
+def effect(found: dict[str, Any], name: str) -> float:
     (row,) = [row for row in found["views"]["image"]["tested"] if row["name"] == name]
     return float(row["effect"]["value"])
 
 
 class TestQuestions:
-    def test_what_reads_the_inside_is_not_accused(self, probed: Callable[..., probes.Json]) -> None:
+    def test_what_reads_the_inside_is_not_accused(self, probed: Callable[..., dict[str, Any]]) -> None:
         found = probed(inside, differs="inside")
         assert named(found) == set() and found["leaks"] == []
         assert effect(found, "inside-lesion") > 0.5 and abs(effect(found, "outside-lesion")) < 0.05
@@ -147,14 +149,14 @@ class TestQuestions:
         assert all(aspects[name]["telling"] == [] for name in ("area", "position", "outline"))
         assert aspects["area"]["network"]["value"] > 0.95 and aspects["area"]["difference"]["low"] > 0.1
 
-    def test_what_reads_the_surroundings_is_named(self, probed: Callable[..., probes.Json]) -> None:
+    def test_what_reads_the_surroundings_is_named(self, probed: Callable[..., dict[str, Any]]) -> None:
         found = probed(around, differs="around")
         assert named(found) & {"outside-lesion", "region"} and effect(found, "outside-lesion") > 0.5
         assert abs(effect(found, "inside-lesion")) < 0.05
         assert "inside of the marked lesions is not shown to decide" in found["sentences"][-1]
 
     def test_what_reads_the_organ_away_from_the_lesion_is_named(
-        self, probed: Callable[..., probes.Json]
+        self, probed: Callable[..., dict[str, Any]]
     ) -> None:
         found = probed(organ_away, differs="organ", organ=True)
         assert "organ-without-lesion" in named(found) and effect(found, "organ-without-lesion") > 0.5
@@ -165,12 +167,12 @@ class TestQuestions:
             for item in found["shortcuts"]
         )
 
-    def test_what_reads_the_lesion_in_an_organ_is_not(self, probed: Callable[..., probes.Json]) -> None:
+    def test_what_reads_the_lesion_in_an_organ_is_not(self, probed: Callable[..., dict[str, Any]]) -> None:
         found = probed(inside, differs="inside", organ=True)
         assert named(found) == set() and abs(effect(found, "organ-without-lesion")) < 0.05
         assert "the organ away from the lesions" in found["sentences"][0]
 
-    def test_what_reads_the_area_is_named(self, probed: Callable[..., probes.Json]) -> None:
+    def test_what_reads_the_area_is_named(self, probed: Callable[..., dict[str, Any]]) -> None:
         found = probed(area, differs="area")
         assert named(found) == {"lesion-scale"} and effect(found, "lesion-scale") > 0.5
         assert "How large the marked lesion appears decides" in found["shortcuts"][0]["sentence"]
@@ -178,7 +180,7 @@ class TestQuestions:
         assert leak["kind"] == "lesion-area" and "is not shown to know more than that" in leak["sentence"]
 
     def test_what_reads_the_inside_where_areas_differ_is_not(
-        self, probed: Callable[..., probes.Json]
+        self, probed: Callable[..., dict[str, Any]]
     ) -> None:
         found = probed(inside, differs="area")
         assert named(found) == set()
@@ -186,22 +188,22 @@ class TestQuestions:
         assert kinds[0] == "lesion-area" and "lesion-position" not in kinds
         assert found["views"]["image"]["masks"]["lesion"]["area"]["difference"]["high"] < 0
 
-    def test_the_position(self, probed: Callable[..., probes.Json]) -> None:
+    def test_the_position(self, probed: Callable[..., dict[str, Any]]) -> None:
         found = probed(across, differs="across")
         assert [leak["kind"] for leak in found["leaks"]] == ["lesion-position"]
         assert abs(effect(found, "inside-lesion")) < 0.05
 
-    def test_the_scale_of_files(self, probed: Callable[..., probes.Json]) -> None:
+    def test_the_scale_of_files(self, probed: Callable[..., dict[str, Any]]) -> None:
         found = probed(lambda red, lesion: -area(red, lesion), differs="none", side=48)
         assert "scale" in named(found) and effect(found, "scale") > 0.5
         (leak,) = [leak for leak in found["leaks"] if leak["kind"] == "metadata"]
         assert "is not shown to know more than that" in leak["sentence"]
 
-    def test_what_does_not_read_the_scale_of_files(self, probed: Callable[..., probes.Json]) -> None:
+    def test_what_does_not_read_the_scale_of_files(self, probed: Callable[..., dict[str, Any]]) -> None:
         found = probed(inside, differs="inside", side=48)
         assert named(found) == set() and effect(found, "scale") < 0.05
 
-    def test_padding_is_no_tile(self, probed: Callable[..., probes.Json]) -> None:
+    def test_padding_is_no_tile(self, probed: Callable[..., dict[str, Any]]) -> None:
         found = probed(darkness, differs="none", height=(24, 18))
         tiles = found["views"]["image"]["tiles"]
         content = np.array(tiles["content"])

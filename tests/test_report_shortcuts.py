@@ -9,6 +9,7 @@ import pytest
 
 from foveate.cli.probe import show_probes
 from foveate.cli.terminal import console
+from foveate.evaluate.results.probes import Probes
 from foveate.report import write_report
 from page import Node, parse
 from report_run import EVIL, write_run
@@ -70,7 +71,28 @@ def test_nothing_found_is_no_proof(run: Path) -> None:
 
 def test_what_the_command_prints(run: Path) -> None:
     with console.capture() as printed:
-        show_probes(json.loads((run / "probes.json").read_text()))
+        show_probes(Probes.from_json(json.loads((run / "probes.json").read_text())))
     text = printed.get()
     assert "- A marker at the top right decides." in text and "Not asked: image: strokes" in text
     assert "tile (94%, 6%)" in text and "0.010" in text and "metadata and files" in text
+
+
+def test_a_file_of_0_1_0_opens(run: Path) -> None:
+    old = json.loads((run / "probes.json").read_text())
+    for name in ("format", "asked", "tiles"):
+        del old[name]
+    for name in ("network", "difference"):
+        old["metadata"].pop(name)
+        for figures in old["metadata"]["per_class"].values():
+            figures.pop(name, None)
+    for leak in old["leaks"]:
+        leak.pop("network_better")
+    for view in old["views"].values():
+        view.pop("masks", None)
+    found = Probes.from_json(old)
+    assert found.format == 0 and found.asked == () and found.tiles is None and found.leaks[0].network_better
+    assert found.metadata.told["cyst"].value == 0.41 and found.metadata.network is None
+    assert all(view.masks == {} for view in found.views.values())
+    with console.capture() as printed:
+        show_probes(found)
+    assert "metadata and files" in printed.get()

@@ -42,7 +42,7 @@ def probed(folder: Path, *, shortcut: bool, epochs: int) -> Json:
     audit(run).raise_if_stopped()
     split(run)
     train(run)
-    found = probe(run)
+    found = probe(run).to_json()
     card = trust(run)
     assert card["flags"] == [item["sentence"] for item in found["shortcuts"]]
     assert ("use a shortcut" in card["methods"]["gradcam"]["verdict"]["sentence"]) == bool(card["flags"])

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from foveate.cli.target import Part, RunOption, Target, open_run
 from foveate.cli.terminal import console, interval, new_table, number, say
+from foveate.evaluate.results.probes import Probes, ShareBox
 from foveate.evaluate.sample import cases_in_words, counted
 
 
@@ -45,60 +45,60 @@ def probe(
     terminal.say(f"probes: {opened.folder / 'probes.json'}")
 
 
-def show_probes(found: Mapping[str, Any]) -> None:
+def show_probes(found: Probes) -> None:
     """Print the sentences, the regions that were asked about, and what is told without the disease."""
-    cases, patients = found["n"], found["patients"]
-    several = cases_in_words(cases, patients) if patients < cases else counted(cases, "case")
-    say(f"{found['split']}: {several}")
-    for sentence in found["sentences"]:
+    several = (
+        cases_in_words(found.n, found.patients) if found.patients < found.n else counted(found.n, "case")
+    )
+    say(f"{found.split}: {several}")
+    for sentence in found.sentences:
         say(f"- {sentence}")
     _show_regions(found)
     _show_models(found)
 
 
-def _show_regions(found: Mapping[str, Any]) -> None:
+def _show_regions(found: Probes) -> None:
     """What the exchange of each region does to the AUROC: same class minus another class."""
     table = new_table("region", "class", "effect", "interval", "p", "")
     table.padding = (0, 2, 0, 0)  # names of regions are long
-    for view, own in found["views"].items():
-        for row in own["tested"]:
-            where = "" if row["box"] is None else f" {_middle(row['box'])}"
-            p = row["p_corrected"]
+    for view, own in found.views.items():
+        for row in own.tested:
+            where = "" if row.box is None else f" {_middle(row.box)}"
             table.add_row(
-                escape(f"{_of(view, found)}{row['name']}{where}"),
-                escape(row["class"] or "all"),
-                number(row["effect"]),
-                interval(row["effect"]),
-                "–" if p is None else f"{p:.3f}",
-                "found" if row["found"] else "",
+                escape(f"{_of(view, found)}{row.name}{where}"),
+                escape(row.label or "all"),
+                number(row.effect),
+                interval(row.effect),
+                "–" if row.p_corrected is None else f"{row.p_corrected:.3f}",
+                "found" if row.found else "",
             )
     console.print(table)
 
 
-def _show_models(found: Mapping[str, Any]) -> None:
+def _show_models(found: Probes) -> None:
     """Models of metadata and of background alone."""
-    models = {"metadata and files": found["metadata"]}
-    for view, own in found["views"].items():
-        region = own["background"].get("region", "background")
-        models[f"{_of(view, found)}pixels, {region}"] = own["background"]
-        for kind, aspects in own.get("masks", {}).items():
-            models |= {f"{_of(view, found)}{aspect} of the {kind}": told for aspect, told in aspects.items()}
     table = new_table("a model of nothing but", "macro AUROC", "interval", "the network there")
-    for name, own in models.items():
-        if "reason" not in own:
-            beside = number(own["network"]) if own.get("network") else "–"
-            table.add_row(escape(name), number(own["auroc_macro"]), interval(own["auroc_macro"]), beside)
+    not_tested = []
+    for what, view, own in found.models():
+        name = "metadata and files" if view is None else what
+        if what == "background":
+            name = f"pixels, {own.region or 'background'}"
+        name = name if view is None else f"{_of(view, found)}{name}"
+        if own.auroc_macro is None:
+            not_tested.append(f"not tested: {name}: {own.reason}")
+        else:
+            beside = number(own.network) if own.network else "–"
+            table.add_row(escape(name), number(own.auroc_macro), interval(own.auroc_macro), beside)
     if table.row_count:
         console.print(table)
-    for name, own in models.items():
-        if "reason" in own:
-            say(f"not tested: {name}: {own['reason']}")
+    for text in not_tested:
+        say(text)
 
 
-def _of(view: str, found: Mapping[str, Any]) -> str:
-    return f"{view}: " if len(found["views"]) > 1 else ""
+def _of(view: str, found: Probes) -> str:
+    return f"{view}: " if len(found.views) > 1 else ""
 
 
-def _middle(box: list[float]) -> str:
+def _middle(box: ShareBox) -> str:
     """Middle of a box in per cent of width and height."""
     return f"({50 * (box[1] + box[3]):.0f}%, {50 * (box[0] + box[2]):.0f}%)"

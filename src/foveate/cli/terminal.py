@@ -25,6 +25,7 @@ from foveate.study.methods import caveat
 from foveate.types import Item
 
 if TYPE_CHECKING:
+    from foveate.evaluate.intervals import Value
     from foveate.evaluate.results.audit import Audit
     from foveate.evaluate.results.cautions import Cautions
     from foveate.evaluate.results.splits import Splits
@@ -262,16 +263,19 @@ def show_doctor(sections: Mapping[str, Mapping[str, str]]) -> None:
             say(f"{name}: {value}")
 
 
-def number(value: Mapping[str, Any]) -> str:
-    """A metric's value, or why it has none."""
-    return "undefined" if value["value"] is None else f"{value['value']:.3f}"
+def number(found: Value | Mapping[str, Any]) -> str:
+    """A metric's value, or that it has none."""
+    value = found["value"] if isinstance(found, Mapping) else found.value
+    return "undefined" if value is None else f"{value:.3f}"
 
 
-def interval(value: Mapping[str, Any]) -> str:
+def interval(found: Value | Mapping[str, Any]) -> str:
     """A metric's interval, or why it has none."""
-    if value["low"] is None:
-        return escape(str(value["reason"] or ""))
-    return f"{value['low']:.3f} – {value['high']:.3f}"
+    if isinstance(found, Mapping):
+        low, high, reason = found["low"], found["high"], found["reason"]
+    else:
+        low, high, reason = found.low, found.high, found.reason
+    return escape(reason or "") if low is None else f"{low:.3f} – {high:.3f}"
 
 
 def new_table(*columns: str) -> Table:

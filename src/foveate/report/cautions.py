@@ -74,7 +74,7 @@ def find_cautions(files: RunFiles) -> Cautions:
     found = {item.sentence: item for gather in _GATHERERS for item in gather(files)}
     order = list(HARM)
     states = [(what, why(files)) for what, why in _QUESTIONS.items()]
-    details = "; ".join(within(files.probes, "asked") or ())
+    details = "; ".join(files.probes.asked if files.probes else ())
     asked = {_SHORTCUTS: f"{_SHORTCUTS} ({details})" if details else _SHORTCUTS}
     return Cautions(
         items=tuple(sorted(found.values(), key=lambda item: order.index(item.code))),
@@ -114,7 +114,7 @@ def in_words(found: Sequence[Mapping[str, Any]], runs: int) -> list[str]:
 
 
 def _of_audit(files: RunFiles) -> Iterator[Caution]:
-    by_metadata = any(leak["kind"] == "metadata" for leak in within(files.probes, "leaks") or ())
+    by_metadata = any(leak.kind == "metadata" for leak in (files.probes.leaks if files.probes else ()))
     for finding in files.audit.findings if files.audit else ():
         if by_metadata and finding.code in _SAME_AS_LEAK:
             continue  # the probes say it with the network beside
@@ -240,13 +240,13 @@ def _of_probes(files: RunFiles) -> Iterator[Caution]:
     probes = files.probes
     if probes is None:
         return
-    for found in probes.get("shortcuts") or ():
-        yield _caution("shortcut", found["sentence"], "shortcuts")
-    for leak in probes.get("leaks") or ():  # those of 0.1.0 had no network beside
-        code = "label-told" if leak.get("network_better", True) else "told-without-looking"
-        yield _caution(code, leak["sentence"], "shortcuts")
-    if (tiles := probes.get("tiles", FEW_TILES)) < FEW_TILES:
-        told = f"The search for shortcuts could ask about {counted(tiles, 'tile')}: it says little."
+    for found in probes.shortcuts:
+        yield _caution("shortcut", found.sentence, "shortcuts")
+    for leak in probes.leaks:
+        code = "label-told" if leak.network_better else "told-without-looking"
+        yield _caution(code, leak.sentence, "shortcuts")
+    if probes.tiles is not None and probes.tiles < FEW_TILES:
+        told = f"The search for shortcuts could ask about {counted(probes.tiles, 'tile')}: it says little."
         yield _caution("few-questions", told, "shortcuts")
 
 
@@ -277,7 +277,7 @@ _GATHERERS: tuple[Callable[[RunFiles], Iterator[Caution]], ...] = (
 def _no_metadata(files: RunFiles) -> str:
     if files.probes is None:
         return "foveate probe has not run"
-    return str(within(files.probes, "metadata", "reason") or "")
+    return files.probes.metadata.reason or ""
 
 
 def _no_localization(files: RunFiles) -> str:

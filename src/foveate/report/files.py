@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from foveate.errors import InputRefused, UsageError
 from foveate.evaluate.intervals import Value
 from foveate.evaluate.results.audit import Audit
+from foveate.evaluate.results.probes import Probes
 from foveate.evaluate.results.splits import Splits
 from foveate.evaluate.sample import cases_in_words
 from foveate.evaluate.table import PredictionTable, read_predictions
@@ -25,6 +26,7 @@ from foveate.maps.heatmaps import CaseMaps, MapEntry, Share, read_case, read_ind
 from foveate.types import Box
 
 Json = Mapping[str, Any]
+ABSENT = Value(None, None, None, 0, 0, "not in the file")
 
 # File of a run → the command that makes it.
 MADE_BY = {
@@ -51,8 +53,8 @@ class RunFiles:
 
     Attributes:
         folder: the run folder.
-        audit, splits: what the file holds, or None if absent.
-        study, run, metrics, localization, trust, probes, bundle: the file's content (of the
+        audit, splits, probes: what the file holds, or None if absent.
+        study, run, metrics, localization, trust, bundle: the file's content (of the
             bundle ``bundle.json``), or None if absent.
         training: columns of ``training.csv`` by name, NaN where a cell is empty, or None if absent.
         predictions: the table of ``predictions.csv``, or None if absent.
@@ -76,7 +78,7 @@ class RunFiles:
     boxes: Mapping[tuple[str, str, str], tuple[Box, ...]] | None
     shares: tuple[Share, ...] = ()
     trust: Json | None = None
-    probes: Json | None = None
+    probes: Probes | None = None
     answers: Mapping[str, str] = field(default_factory=dict)
     bundle: Json | None = None
     test: Json | None = None
@@ -133,7 +135,7 @@ class RunFiles:
             boxes=_read_boxes(folder / "boxes.csv"),
             shares=_read_shares(folder / "heatmaps" / "shares.csv"),
             trust=_read_json(folder / "trust.json"),
-            probes=_read_json(folder / "probes.json"),
+            probes=Probes.read(folder),
             answers=_read_answers(folder / "answers.yaml"),
             bundle=_read_json(folder / "bundle" / "bundle.json"),
             test=_read_json(folder / "test.json"),
@@ -167,7 +169,7 @@ def read_maps(folder: Path, entry: MapEntry) -> CaseMaps:
 def value_of(raw: Json | None) -> Value:
     """Read the JSON form of a metric; whatever is no finite number is undefined, with a reason."""
     if raw is None:
-        return Value(None, None, None, 0, 0, "not in the file")
+        return ABSENT
     value, low, high = (_finite(raw.get(name)) for name in ("value", "low", "high"))
     reason = str(raw.get("reason") or "") or ("no reason was recorded" if value is None else None)
     return Value(value, low, high, int(raw.get("n") or 0), int(raw.get("patients") or 0), reason)

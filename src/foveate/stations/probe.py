@@ -1,37 +1,27 @@
-"""Shortcuts: does the model read its answer where nothing of the disease is? Writes ``probes.json``.
-
-Content of ``probes.json``:
-
-* ``shortcuts``: what the model is shown to use: ``kind``, ``where``, ``class``, ``effect``, ``interval``,
-  ``p``, ``sentence``. Empty where nothing was found.
-* ``leaks``: what tells the truth without the disease, whether or not the model uses it; the same keys, and
-  ``network_better``: whether the network is shown to know more.
-* ``sentences``: all of it in plain words.
-* ``views``: by view, ``attribution`` (shares of the heat maps), ``tiles`` (the grid, what lies in each tile,
-  and by how much it moves the answers), ``tested`` (exchanges with AUROCs, effect and corrected p-value),
-  ``regions`` (exchange, removal and pasting of whole regions), ``background`` (a model of it alone),
-  ``masks`` (``lesion`` and ``organ``: models of the area, the position and the outline alone).
-* ``metadata``: a model of metadata and file properties alone.
-* ``asked``: what was asked, in words; ``tiles``: how many show something and hold nothing of the disease.
-* ``not_tested``: what could not be asked, and why.
-
-Each model of something alone has the network beside it: its AUROC on the same cases (``network``) and the
-paired ``difference``.
-"""
+"""Shortcuts: does the model read its answer where nothing of the disease is? Writes ``probes.json``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from foveate.data.manifest.boxes import read_boxes
 from foveate.data.manifest.rows import read_table
 from foveate.errors import InputRefused, ManifestRefused, UsageError
-from foveate.evaluate.intervals import Bootstrap
-from foveate.files import write_json
+from foveate.evaluate.intervals import Bootstrap, Floats
+from foveate.evaluate.results.bootstrap import BootstrapFacts
+from foveate.evaluate.results.probes import (
+    Alone,
+    Grid,
+    Probes,
+    TileGrid,
+    ViewAlone,
+    ViewAttribution,
+    ViewProbe,
+)
 from foveate.maps.heatmaps import read_index
 from foveate.stations.batches import cases_of, raise_if_partial
 from foveate.stations.cautions import note_cautions
@@ -55,6 +45,8 @@ from foveate.stations.shortcuts.questions import (
 from foveate.types import Box, Case, Track, quiet
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from foveate.bundle.bundle import Bundle
 
 REPLICATES = 2000  # at least, so that p-values are fine enough to be corrected
@@ -62,12 +54,11 @@ SCREENING = 96  # validation cases
 TRAINING, TRAINING_BYTES = 1000, 512e6  # training cases for the models of metadata and background, at most
 VOLUME_CASES = 48
 NOTHING_LEARNED = "there is no training case with a known truth"
-Json = dict[str, Any]
 
 
 def probe(
     run: Run, part: str = "test", *, named: Mapping[str, Path] | None = None, track: Track = quiet
-) -> Json:
+) -> Probes:
     """Look for shortcuts; writes ``probes.json``.
 
     Args:
@@ -78,7 +69,7 @@ def probe(
         track: shows progress.
 
     Returns:
-        What ``probes.json`` holds; see the module.
+        What ``probes.json`` holds.
 
     Raises:
         Partial: some cases were refused; the others are in the file.
@@ -105,11 +96,10 @@ def probe(
         settings = run.study.evaluate
         bootstrap = Bootstrap(max(settings.bootstrap, REPLICATES), settings.level, seed)
         tests = _exchange(asked, questions, bootstrap, track)
-        result = _facts(parts["test"], part, bootstrap)
-        result |= _tell(run, part, parts, asked, tests, bootstrap, not_tested=not_tested)
-        write_json(run.folder / "probes.json", result)
+        result = _tell(run, part, parts, asked, tests, bootstrap, not_tested=not_tested)
+        result.write(run.folder)
     note_cautions(run)
-    raise_if_partial(refused, f"probed {result['n']} cases")
+    raise_if_partial(refused, f"probed {result.n} cases")
     return result
 
 
@@ -176,21 +166,6 @@ def _exchange(
     return [*tests, *merge_tiles(tests, bootstrap)]
 
 
-def _facts(material: ProbeMaterial, part: str, bootstrap: Bootstrap) -> Json:
-    return {
-        "split": part,
-        "n": len(material.items),
-        "patients": len(set(material.patients)),
-        "classes": list(material.bundle.classes),
-        "bootstrap": {
-            "n": bootstrap.n,
-            "level": bootstrap.level,
-            "unit": "patient",
-            "seed": bootstrap.seed,
-        },
-    }
-
-
 def _tell(
     run: Run,
     part: str,
@@ -200,63 +175,82 @@ def _tell(
     bootstrap: Bootstrap,
     *,
     not_tested: list[str],
-) -> Json:
+) -> Probes:
     """Put together what was found, and what the truth can be told from without the disease."""
     attribution = _attribution(run, part, parts["test"], bootstrap)
     alone = {view.name: _alone(view, parts, bootstrap) for view in asked}
-    metadata: Json = {"reason": NOTHING_LEARNED}
+    metadata = Alone(reason=NOTHING_LEARNED)
     if "train" in parts:
         network = parts["test"].logits()
         metadata = metadata_alone(parts["train"], parts["test"], network, bootstrap, seed=bootstrap.seed)
     shortcuts, leaks = list(list_shortcuts(tests)), list(list_leaks(metadata, alone))
     described = what_was_asked(asked, tests, metadata, alone)
-    return {
-        "shortcuts": shortcuts,
-        "leaks": leaks,
-        "sentences": sentences(shortcuts, leaks, tests, described, not_tested),
-        "asked": described,
-        "tiles": sum(int(view.suspect.sum()) for view in asked),
-        "views": {
-            view.name: {
-                "n": len(view.cases.items),
-                "attribution": attribution.get(view.name, {"reason": "there are no heat maps yet"}),
-                "tiles": _tiles_json(view),
-                "tested": [test.to_json() for test in own if not test.merged],
-                "regions": [test.region_json() for test in own if test.whole],
-                **alone[view.name],
-            }
+    tested = parts["test"]
+    return Probes(
+        split=part,
+        n=len(tested.items),
+        patients=len(set(tested.patients)),
+        classes=tested.bundle.classes,
+        bootstrap=BootstrapFacts.of(bootstrap),
+        shortcuts=tuple(shortcuts),
+        leaks=tuple(leaks),
+        sentences=tuple(sentences(shortcuts, leaks, tests, described, not_tested)),
+        asked=tuple(described),
+        tiles=sum(int(view.suspect.sum()) for view in asked),
+        views={
+            view.name: _view_probe(view, tests, attribution.get(view.name), alone[view.name])
             for view in asked
-            for own in [[test for test in tests if test.view.name == view.name]]
         },
-        "metadata": metadata,
-        "not_tested": not_tested,
-    }
+        metadata=metadata,
+        not_tested=tuple(not_tested),
+    )
 
 
-def _tiles_json(own: AskedView) -> Json:
+def _view_probe(
+    view: AskedView, tests: Sequence[Test], attribution: ViewAttribution | None, alone: ViewAlone
+) -> ViewProbe:
+    own = [test for test in tests if test.view.name == view.name]
+    return ViewProbe(
+        n=len(view.cases.items),
+        attribution=attribution or ViewAttribution(reason="there are no heat maps yet"),
+        tiles=_tile_grid(view),
+        tested=tuple(test.exchange() for test in own if not test.merged),
+        regions=tuple(test.whole_region() for test in own if test.whole),
+        background=alone.background,
+        masks=alone.masks,
+    )
+
+
+def _tile_grid(own: AskedView) -> TileGrid:
     """The grid of a view: what moves the answers, and what lies where."""
     best = own.moved.argmax(axis=2)
     classes = own.cases.bundle.classes
-    masks = {"organ": own.places.organ, "truth": own.places.truth}
-    covered = {
-        name: None
-        if mask is None
-        else own.tiles.covered(mask[mask.flatten(1).any(dim=1)]).mean(axis=0).round(4).tolist()
-        for name, mask in masks.items()
-    }
-    return {
-        "screened_on": own.screened_on,
-        "rows": list(own.tiles.rows),
-        "columns": list(own.tiles.columns),
-        "moved": own.moved.max(axis=2).round(4).tolist(),
-        "class": [[classes[k] for k in row] for row in best.tolist()],
-        "suspect": own.suspect.tolist(),
-        "content": own.content.tolist(),
-        **covered,
-    }
+
+    def covered(mask: Tensor | None) -> Grid | None:
+        return (
+            None if mask is None else _grid(own.tiles.covered(mask[mask.flatten(1).any(dim=1)]).mean(axis=0))
+        )
+
+    return TileGrid(
+        screened_on=own.screened_on,
+        rows=tuple(own.tiles.rows),
+        columns=tuple(own.tiles.columns),
+        moved=_grid(own.moved.max(axis=2)),
+        classes=tuple(tuple(classes[k] for k in row) for row in best.tolist()),
+        suspect=tuple(map(tuple, own.suspect.tolist())),
+        content=tuple(map(tuple, own.content.tolist())),
+        organ=covered(own.places.organ),
+        truth=covered(own.places.truth),
+    )
 
 
-def _attribution(run: Run, part: str, asked: ProbeMaterial, bootstrap: Bootstrap) -> dict[str, Json]:
+def _grid(values: Floats) -> Grid:
+    return tuple(map(tuple, values.round(4).tolist()))
+
+
+def _attribution(
+    run: Run, part: str, asked: ProbeMaterial, bootstrap: Bootstrap
+) -> dict[str, ViewAttribution]:
     """Shares of the stored heat maps by view, of the cases that are asked; none where there are no maps."""
     folder = run.folder / "heatmaps"
     if not (folder / "index.csv").is_file():
@@ -266,27 +260,26 @@ def _attribution(run: Run, part: str, asked: ProbeMaterial, bootstrap: Bootstrap
     found = {}
     for view in asked.bundle.views:
         own = [entry for entry in entries if entry.view == view]
-        shares = attribution_shares(folder, own, cases, run.study.probe.tiles, bootstrap)
-        found[view] = {"explainer": own[0].explainer if own else None, **shares}
+        found[view] = attribution_shares(folder, own, cases, run.study.probe.tiles, bootstrap)
     return found
 
 
-def _alone(view: AskedView, parts: Mapping[str, ProbeMaterial], bootstrap: Bootstrap) -> Json:
+def _alone(view: AskedView, parts: Mapping[str, ProbeMaterial], bootstrap: Bootstrap) -> ViewAlone:
     """Models of the background and of the masks of a view alone."""
     rows = parts["train"].with_view(view.name) if "train" in parts else []
     if not rows:
-        return {"background": {"reason": NOTHING_LEARNED}, "masks": {}}
+        return ViewAlone(background=Alone(reason=NOTHING_LEARNED))
     train = parts["train"].part(rows)
     places = find_places(train, view.name)
     kinds: dict[Kind, object] = {"lesion": view.places.truth, "organ": view.places.organ}
-    return {
-        "background": background_alone(train, places, view, bootstrap),
-        "masks": {
+    return ViewAlone(
+        background=background_alone(train, places, view, bootstrap),
+        masks={
             kind: masks_alone(train, places, view, kind, bootstrap)
             for kind, masks in kinds.items()
             if masks is not None
         },
-    }
+    )
 
 
 def _user_boxes(run: Run, named: Mapping[str, Path]) -> dict[str, dict[str, Sequence[Box]]]:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from foveate.errors import InputRefused, UsageError
 from foveate.evaluate.intervals import Bootstrap, Value
+from foveate.evaluate.results.probes import Probes
 from foveate.evaluate.verdicts import CONTROLS, RULES
 from foveate.files import write_json
 from foveate.stations.batches import cases_of, prepared_batches, raise_if_partial
@@ -149,7 +150,7 @@ def _tell(run: Run, part: str, questions: Questions, patients: list[str]) -> Jso
     methods = [name for name in questions.methods if name not in CONTROLS]
     add_gaps(columns)
     told = tell(columns, methods, patients, bootstrap)
-    flags, shortcuts = _flags(run.folder / "probes.json")
+    flags, shortcuts = _flags(run)
     explainer, located = _located(run.folder / "localization.json", part)
     cards: dict[str, Json] = {}
     for name in (*methods, *CONTROLS, *(["random_order"] if "random_order" in columns.numbers else ())):
@@ -223,11 +224,10 @@ def _located(path: Path, part: str) -> tuple[str, dict[str, dict[str, Value]]]:
     }
 
 
-def _flags(path: Path) -> tuple[list[str], str]:
+def _flags(run: Run) -> tuple[list[str], str]:
     """What the probes found, as sentences, and whether they ran."""
-    if not path.is_file():
+    probes = Probes.read(run.folder)
+    if probes is None:
         return [], NO_PROBES
-    found = [
-        str(shortcut["sentence"]) for shortcut in json.loads(path.read_text(encoding="utf-8"))["shortcuts"]
-    ]
+    found = [shortcut.sentence for shortcut in probes.shortcuts]
     return found, "shortcuts were found" if found else "shortcuts were looked for and none was found"

@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from foveate.errors import InputRefused
 from foveate.files import write_json
@@ -26,6 +26,14 @@ class Part(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="ignore", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
     )
+
+
+class SparsePart(Part):
+    """A part of which only what is there is written: fields that are None are left out."""
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in write(self).items() if value is not None}
 
 
 class ResultFile(Part):

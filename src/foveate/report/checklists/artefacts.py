@@ -303,8 +303,7 @@ def shortcuts(files: RunFiles) -> ItemAnswer:
     """What the probes found."""
     if files.probes is None:
         return ItemAnswer("", "shortcuts", "probes.json")
-    found = files.probes.get("shortcuts") or ()
-    told = " ".join(str(item["sentence"]) for item in found) or "No shortcut was found."
+    told = " ".join(item.sentence for item in files.probes.shortcuts) or "No shortcut was found."
     return ItemAnswer(told, "shortcuts", "probes.json")
 
 

@@ -183,7 +183,7 @@ def _shortcuts(runs: Runs) -> ComparisonTable:
     rows = []
     for label, run in runs.items():
         if run.probes is not None:
-            named = [str(found["sentence"]) for found in run.probes.get("shortcuts") or ()]
+            named = [found.sentence for found in run.probes.shortcuts]
             rows.append((label, "; ".join(named) or "none found"))
     note = "What foveate probe found that decides although it should not. None found is not none there."
     return ComparisonTable("Shortcuts", note, ("Run", "Found"), tuple(rows))

@@ -148,8 +148,8 @@ def _gaps(columns: Mapping[str, Json]) -> Iterator[str]:
 
 
 def _pictures(files: RunFiles) -> Iterator[str]:
-    for found in within(files.probes, "shortcuts") or ():
-        yield f"Beware: {found['sentence']}"
+    for found in files.probes.shortcuts if files.probes else ():
+        yield f"Beware: {found.sentence}"
     if files.trust is None:
         yield "Not tested yet: run foveate trust."
         return

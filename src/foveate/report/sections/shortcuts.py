@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
+from foveate.evaluate.intervals import Value
+from foveate.evaluate.results.probes import Alone, AskedRegion, EvidenceShares, Probes, Shortcut
 from foveate.report.figures import drawing
 from foveate.report.figures.shortcuts import tiles_figure
-from foveate.report.files import Json, RunFiles, value_of
+from foveate.report.files import ABSENT, RunFiles
 from foveate.report.sections.section import Chart, Section, reasons
 
 NAMES = {
@@ -15,7 +17,6 @@ NAMES = {
     "tiles": "tiles that were found",
     "border": "border of the image",
     "outside-organ": "outside the organ",
-    "outside_organ": "outside the organ",
     "strokes": "strokes at the border",
     "outside-lesion": "outside the marked lesions",
     "organ-without-lesion": "organ away from the lesions",
@@ -23,8 +24,6 @@ NAMES = {
     "scale": "scale of the files",
     "lesion-scale": "scale of the lesions",
 }
-_EXCHANGE = ("original", "same", "other", "effect")
-_REGION = ("original", "removed", "removal", "lost", "gained")
 
 
 def shortcuts(files: RunFiles) -> Section:
@@ -32,108 +31,110 @@ def shortcuts(files: RunFiles) -> Section:
     probes = files.probes
     if probes is None:
         return Section("shortcuts", "Shortcuts", "probe", None)
-    several = len(probes["views"]) > 1
-    rows = list(_tested(probes, several))
+    rows = list(_tested(probes))
     content = {
-        "part": probes["split"],
-        "n": probes["n"],
-        "patients": probes["patients"],
-        "level": f"{100 * probes['bootstrap']['level']:g} %",
-        "shortcuts": [{**item, "value": _effect(item)} for item in probes["shortcuts"]],
-        "leaks": probes["leaks"],
-        "asked": probes.get("asked") or (),
-        "charts": [_chart(probes, view, several) for view in probes["views"]],
+        "part": probes.split,
+        "n": probes.n,
+        "patients": probes.patients,
+        "level": f"{100 * probes.bootstrap.level:g} %",
+        "shortcuts": [(item, _effect(item)) for item in probes.shortcuts],
+        "leaks": probes.leaks,
+        "asked": probes.asked,
+        "charts": [_chart(probes, view) for view in probes.views],
         "tested": rows,
-        "regions": list(_regions(probes, several)),
-        "attribution": list(_attribution(probes, several)),
-        "alone": list(_alone(probes, several)),
-        "not_tested": probes["not_tested"],
+        "regions": list(_regions(probes)),
+        "attribution": list(_attribution(probes)),
+        "alone": [_told(probes, *model) for model in probes.models()],
+        "not_tested": probes.not_tested,
         "limited": reasons(
-            ((row["name"], name, row["values"][name]) for row in rows for name in _EXCHANGE), undefined=False
+            ((row["name"], name, value) for row in rows for name, value in row["values"].items()),
+            undefined=False,
         ),
     }
     return Section("shortcuts", "Shortcuts", "probe", content)
 
 
-def _effect(item: Json) -> Any:
-    low, high = item["interval"]
-    return value_of({"value": item["effect"], "low": low, "high": high})
+def _effect(item: Shortcut) -> Value:
+    low, high = item.interval
+    return Value(item.effect, low, high, 0, 0)
 
 
-def _chart(probes: Json, view: str, several: bool) -> Chart:
-    tiles = probes["views"][view]["tiles"]
+def _chart(probes: Probes, view: str) -> Chart:
     found = [
-        item["where"]["box"]
-        for item in probes["shortcuts"]
-        if item["where"]["view"] == view and item["where"]["box"]
+        item.where.box for item in probes.shortcuts if item.where.view == view and item.where.box is not None
     ]
     label = f"How much each tile of {view} moves the answers"
-    return Chart(drawing.svg(tiles_figure(tiles, found), label), view if several else "")
+    svg = drawing.svg(tiles_figure(probes.views[view].tiles, found), label)
+    return Chart(svg, view if len(probes.views) > 1 else "")
 
 
-def _tested(probes: Json, several: bool) -> Iterator[dict[str, Any]]:
-    for view, own in probes["views"].items():
-        for row in own["tested"]:
+def _tested(probes: Probes) -> Iterator[dict[str, Any]]:
+    for view, own in probes.views.items():
+        for row in own.tested:
             yield {
-                "name": _name(row, view, several),
-                "class": row["class"] or "all",
-                "values": {name: value_of(row[name]) for name in _EXCHANGE},
-                "p": row["p_corrected"],
-                "found": row["found"],
+                "name": _name(row, view, probes),
+                "class": row.label or "all",
+                "values": {
+                    "original": row.original,
+                    "same": row.same,
+                    "other": row.other,
+                    "effect": row.effect,
+                },
+                "p": row.p_corrected,
+                "found": row.found,
             }
 
 
-def _regions(probes: Json, several: bool) -> Iterator[dict[str, Any]]:
+def _regions(probes: Probes) -> Iterator[dict[str, Any]]:
     """Removal and pasting of whole regions; of the class that the question was about, or over all."""
-    for view, own in probes["views"].items():
-        for row in own["regions"]:
-            figures_of = row["all"] if row["class"] is None else row["by_class"][row["class"]]
+    for view, own in probes.views.items():
+        for row in own.regions:
+            found = row.figures
             yield {
-                "name": _name(row, view, several),
-                "class": row["class"] or "all",
-                "values": {name: value_of(figures_of.get(name)) for name in _REGION},
+                "name": _name(row, view, probes),
+                "class": row.label or "all",
+                "values": [
+                    value or ABSENT
+                    for value in (found.original, found.removed, found.removal, found.lost, found.gained)
+                ],
             }
 
 
-def _attribution(probes: Json, several: bool) -> Iterator[dict[str, Any]]:
-    for view, own in probes["views"].items():
-        for place in ("border", "outside_organ"):
-            found = own["attribution"].get(place, own["attribution"])
-            values = {name: value_of(found.get(name)) for name in ("evidence", "area", "excess")}
+def _attribution(probes: Probes) -> Iterator[dict[str, Any]]:
+    for view, own in probes.views.items():
+        shares = own.attribution
+        for place, found in (("border", shares.border), ("outside-organ", shares.outside_organ)):
+            found = found or EvidenceShares(reason=shares.reason)
             yield {
-                "name": NAMES[place] + (f" ({view})" if several else ""),
-                "explainer": own["attribution"].get("explainer") or "",
-                "reason": found.get("reason"),
-                "values": values,
+                "name": NAMES[place] + _of(view, probes),
+                "explainer": shares.explainer or "",
+                "reason": found.reason,
+                "values": [value or ABSENT for value in (found.evidence, found.area, found.excess)],
             }
 
 
-def _alone(probes: Json, several: bool) -> Iterator[dict[str, Any]]:
-    yield {"name": "metadata and file properties", **_told(probes["metadata"])}
-    for view, own in probes["views"].items():
-        found = own["background"]
-        where = NAMES.get(found.get("region", ""), "background")
-        yield {"name": f"pixels: {where}" + (f" ({view})" if several else ""), **_told(found)}
-        for kind, aspects in (own.get("masks") or {}).items():
-            for aspect, told in aspects.items():
-                yield {"name": f"{aspect} of the {kind}" + (f" ({view})" if several else ""), **_told(told)}
-
-
-def _told(found: Json) -> dict[str, Any]:
-    classes: Mapping[str, Json] = found.get("per_class") or {}
+def _told(probes: Probes, what: str, view: str | None, found: Alone) -> dict[str, Any]:
+    if what == "background":
+        what = f"pixels: {NAMES.get(found.region or '', 'background')}"
     return {
-        "reason": found.get("reason"),
-        "columns": found.get("strongest") or (),
-        "macro": value_of(found.get("auroc_macro")),
-        "network": value_of(found.get("network")),
-        "difference": value_of(found.get("difference")),
-        "telling": [(name, value_of(classes[name])) for name in found.get("telling") or ()],
+        "name": "metadata and file properties" if view is None else what + _of(view, probes),
+        "reason": found.reason,
+        "columns": found.strongest or (),
+        "macro": found.auroc_macro or ABSENT,
+        "network": found.network or ABSENT,
+        "difference": found.difference or ABSENT,
+        "telling": list(found.told.items()),
     }
 
 
-def _name(row: Json, view: str, several: bool) -> str:
-    name = str(NAMES.get(row["name"], row["name"]))
-    if row["box"]:
-        top, left, bottom, right = (round(100 * edge) for edge in row["box"])
+def _of(view: str, probes: Probes) -> str:
+    """Which view, where there are several."""
+    return f" ({view})" if len(probes.views) > 1 else ""
+
+
+def _name(row: AskedRegion, view: str, probes: Probes) -> str:
+    name = NAMES.get(row.name, row.name)
+    if row.box:
+        top, left, bottom, right = (round(100 * edge) for edge in row.box)
         name += f", {left}–{right} % across, {top}–{bottom} % down"
-    return f"{view}: {name}" if several else name
+    return f"{view}: {name}" if len(probes.views) > 1 else name

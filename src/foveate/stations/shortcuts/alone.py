@@ -7,7 +7,8 @@ is not shown to know more.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from foveate.data.manifest.columns import names_parts
 from foveate.evaluate.comparing.hypothesis import holm
 from foveate.evaluate.discrimination import Ranking
-from foveate.evaluate.intervals import Bootstrap, Floats, mean_of_defined
+from foveate.evaluate.intervals import Bootstrap, Floats, Value, mean_of_defined
 from foveate.evaluate.metadata_model import (
     Columns,
     Features,
@@ -27,6 +28,7 @@ from foveate.evaluate.metadata_model import (
     fit_and_score,
     how_well_told,
 )
+from foveate.evaluate.results.probes import Alone, ClassAlone
 from foveate.stations.shortcuts.exchange import log_odds
 from foveate.stations.shortcuts.material import Places, ProbeMaterial
 from foveate.stations.shortcuts.questions import AskedView
@@ -37,13 +39,12 @@ CELLS = 32  # along each side, that background pixels are averaged in
 TELLING = 0.6  # AUROC from which on something is called telling
 ALPHA = 0.05
 FEWEST = 10  # cases with a mask, to learn from and to be tested on
-Json = dict[str, Any]
 Kind = Literal["lesion", "organ"]
 
 
 def metadata_alone(
     train: ProbeMaterial, test: ProbeMaterial, network: Floats, bootstrap: Bootstrap, *, seed: int = 0
-) -> Json:
+) -> Alone:
     """A model of all metadata columns, image sizes, spacings and file formats, tested on other patients.
 
     Args:
@@ -53,22 +54,22 @@ def metadata_alone(
         seed: of the trees.
 
     Returns:
-        ``columns`` used, ``strongest`` of them, and the figures of ``_tested``; or ``reason``.
+        The figures of ``_tested``, with the columns that were used and the strongest of them; or the reason.
     """
     columns = _columns([*_rows(train), *_rows(test)])
     features = encode(columns)
     if not features.columns:
-        return {"columns": [], "reason": "no column of the manifest and no property of the files differs"}
+        return Alone(columns=(), reason="no column of the manifest and no property of the files differs")
     values = features.values
     fitted, asked = values[: len(train.items)], values[len(train.items) :]
     strongest = best_columns(Features(fitted, features.owners), train.truth, seed=seed)
     told = _tested(fitted, asked, (train, test), network, bootstrap, seed)
-    return {"columns": list(features.columns), "strongest": list(strongest), **told}
+    return told.model_copy(update={"columns": tuple(features.columns), "strongest": tuple(strongest)})
 
 
 def background_alone(
     train: ProbeMaterial, places: Places, view: AskedView, bootstrap: Bootstrap, *, seed: int = 0
-) -> Json:
+) -> Alone:
     """A model of the pixels outside the organ alone (or of the frame, where no organ is known).
 
     The pixels, reduced to a grid of ``CELLS`` × ``CELLS``, go to the same trees as the metadata.
@@ -81,26 +82,27 @@ def background_alone(
         seed: of the trees.
 
     Returns:
-        ``region``, and the figures of ``_tested``; or ``reason``.
+        The figures of ``_tested``, with the region; or the reason.
     """
     name, test = "outside-organ" if view.places.organ is not None else "border", view.cases
     if test.bundle.preprocess.settings(view.name).organ_crop:
-        return {"region": name, "reason": "the study crops to the organ and blacks out what lies outside"}
+        return Alone(region=name, reason="the study crops to the organ and blacks out what lies outside")
     cells = [
         _cells(material.views[view.name], _background(own, view.tiles))
         for material, own in ((train, places), (test, view.places))
     ]
     seen = np.isfinite(np.concatenate(cells)).mean(axis=0) > 0.5
     if not seen.any():
-        return {"region": name, "reason": "there is hardly any background"}
+        return Alone(region=name, reason="there is hardly any background")
     usual = np.nanmean(np.concatenate(cells)[:, seen], axis=0)
     fitted, asked = (np.where(np.isnan(own[:, seen]), usual, own[:, seen]) for own in cells)
-    return {"region": name, **_tested(fitted, asked, (train, test), view.original, bootstrap, seed)}
+    told = _tested(fitted, asked, (train, test), view.original, bootstrap, seed)
+    return told.model_copy(update={"region": name})
 
 
 def masks_alone(
     train: ProbeMaterial, places: Places, view: AskedView, kind: Kind, bootstrap: Bootstrap
-) -> dict[str, Json]:
+) -> dict[str, Alone]:
     """Models of nothing but the area, the position and the outline of a mask, on the cases that have one.
 
     Args:
@@ -111,22 +113,22 @@ def masks_alone(
         bootstrap: of the intervals.
 
     Returns:
-        By aspect (``ASPECTS``) the figures of ``_tested``; or ``reason``.
+        By aspect (``ASPECTS``) the figures of ``_tested``; or the reason.
     """
     masks = [own.truth if kind == "lesion" else own.organ for own in (places, view.places)]
     both = [own for own in masks if own is not None]
     if len(both) < len(masks):
-        return {name: {"reason": "no training case has a mask"} for name in ASPECTS}
+        return dict.fromkeys(ASPECTS, Alone(reason="no training case has a mask"))
     fields = places.field, view.places.field
     rows = [own.flatten(1).any(dim=1).nonzero().flatten().tolist() for own in both]
     if min(len(own) for own in rows) < FEWEST:
-        return {name: {"reason": f"fewer than {FEWEST} cases have a mask"} for name in ASPECTS}
+        return dict.fromkeys(ASPECTS, Alone(reason=f"fewer than {FEWEST} cases have a mask"))
     learned, asked = (
         mask_features(mask[own], field[own]) for mask, field, own in zip(both, fields, rows, strict=True)
     )
     parts = train.part(rows[0]), view.cases.part(rows[1])
     if not any({0.0, 1.0} <= set(column) for column in parts[1].truth.T):
-        return {name: {"reason": "all cases with a mask are of one class"} for name in ASPECTS}
+        return dict.fromkeys(ASPECTS, Alone(reason="all cases with a mask are of one class"))
     own = view.original[rows[1]]
     return {
         name: _tested(learned[name], asked[name], parts, own, bootstrap, bootstrap.seed) for name in ASPECTS
@@ -140,17 +142,16 @@ def _tested(
     network: Floats,
     bootstrap: Bootstrap,
     seed: int,
-) -> Json:
+) -> Alone:
     """Learn from the features of training cases, test on others, and put it beside the network.
 
     Returns:
-        The figures of ``figures``; with ``network``, its AUROC on the same cases, and ``difference``, how
-        much more that is, for all classes and under ``per_class``.
+        The AUROC of each class and their mean, of the model and of the network on the same cases.
     """
     train, test = parts
     scores = fit_and_score(fitted, train.truth, asked, seed=seed)
     classes, odds = test.bundle.classes, log_odds(network, test.bundle.task)
-    found = figures(how_well_told(scores, test.truth, test.patients, classes, bootstrap))
+    told = how_well_told(scores, test.truth, test.patients, classes, bootstrap)
     known = np.where(np.isnan(scores), np.nan, test.truth)
     rankings = [
         [Ranking.of(np.nan_to_num(own[:, k]), known[:, k]) for k in range(len(classes))]
@@ -167,36 +168,56 @@ def _tested(
 
     point, drawn = statistic(np.ones((1, len(scores)))), bootstrap.replicates(statistic, test.patients)
     people = len(set(test.patients))
-    for name, values in point.items():
-        for k, row in enumerate([found, *(found["per_class"][label] for label in classes)]):
-            replicates = drawn[name][:, k] if drawn else None
-            row[name] = bootstrap.value(
-                float(values[0, k]), replicates, n=len(scores), patients=people
-            ).to_json()
-    return found
+
+    def beside(k: int) -> tuple[Value, Value]:
+        """``network`` and ``difference`` of all classes (k = 0) or of one."""
+        network, difference = (
+            bootstrap.value(
+                float(values[0, k]), drawn[name][:, k] if drawn else None, n=len(scores), patients=people
+            )
+            for name, values in point.items()
+        )
+        return network, difference
+
+    return _figures(told, beside(0), [beside(k) for k in range(1, len(classes) + 1)])
 
 
-def figures(told: MetadataAuroc) -> Json:
-    """As JSON: ``auroc_macro``, ``per_class`` with ``p`` corrected by Holm, and ``telling``: classes told.
+def _figures(
+    told: MetadataAuroc, overall: tuple[Value, Value], by_class: Sequence[tuple[Value, Value]]
+) -> Alone:
+    """The figures with p corrected by Holm, and the classes that are told.
 
     A class is told if its corrected p is below ``ALPHA``, its AUROC at least ``TELLING`` and the lower end of
     its interval above one half.
+
+    Args:
+        told: AUROC of the model.
+        overall: of the mean, that of the network on the same cases, and how much more that is.
+        by_class: the same of each class.
     """
     tested = {name: p for name, p in told.p.items() if not np.isnan(p)}
     corrected = dict(zip(tested, holm(np.array(list(tested.values()))), strict=True))
-    per_class: dict[str, Json] = {
-        name: value.to_json() | {"p": float(corrected[name]) if name in corrected else None}
-        for name, value in told.per_class.items()
+    per_class = {
+        name: ClassAlone(
+            **asdict(value),
+            p=float(corrected[name]) if name in corrected else None,
+            network=network,
+            difference=difference,
+        )
+        for (name, value), (network, difference) in zip(told.per_class.items(), by_class, strict=True)
     }
-    telling = [
+    telling = tuple(
         name
         for name, row in per_class.items()
-        if row["p"] is not None
-        and row["p"] < ALPHA
-        and float(row["value"] or 0) >= TELLING
-        and float(row["low"] or 0) > 0.5
-    ]
-    return {"auroc_macro": told.macro.to_json(), "per_class": per_class, "telling": telling}
+        if row.p is not None and row.p < ALPHA and (row.value or 0) >= TELLING and (row.low or 0) > 0.5
+    )
+    return Alone(
+        auroc_macro=told.macro,
+        per_class=per_class,
+        telling=telling,
+        network=overall[0],
+        difference=overall[1],
+    )
 
 
 def _rows(material: ProbeMaterial) -> list[dict[str, str]]:

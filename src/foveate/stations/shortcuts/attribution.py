@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foveate.evaluate.intervals import Bootstrap, Floats
 from foveate.evaluate.means import DIFFERENCE, SHARE, means
+from foveate.evaluate.results.probes import EvidenceShares, ViewAttribution
 from foveate.maps.heatmaps import MapEntry, read_case
 from foveate.maps.regions import positive_evidence
 from foveate.stations.truths import CaseFiles, Mask
@@ -21,7 +21,7 @@ _Rows = list[tuple[float, float]]
 
 def attribution_shares(
     folder: Path, entries: Sequence[MapEntry], cases: Mapping[str, Case], tiles: int, bootstrap: Bootstrap
-) -> dict[str, Any]:
+) -> ViewAttribution:
     """Share of positive evidence at the border and outside the organ, beside the share of the area.
 
     Args:
@@ -32,9 +32,8 @@ def attribution_shares(
         bootstrap: of the intervals.
 
     Returns:
-        For ``border`` and ``outside_organ``: ``evidence`` (mean over cases of the share of ``max(map, 0)`` of
-        the predicted class), ``area`` (mean share of the pixels) and ``excess`` (their difference), each with
-        an interval; or ``reason``.
+        For border and outside of the organ: mean over cases of the share of ``max(map, 0)`` of the predicted
+        class, mean share of the pixels, and their difference; or the reason why not.
     """
     files = CaseFiles()
     found: dict[str, _Rows] = {"border": [], "outside_organ": []}
@@ -51,10 +50,17 @@ def attribution_shares(
             found[name].append(_shares(values, mask))
             patients[name].append(entry.patient_id)
     reasons = {"border": "no test case has a heat map", "outside_organ": "no test case has an organ mask"}
-    return {
-        name: _means(np.array(rows), patients[name], bootstrap) if rows else {"reason": reasons[name]}
+    shares = {
+        name: _means(np.array(rows), patients[name], bootstrap)
+        if rows
+        else EvidenceShares(reason=reasons[name])
         for name, rows in found.items()
     }
+    return ViewAttribution(
+        explainer=entries[0].explainer if entries else None,
+        border=shares["border"],
+        outside_organ=shares["outside_organ"],
+    )
 
 
 def border(shape: tuple[int, ...], tiles: int) -> Mask:
@@ -71,7 +77,7 @@ def _shares(values: NDArray[np.float32], mask: Mask) -> tuple[float, float]:
     return (float(evidence[mask].sum() / total) if total > 0 else float("nan")), float(mask.mean())
 
 
-def _means(rows: Floats, patients: Sequence[str], bootstrap: Bootstrap) -> dict[str, Any]:
+def _means(rows: Floats, patients: Sequence[str], bootstrap: Bootstrap) -> EvidenceShares:
     """Means over the cases whose map is not empty."""
     evidence, area = rows[:, 0], np.where(np.isnan(rows[:, 0]), np.nan, rows[:, 1])
     columns = {"evidence": evidence, "area": area, "excess": evidence - area}
@@ -82,4 +88,4 @@ def _means(rows: Floats, patients: Sequence[str], bootstrap: Bootstrap) -> dict[
         bounds={"evidence": SHARE, "area": SHARE, "excess": DIFFERENCE},
         reasons=dict.fromkeys(columns, "every map is empty") if np.isnan(evidence).all() else None,
     )
-    return {name: value.to_json() for name, value in found.items()}
+    return EvidenceShares(evidence=found["evidence"], area=found["area"], excess=found["excess"])

@@ -24,6 +24,7 @@ from foveate.evaluate.averages import average_interval, difference_interval
 from foveate.evaluate.delong import few_patients_interval
 from foveate.evaluate.discrimination import Ranking
 from foveate.evaluate.intervals import Bootstrap, Floats, Interval, Value, mean_of_defined, ratio
+from foveate.evaluate.results.probes import ShareBox
 from foveate.stations.shortcuts.material import ProbeMaterial
 from foveate.stations.shortcuts.regions import Tiles, filled, over_channels
 from foveate.types import Task, Track
@@ -52,7 +53,7 @@ class ExchangedRegion:
     name: str
     view: str
     mask: Tensor
-    box: tuple[float, ...] | None = None
+    box: ShareBox | None = None
     take: Literal["own", "both", "either"] = "own"
 
     def changed(self, images: Tensor, donors: Donors, *, other: bool) -> Tensor:
@@ -127,7 +128,7 @@ def tile_region(view: str, tiles: Tiles, field: Tensor | None, *places: tuple[in
         field: ``(N, *space)`` True where the cases have image; None: everywhere.
         places: of the tiles, by row and column.
     """
-    mask, box = tiles.mask(*places), tuple(tiles.box(*places))
+    mask, box = tiles.mask(*places), tiles.box(*places)
     if field is None or bool(field.all()):
         return ExchangedRegion("tile", view, mask, box)
     return ExchangedRegion("tile", view, field & mask, box, take="both")

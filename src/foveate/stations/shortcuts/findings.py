@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from foveate.evaluate.results.probes import Alone, ClassAlone, Leak, ProbePlace, Shortcut, ViewAlone
 from foveate.stations.shortcuts.questions import AskedView, Test
 from foveate.stations.shortcuts.regions import position, strokes
 
-Json = dict[str, Any]
 
-
-def list_shortcuts(tests: Sequence[Test]) -> Iterator[Json]:
+def list_shortcuts(tests: Sequence[Test]) -> Iterator[Shortcut]:
     """What the model is shown to use, in as few entries as tell it.
 
     Places come first; border, outside of organ and lesion and strokes only where a view has no place that was
@@ -38,21 +36,18 @@ def _marked(test: Test) -> bool:
     return bool(marks.flatten(1).any(dim=1).float().mean() >= 0.5)
 
 
-def _shortcut(test: Test, kind: str) -> Json:
+def _shortcut(test: Test, kind: str) -> Shortcut:
     value, box = test.values["effect"], test.region.box
-    return {
-        "kind": kind,
-        "where": {
-            "view": test.view.name,
-            "box": None if box is None else list(box),
-            "position": "" if box is None else position(box),
-        },
-        "class": test.strongest,
-        "effect": value.value,
-        "interval": [value.low, value.high],
-        "p": test.p,
-        "sentence": _sentence(test, kind),
-    }
+    where = ProbePlace(view=test.view.name, box=box, position="" if box is None else position(box))
+    return Shortcut(
+        kind=kind,
+        where=where,
+        label=test.strongest,
+        effect=value.value,
+        interval=(value.low, value.high),
+        p=test.p,
+        sentence=_sentence(test, kind),
+    )
 
 
 INSIDE = "inside-lesion"
@@ -96,7 +91,7 @@ def _of_view(test: Test) -> str:
     return "" if len(test.view.cases.bundle.views) == 1 else f" ({test.view.name})"
 
 
-def list_leaks(metadata: Json, alone: Mapping[str, Json]) -> Iterator[Json]:
+def list_leaks(metadata: Alone, alone: Mapping[str, ViewAlone]) -> Iterator[Leak]:
     """What tells the truth by itself: metadata, background, and the shape of a mask.
 
     Area, position and outline may well be of the disease: they are told only where the network is not shown
@@ -106,68 +101,57 @@ def list_leaks(metadata: Json, alone: Mapping[str, Json]) -> Iterator[Json]:
         metadata: of a model of it.
         alone: by view, of models of ``background`` and ``masks``.
     """
-    if metadata.get("telling"):
-        named = ", ".join(metadata["strongest"])
+    if metadata.telling:
+        named = ", ".join(metadata.strongest or ())
         what = f"metadata and file properties alone (most of all {named})"
         yield _leak("metadata", None, metadata, what)
     for view, found in alone.items():
         of = f" of {view}" if len(alone) > 1 else ""
-        background = found["background"]
-        if background.get("telling"):
-            place = "outside the organ" if background["region"] == "outside-organ" else "along the border"
-            yield _leak("background", view, background, f"the pixels {place}{of} alone")
-        for kind, aspects in found["masks"].items():
+        if found.background.telling:
+            place = "outside the organ" if found.background.region == "outside-organ" else "along the border"
+            yield _leak("background", view, found.background, f"the pixels {place}{of} alone")
+        for kind, aspects in found.masks.items():
             for aspect, own in aspects.items():
-                if own.get("telling") and not _better(own, _best(own)):
+                if own.telling and not own.told[own.best].network_better:
                     yield _leak(f"{kind}-{aspect}", view, own, f"the {aspect} of the {kind}{of} alone")
 
 
-def _best(found: Json) -> str:
-    """Of the classes that are told, the one that is told best."""
-    return str(max(found["telling"], key=lambda name: found["per_class"][name]["value"]))
-
-
-def _better(found: Json, label: str) -> bool:
-    """Whether the network is shown to tell a class better than the model of something alone."""
-    return float(found["per_class"][label]["difference"]["low"] or 0) > 0
-
-
-def _leak(kind: str, view: str | None, found: Json, what: str) -> Json:
-    best = _best(found)
-    value = found["per_class"][best]
-    others = f", and {len(found['telling']) - 1} more" if len(found["telling"]) > 1 else ""
-    told = f"{best} with an AUROC of {value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+def _leak(kind: str, view: str | None, found: Alone, what: str) -> Leak:
+    told = found.told
+    value = told[found.best]
+    auroc, low, high = (value.value or 0.0, value.low or 0.0, value.high or 0.0)  # all defined where told
+    others = f", and {len(told) - 1} more" if len(told) > 1 else ""
+    figure = f"{found.best} with an AUROC of {auroc:.2f} [{low:.2f}, {high:.2f}]"
     verb = "tells" if kind not in ("metadata", "background") else "tell"
-    return {
-        "kind": kind,
-        "where": {"view": view, "box": None, "position": ""},
-        "class": best,
-        "effect": value["value"] - 0.5,
-        "interval": [value["low"] - 0.5, value["high"] - 0.5],
-        "p": value["p"],
-        "network_better": _better(found, best),
-        "sentence": f"{what[0].upper()}{what[1:]} {verb} {told}{others}. {_beside(found, best)}",
-    }
+    return Leak(
+        kind=kind,
+        where=ProbePlace(view=view),
+        label=found.best,
+        effect=auroc - 0.5,
+        interval=(low - 0.5, high - 0.5),
+        p=value.p,
+        network_better=value.network_better,
+        sentence=f"{what[0].upper()}{what[1:]} {verb} {figure}{others}. {_beside(value)}",
+    )
 
 
-def _beside(found: Json, label: str) -> str:
+def _beside(told: ClassAlone) -> str:
     """The network on the same cases, and whether it knows more."""
-    row = found["per_class"][label]
-    network, more = row["network"]["value"], row["difference"]
-    if network is None or more["value"] is None:
+    network, more = told.network, told.difference
+    if network is None or network.value is None or more is None or more.value is None:
         return "What the network has there is not defined."
-    figures = f"The network has {network:.2f}"
-    if more["low"] is not None:
-        difference = f"{more['value']:+.2f} [{more['low']:+.2f}, {more['high']:+.2f}]"
+    figures = f"The network has {network.value:.2f}"
+    if more.low is not None:
+        difference = f"{more.value:+.2f} [{more.low:+.2f}, {more.high:+.2f}]"
         figures += f" (difference {difference.replace('-', '−')})"
-    if _better(found, label):
+    if told.network_better:
         return f"{figures}: it knows more than that."
-    worse = more["high"] is not None and more["high"] < 0
+    worse = more.high is not None and more.high < 0
     return f"{figures}: it {'does worse' if worse else 'is not shown to know more'} than that."
 
 
 def what_was_asked(
-    views: Sequence[AskedView], tests: Sequence[Test], metadata: Json, alone: Mapping[str, Json]
+    views: Sequence[AskedView], tests: Sequence[Test], metadata: Alone, alone: Mapping[str, ViewAlone]
 ) -> list[str]:
     """Everything that could be asked, in words."""
     tiles = sum(int(view.suspect.sum()) for view in views)
@@ -178,11 +162,11 @@ def what_was_asked(
         else []
     )
     said += [NAMES.get(name, f"the region “{name}”") for name in whole]
-    said += ["metadata and file properties alone"] if "reason" not in metadata else []
+    said += ["metadata and file properties alone"] if metadata.reason is None else []
     background, masks = False, dict[str, None]()
     for own in alone.values():
-        background |= "reason" not in own["background"]
-        masks |= {kind: None for kind, found in own["masks"].items() if "reason" not in found["area"]}
+        background |= own.background.reason is None
+        masks |= {kind: None for kind, found in own.masks.items() if found["area"].reason is None}
     said += ["the background alone"] if background else []
     return said + [f"area, position and outline of the {kind} alone" for kind in masks]
 
@@ -200,8 +184,8 @@ NAMES = {
 
 
 def sentences(
-    found: Sequence[Json],
-    told: Sequence[Json],
+    found: Sequence[Shortcut],
+    told: Sequence[Leak],
     tests: Sequence[Test],
     asked: Sequence[str],
     not_tested: Sequence[str],
@@ -215,7 +199,7 @@ def sentences(
         asked: what was, in words.
         not_tested: what could not be.
     """
-    said = [str(item["sentence"]) for item in (*found, *told)]
+    said = [item.sentence for item in (*found, *told)]
     listed = "; ".join(asked)
     lacking = f" Not asked: {'; '.join(not_tested)}." if not_tested else ""
     if found:

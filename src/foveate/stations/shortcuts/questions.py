@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from scipy import ndimage
 
 from foveate.evaluate.comparing.hypothesis import holm
 from foveate.evaluate.intervals import Bootstrap, Floats, Value
+from foveate.evaluate.results.probes import Exchange, RegionFigures, WholeRegion
 from foveate.stations.shortcuts.exchange import (
     Donors,
     Effect,
@@ -43,7 +43,6 @@ SMALLEST = 0.02  # AUROC; an effect below it is not worth a warning, however cer
 ALPHA = 0.05
 FEWEST_TO_SCREEN = 10  # validation cases
 STROKES_COMMON = 0.05  # share of cases with strokes from which on they are asked about
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,28 +145,31 @@ class Test:
         effects = {name: own["effect"].value or 0.0 for name, own in self.effect.by_class.items()}
         return self.label or max(effects, key=lambda name: effects[name])
 
-    def to_json(self) -> Json:
-        """As ``tested`` lists it."""
-        return {
-            **_named(self.region),
-            "class": self.label,
-            **{name: self.values[name].to_json() for name in ("original", "same", "other", "effect")},
-            "p": _finite(self.effect.p[self.label or ""]),
-            "p_corrected": _finite(self.p),
-            "found": self.found,
-        }
+    def exchange(self) -> Exchange:
+        """As ``probes.json`` lists what was tested."""
+        values = self.values
+        return Exchange(
+            name=self.region.name,
+            box=self.region.box,
+            label=self.label,
+            original=values["original"],
+            same=values["same"],
+            other=values["other"],
+            effect=values["effect"],
+            p=_finite(self.effect.p[self.label or ""]),
+            p_corrected=_finite(self.p),
+            found=self.found,
+        )
 
-    def region_json(self) -> Json:
-        """As ``regions`` lists it: exchange, removal and pasting, for all classes and for each."""
-        return {
-            **_named(self.region),
-            "class": self.label,
-            "all": {name: value.to_json() for name, value in self.effect.values.items()},
-            "by_class": {
-                label: {name: value.to_json() for name, value in own.items()}
-                for label, own in self.effect.by_class.items()
-            },
-        }
+    def whole_region(self) -> WholeRegion:
+        """As ``probes.json`` lists regions: exchange, removal and pasting, for all classes and for each."""
+        return WholeRegion(
+            name=self.region.name,
+            box=self.region.box,
+            label=self.label,
+            all=RegionFigures(**self.effect.values),
+            by_class={name: RegionFigures(**own) for name, own in self.effect.by_class.items()},
+        )
 
 
 def ask_view(
@@ -296,10 +298,6 @@ def _place(test: Test) -> tuple[int, int]:
     covered = test.view.tiles.covered(mask if mask.ndim > 2 else mask[None]).mean(axis=0)
     row, column = np.unravel_index(int(covered.argmax()), covered.shape)
     return int(row), int(column)
-
-
-def _named(region: ExchangedRegion) -> Json:
-    return {"name": region.name, "box": None if region.box is None else list(region.box)}
 
 
 def _finite(p: float) -> float | None:

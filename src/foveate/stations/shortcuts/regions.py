@@ -15,6 +15,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d
 
+from foveate.evaluate.results.probes import ShareBox
 from foveate.stations.shortcuts.material import Places
 
 CONTENT = 0.5  # share of a tile that must be image and no padding, on average, for it to be asked about
@@ -79,16 +80,16 @@ class Tiles:
         found: Floats = torch.stack(parts, dim=1).view(-1, *self.shape).double().numpy()
         return found
 
-    def box(self, *places: tuple[int, int]) -> list[float]:
+    def box(self, *places: tuple[int, int]) -> ShareBox:
         """The smallest box around tiles: top, left, bottom, right as shares of the field."""
         rows, columns = [row for row, _ in places], [column for _, column in places]
         height, width = self.rows[-1], self.columns[-1]
-        return [
+        return (
             self.rows[min(rows)] / height,
             self.columns[min(columns)] / width,
             self.rows[max(rows) + 1] / height,
             self.columns[max(columns) + 1] / width,
-        ]
+        )
 
 
 def with_content(tiles: Tiles, places: Places, images: Tensor) -> NDArray[np.bool_]:
