@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from foveate.cli.target import Part, RunOption, Target, open_run
 from foveate.cli.terminal import console, interval, new_table, number, say
-from foveate.evaluate.results.probes import Probes, ShareBox
 from foveate.evaluate.sample import cases_in_words, counted
+
+if TYPE_CHECKING:
+    from foveate.evaluate.results.probes import Probes, ShareBox
 
 
 def probe(
