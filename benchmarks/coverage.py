@@ -10,8 +10,11 @@ patient alike in truth; the same told nearly perfectly; three classes told weakl
 of single maps' figures are simulated beside them: an IoU that is often 0, and paired differences.
 
     python benchmarks/coverage.py [--rounds 120] [--patients 7 15 30 60] [--write]
+    python benchmarks/coverage.py --classes --rounds 600 --replicates 400
 
 ``--write`` puts the table into docs/statistics.md and what is short into evaluate/short_intervals.py.
+``--classes`` simulates figures of classes and their averages alone, for a table of their own, in a tenth of
+the time: with many more cohorts a short interval is told from the chance of the worst of many.
 """
 
 from __future__ import annotations
@@ -29,10 +32,12 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
 from foveate.evaluate import evaluate_predictions
-from foveate.evaluate.intervals import Bootstrap
+from foveate.evaluate.classwise import Classwise
+from foveate.evaluate.discrimination import NEEDS, Discrimination
+from foveate.evaluate.intervals import Bootstrap, Value
 from foveate.evaluate.means import DIFFERENCE, SHARE, means
 from foveate.evaluate.options import EvaluateOptions
-from foveate.evaluate.short_intervals import ENOUGH
+from foveate.evaluate.short_intervals import SURELY
 from foveate.evaluate.table import PredictionTable
 
 Floats = NDArray[np.float64]
@@ -40,7 +45,7 @@ LARGE = 20_000  # patients that the true figures come from
 ALIKE = 0.5  # share of a score's variance that a patient's cases have in common
 FEWEST = 0.25  # share of the rounds that must have told an interval for its coverage to count
 ROOT = Path(__file__).parents[1]
-_START, _END = "<!-- coverage -->", "<!-- /coverage -->"
+_START, _END = "<!-- {} -->", "<!-- /{} -->"
 
 
 @dataclass(frozen=True)
@@ -154,6 +159,34 @@ def rounds_of(
     return {f"{named(path)}|{'.'.join(path)}": rows for path, rows in enough.items()}
 
 
+def rounds_of_classes(
+    setting: Setting, patients: int, rounds: int, replicates: int
+) -> dict[str, list[tuple[bool, float]]]:
+    """The same for figures of classes and their averages alone."""
+    draws = np.random.default_rng(patients + 1000)
+    large = cohort(setting, draws, 150_000, "test")
+    truth = {path: value.value for path, value in of_classes(large, Bootstrap(0))}
+    found: dict[str, list[tuple[bool, float]]] = {}
+    for seed in range(rounds):
+        table = cohort(setting, draws, patients, "test")
+        for path, value in of_classes(table, Bootstrap(replicates, seed=seed, method="bca")):
+            real = truth[path]
+            if value.low is not None and value.high is not None and real is not None:
+                held = value.low - 1e-9 <= real <= value.high + 1e-9
+                found.setdefault(path, []).append((held, value.high - value.low))
+    return {path: rows for path, rows in found.items() if len(rows) >= FEWEST * rounds}
+
+
+def of_classes(table: PredictionTable, bootstrap: Bootstrap) -> Iterator[tuple[str, Value]]:
+    """Figures of every class, and averaged, by name and place."""
+    metrics = Discrimination(table, table.decisions())
+    point = {name: own[0] for name, own in metrics(np.ones((1, len(table.case_ids)))).items()}
+    told = Classwise(table, metrics, bootstrap, point, bootstrap.replicates(metrics, table.patient_ids))
+    for name, own in point.items():
+        yield from ((f"{name}|{k}", told.of_class(name, k)) for k in range(len(own)))
+        yield f"{name} averaged|", told.average(name)
+
+
 def rounds_of_maps(patients: int, rounds: int, replicates: int) -> dict[str, list[tuple[bool, float]]]:
     """The same for means of figures of single maps: hits, an IoU, and differences of both from a control."""
     draws = np.random.default_rng(patients)
@@ -181,13 +214,15 @@ def rounds_of_maps(patients: int, rounds: int, replicates: int) -> dict[str, lis
 
 
 def simulated(
-    sizes: list[int], rounds: int, replicates: int
+    sizes: list[int], rounds: int, replicates: int, *, classes: bool = False
 ) -> dict[str, dict[int, list[tuple[float, float, str]]]]:
     """By figure and size, coverage in per cent, width and setting of every value of that name."""
     result: dict[str, dict[int, list[tuple[float, float, str]]]] = {}
     for size in sizes:
-        kinds = {name: rounds_of(setting, size, rounds, replicates) for name, setting in SETTINGS.items()}
-        kinds["maps"] = rounds_of_maps(size, rounds, replicates)
+        of = rounds_of_classes if classes else rounds_of
+        kinds = {name: of(setting, size, rounds, replicates) for name, setting in SETTINGS.items()}
+        if not classes:
+            kinds["maps"] = rounds_of_maps(size, rounds, replicates)
         for kind, found in kinds.items():
             for key, rows in found.items():
                 name, _, path = key.partition("|")
@@ -214,17 +249,22 @@ def table_of(result: Mapping[str, Mapping[int, list[tuple[float, float, str]]]],
     return "\n".join(lines)
 
 
-def write(result: Mapping[str, Mapping[int, list[tuple[float, float, str]]]], sizes: list[int]) -> None:
-    """Put the table and the short intervals where they are told from."""
-    page = ROOT / "docs" / "statistics.md"
-    before, _, rest = page.read_text(encoding="utf-8").partition(_START)
-    after = rest.partition(_END)[2]
-    page.write_text(f"{before}{_START}\n{table_of(result, sizes)}\n{_END}{after}", encoding="utf-8")
+def write(
+    result: Mapping[str, Mapping[int, list[tuple[float, float, str]]]], sizes: list[int], *, classes: bool
+) -> None:
+    """Put the table, and of the other figures the short intervals, where they are told from."""
+    page, name = ROOT / "docs" / "statistics.md", "coverage of classes" if classes else "coverage"
+    start, end = _START.format(name), _END.format(name)
+    before, _, rest = page.read_text(encoding="utf-8").partition(start)
+    after = rest.partition(end)[2]
+    page.write_text(f"{before}{start}\n{table_of(result, sizes)}\n{end}{after}", encoding="utf-8")
+    if classes:
+        return
     worst = {
         name: {size: round(min(row[0] for row in rows)) for size, rows in sorted(by_size.items())}
         for name, by_size in sorted(result.items())
     }
-    short = {name: own for name, own in worst.items() if min(own.values()) < ENOUGH}
+    short = {name: own for name, own in worst.items() if min(own.values()) < SURELY}
     module = ROOT / "src" / "foveate" / "evaluate" / "short_intervals.py"
     text = module.read_text(encoding="utf-8")
     literal = pformat(short, width=100, sort_dicts=False)
@@ -240,9 +280,15 @@ def main() -> None:
     parser.add_argument("--replicates", type=int, default=600)
     parser.add_argument("--patients", type=int, nargs="+", default=[7, 15, 30, 60])
     parser.add_argument("--all", action="store_true", help="print every value, not the worst of each figure")
+    parser.add_argument("--classes", action="store_true", help="figures of classes and their averages alone")
     parser.add_argument("--write", action="store_true")
     chosen = parser.parse_args()
-    result = simulated(chosen.patients, chosen.rounds, chosen.replicates)
+    found = simulated(chosen.patients, chosen.rounds, chosen.replicates, classes=chosen.classes)
+    result = {
+        name: own
+        for name, own in found.items()
+        if (name.removesuffix(" averaged") in NEEDS) == chosen.classes
+    }
     if chosen.all:
         for name, by_size in sorted(result.items()):
             for size, rows in by_size.items():
@@ -250,7 +296,7 @@ def main() -> None:
                     print(f"{name:28s} {size:3d} {share:5.1f} {width:.3f} {where}")
     print(table_of(result, chosen.patients))
     if chosen.write:
-        write(result, chosen.patients)
+        write(result, chosen.patients, classes=chosen.classes)
 
 
 if __name__ == "__main__":

@@ -173,9 +173,9 @@ def test_few_patients_have_newcombe_s_interval_and_many_do_not() -> None:
 
 
 def test_what_is_known_to_be_short_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(short_intervals, "COVERAGE", {"ece": {7: 80, 15: 89, 60: 95}})
+    monkeypatch.setattr(short_intervals, "COVERAGE", {"ece": {7: 80, 15: 92, 60: 93}})
     value = Value(0.1, 0.05, 0.2, 30, 20)
-    short = "interval known to be too short: it held the truth in 89 of 100 simulated cohorts of 15 patients"
+    short = "interval known to be too short: it held the truth in 92 of 100 simulated cohorts of 15 patients"
     assert noted(value, "ece").reason == short
     assert noted(value, "brier") is value
     assert noted(Value(0.1, 0.05, 0.2, 30, 60), "ece").reason is None
@@ -185,6 +185,12 @@ def test_what_is_known_to_be_short_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     few = noted(Value(0.1, 0.05, 0.2, 30, 3, "limited"), "ece")
     assert str(few.reason).startswith("limited; interval known") and "80 of 100" in str(few.reason)
     assert noted(Value(0.1, None, None, 30, 3, "no interval"), "ece").reason == "no interval"
+
+
+def test_what_is_listed_as_short_is_so_at_some_size() -> None:
+    for name, sizes in short_intervals.COVERAGE.items():
+        assert min(sizes.values()) < short_intervals.SURELY < short_intervals.ENOUGH, name
+    assert not {"ap", "auroc", "recall", "specificity"} & set(short_intervals.COVERAGE)
 
 
 def test_coverage_of_clustered_rates_is_what_they_say() -> None:

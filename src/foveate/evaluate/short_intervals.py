@@ -2,7 +2,9 @@
 
 ``benchmarks/coverage.py --write`` simulates cohorts whose true figures are known and writes the table. Of the
 settings of a size (common and rare class, weak and near perfect model, cases of a patient alike in truth or
-not) it takes the one in which an interval of 95 % does worst.
+not) it takes the one in which an interval of 95 % does worst. The worst of many values of 120 cohorts is
+often 91 by chance, so that only figures are listed that fall below ``SURELY`` at some size. AUROC, average
+precision, rates and their averages were simulated with 600 cohorts and are short nowhere.
 """
 
 from __future__ import annotations
@@ -17,9 +19,7 @@ COVERAGE: Mapping[str, Mapping[int, int]] = {
     "accuracy_at_80": {7: 90, 15: 83, 30: 66, 60: 71},
     "accuracy_at_90": {7: 90, 15: 92, 30: 84, 60: 87},
     "accuracy_familiar": {7: 89, 15: 92, 30: 91, 60: 94},
-    "ap": {7: 97, 15: 96, 30: 93, 60: 89},
     "aurc": {7: 89, 15: 88, 30: 92, 60: 92},
-    "auroc averaged": {7: 92, 15: 89, 30: 90, 60: 91},
     "brier": {7: 59, 15: 72, 30: 85, 60: 88},
     "change of brier": {7: 87, 15: 86, 30: 92, 60: 90},
     "change of ece": {7: 78, 15: 83, 30: 81, 60: 82},
@@ -40,8 +40,10 @@ COVERAGE: Mapping[str, Mapping[int, int]] = {
     "uncertainty": {7: 46, 15: 72, 30: 83, 60: 92},
     "within_bins": {7: 30, 15: 20, 30: 33, 60: 71},
 }
-#: Below this share of cohorts an interval is said to be short: 93, less the noise of 120 of them.
-ENOUGH = 90
+#: Below this share of cohorts the interval of a listed figure is said to be short.
+ENOUGH = 93
+#: A figure is listed if it falls below this share at some size: 93, less the noise of 120 cohorts.
+SURELY = 90
 #: Cohorts of more than so many times the largest size simulated are not judged by it.
 FAR = 4
 
