@@ -19,7 +19,7 @@ MAX_CARDS = 96  # on the page, so that it stays small enough to send
 MAX_PER_CLASS = 6
 MAX_SHEETS = 40
 MAX_KEY_CASES = 4
-MAX_KEY_VIEWS = 2  # of a case seen first: eight of a volume would fill its pages
+MAX_KEY_VIEWS = 2  # of a case seen first; of more, one: eight of a volume would fill its pages
 Bools = NDArray[np.bool_]
 
 
@@ -95,7 +95,7 @@ def key_cases(sheets: Sequence[Sheet], most: int = MAX_KEY_CASES) -> tuple[Group
 
 
 def _of_few_views(card: Card) -> Card:
-    shown = card.views[:MAX_KEY_VIEWS]
+    shown = card.views[: 1 if len(card.views) > MAX_KEY_VIEWS else MAX_KEY_VIEWS]
     return replace(card, views=shown, more_views=len(card.views) - len(shown))
 
 
