@@ -161,6 +161,14 @@ def test_small_numbers_are_named(run: Path, tmp_path: Path) -> None:
     assert f"malignant (7 of {known} cases)" in found["few-events"]
 
 
+def test_few_cases_of_unknown_patients_are_not_called_patients(run: Path, tmp_path: Path) -> None:
+    def few(metrics: Any) -> None:
+        metrics |= {"n": 22, "patients": 22, "patients_known": False}
+
+    found = found_in(run, tmp_path, metrics=few)
+    assert found["few-patients"].startswith("Only 22 cases (patients unknown) were tested.")
+
+
 def test_choices_on_a_small_validation_part_are_listed(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "few", classes=("benign", "malignant"), patients=88, per_patient=1)
     found = {item.code: item.sentence for item in find_cautions(RunFiles.read(folder)).items}

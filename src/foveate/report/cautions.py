@@ -144,7 +144,9 @@ def _of_metrics(files: RunFiles) -> Iterator[Caution]:
         told = f"The network is not shown to know more than guessing: macro AUROC {in_brackets(auroc)}."
         yield _caution("no-better-than-guessing", told, "performance")
     if metrics["patients"] < FEW_PATIENTS:
-        few = f"Only {metrics['patients']} patients were tested."
+        known = files.patients_known
+        tested = f"{metrics['patients']} patients" if known else files.cases_of(metrics["n"], metrics["n"])
+        few = f"Only {tested} were tested."
         told = f"{few} With fewer than {FEW_PATIENTS}, intervals are rough, and usually too narrow."
         yield _caution("few-patients", told, "performance")
     if rare := [f"{name} ({share})" for name, share in _few_events(files)]:
