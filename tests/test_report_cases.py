@@ -174,7 +174,7 @@ def test_what_is_missing_is_said_on_the_card(single: Path) -> None:
     titles = [panel.one("span", class_="title").text for panel in wrong.all("span", class_="panel")]
     assert titles == ["ct", "Evidence for b", "Evidence for a", "pet", "Evidence for b", "Evidence for a"]
     assert "no heat map was made for this class" in wrong.all("span", class_="panel")[1].text
-    assert "true a · predicted b · b 0.80" in wrong.text
+    assert "true a · predicted b · b: 0.80" in wrong.text
     lost = card(single, "lost")
     assert not lost.all("span", class_="panel") and f"foveate explain {single}" in lost.text
 
