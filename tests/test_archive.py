@@ -17,7 +17,7 @@ from PIL import Image as Picture
 from typer.testing import CliRunner
 
 from foveate.cli.app import app
-from foveate.deploy.archive.listing import FolderLines, Naming, manifest_lines
+from foveate.deploy.archive.listing import FolderLines
 from foveate.deploy.archive.maps import read_maps
 from foveate.deploy.archive.streaming import Archive, Outcome, predict_archive, predict_shard
 from foveate.deploy.archive.work import ArchiveJob, Done, alone
@@ -29,6 +29,7 @@ from foveate.evaluate.table import read_predictions, write_predictions
 from foveate.study.settings import PreprocessConfig
 from foveate.types import Case
 from pixel_mean import CLASSES, FACTS, SIDE, Pictures, write_model, write_pictures
+from small_run import small_run
 
 BAD = (5, 17)
 
@@ -88,6 +89,21 @@ def test_the_csv_is_what_the_predict_station_writes(pictures: Pictures, model: P
     told = [answer.prediction for answer in engine.predict([engine.read(case) for case in cases])]
     write_predictions(tmp_path / "other.csv", "multiclass", CLASSES, told)
     assert outcome.table.read_text() == (tmp_path / "other.csv").read_text()
+
+
+def test_an_archive_has_the_columns_and_figures_of_the_run_that_made_the_model(tmp_path: Path) -> None:
+    """With what its bundle can tell: novelty, sets, and what images plainly are like."""
+    run = small_run(tmp_path)
+    outcome = predict_archive(
+        Archive(run.folder, run.study.data.manifest, tmp_path / "out.csv", engine="bundle"), in_process
+    )
+    own, archived = (
+        pd.read_csv(path, dtype={"abstain": str}) for path in (run.folder / "predictions.csv", outcome.table)
+    )
+    assert list(own.columns) == list(archived.columns)
+    assert {"novelty", "set", "abstain"} <= set(own.columns)
+    archived = archived.set_index("case_id", drop=False).loc[own.case_id].reset_index(drop=True)
+    pd.testing.assert_frame_equal(own.drop(columns="split"), archived.drop(columns="split"), rtol=1e-4)
 
 
 def test_parquet_and_a_folder_of_parts_hold_the_same_as_csv(
@@ -222,20 +238,6 @@ def test_a_manifest_that_is_none_is_refused_at_once(model: Path, tmp_path: Path)
         (tmp_path / "m.csv").write_bytes(content)
         with pytest.raises(error, match=what):
             predicted(Archive(model, tmp_path / "m.csv", tmp_path / "out.csv"))
-
-
-def test_findings_slices_and_names_are_read_as_in_a_manifest(tmp_path: Path) -> None:
-    findings = replace(FACTS, task="multilabel", classes=("edema", "mass"))
-    (tmp_path / "m.csv").write_text(
-        "image;edema;who;slice\na.nii;1;x;3.0\nb.nii;;y;\nc.nii;2;z;\nd.nii;0;z;top\n", encoding="utf-8-sig"
-    )
-    first, second, third, fourth = manifest_lines(tmp_path / "m.csv", findings, Naming(patient="who"))
-    assert first == {
-        "row": 2, "case_id": "a.nii#3.0", "patient_id": "x", "views": {"image": "a.nii"}, "slice": 3,
-        "findings": {"edema": 1},
-    }  # fmt: skip
-    assert second["findings"] == {"edema": None} and second["patient_id"] == "y"
-    assert third["code"] == fourth["code"] == "bad-row"
 
 
 def test_a_folder_is_gone_through_in_order_without_masks_and_other_files(

@@ -70,7 +70,9 @@ def predict_single(
         found.append(answer.prediction)
     show_known_cautions(target, facts)
     if out is not None and found:
-        write_predictions(out, facts.task, facts.classes, found, thresholds=facts.thresholds)
+        write_predictions(
+            out, facts.task, facts.classes, found, thresholds=facts.thresholds, further=facts.further
+        )
         say(f"{len(found)} predictions: {out}")
     _complain(refused, len(found))
 

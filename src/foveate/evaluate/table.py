@@ -1,4 +1,4 @@
-"""The table of predictions: written once by the model, read by everything that counts.
+"""The table of predictions, of a run or of an archive: written by the model, read by everything that counts.
 
 One row a case, one file a run: ``task, case_id, patient_id, split, predicted``, then ``true:<class>``,
 ``prob:<class>`` and ``logit:<class>`` for each class, then ``views``. Numbers are written so that reading
@@ -28,6 +28,7 @@ from foveate.files import write_atomic
 from foveate.types import Prediction, Task
 
 Floats = NDArray[np.float64]
+Columns = dict[str, list[Any]]
 DEFAULT_THRESHOLD = 0.5
 SEEN = "seen"  # beside train, val and test: the part of cases of another cohort that the model learned from
 _FIXED = ("task", "case_id", "patient_id", "split", "predicted")
@@ -133,6 +134,76 @@ class PredictionTable:
         return self.probabilities >= limits
 
 
+@dataclass(frozen=True, slots=True)
+class Further:
+    """What a model can tell of a case beyond probabilities; it decides which columns there are.
+
+    Attributes:
+        calibrated: calibrated probabilities.
+        novelty: how unlike the training images a case is.
+        sets: prediction sets.
+        abstain: why one should rather not rely on an answer.
+    """
+
+    calibrated: bool = False
+    novelty: bool = False
+    sets: bool = False
+    abstain: bool = False
+
+    @classmethod
+    def of(cls, predictions: Sequence[Prediction]) -> Self:
+        """As far as some predictions show it."""
+        novelty = any(not np.isnan(item.novelty) for item in predictions)
+        sets = any(item.answer_set is not None for item in predictions)
+        return cls(
+            calibrated=any(not np.isnan(_calibrated(item)).all() for item in predictions),
+            novelty=novelty,
+            sets=sets,
+            abstain=novelty or sets or any(item.abstain for item in predictions),
+        )
+
+
+def columns_of(
+    task: Task,
+    classes: Sequence[str],
+    predictions: Sequence[Prediction],
+    *,
+    thresholds: Mapping[str, float] | None = None,
+    further: Further | None = None,
+) -> Columns:
+    """The table of some predictions, by column; None where something is not known.
+
+    Args:
+        task: ``multiclass`` or ``multilabel``.
+        classes: K names, in the order of every score vector.
+        predictions: one per case.
+        thresholds: of the findings, for the column ``predicted`` (multi-label; 0.5 unless given).
+        further: what the model can tell beyond probabilities; unless given, what the predictions show.
+    """
+    table, more = PredictionTable.of(task, classes, predictions), further or Further.of(predictions)
+    names, decided = np.array(classes, dtype=object), table.decisions(thresholds)
+    columns: Columns = {
+        "task": [task] * len(predictions),
+        "case_id": list(table.case_ids),
+        "patient_id": list(table.patient_ids),
+        "split": list(table.splits),
+        "predicted": [";".join(names[row]) for row in decided],
+    }
+    for place, name in enumerate(classes):
+        columns[f"true:{name}"] = [None if np.isnan(value) else int(value) for value in table.truth[:, place]]
+    columns |= _by_class("prob", classes, table.probabilities) | _by_class("logit", classes, table.logits)
+    columns[_VIEWS] = list(table.views)
+    if more.calibrated:
+        columns |= _by_class(_CALIBRATED, classes, table.calibrated)
+    if more.novelty:
+        columns[_NOVELTY] = _cells(table.novelty)
+    if more.sets:
+        columns[_SET] = [";".join(item.answer_set or ()) for item in predictions]
+    if more.abstain:
+        columns[_ABSTAIN] = [";".join(item.abstain) for item in predictions]
+    return columns
+
+
 def write_predictions(
     path: Path,
     task: Task,
@@ -140,47 +211,32 @@ def write_predictions(
     predictions: Sequence[Prediction],
     *,
     thresholds: Mapping[str, float] | None = None,
+    further: Further | None = None,
 ) -> None:
     """Write ``predictions.csv``.
 
     Args:
         path: the file to create or replace.
-        task: ``multiclass`` or ``multilabel``.
-        classes: K names, in the order of every score vector.
-        predictions: one per case.
-        thresholds: of the findings, for the column ``predicted`` (multi-label; 0.5 unless given).
+        task, classes, predictions, thresholds, further: as for ``columns_of``.
     """
-    table = PredictionTable.of(task, classes, predictions)
+    write_columns(path, columns_of(task, classes, predictions, thresholds=thresholds, further=further))
+
+
+def write_columns(path: Path, columns: Columns) -> None:
+    """Write a table as CSV; what is not known is blank."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    further = _further(table, predictions)
-    writer.writerow([*_header(classes), _VIEWS, *further])
-    for row, decided in enumerate(table.decisions(thresholds)):
-        predicted = ";".join(name for name, yes in zip(classes, decided, strict=True) if yes)
-        truth = ("" if np.isnan(value) else int(value) for value in table.truth[row])
-        numbers = (*truth, *table.probabilities[row].tolist(), *table.logits[row].tolist())
-        names = (task, table.case_ids[row], table.patient_ids[row], table.splits[row], predicted)
-        writer.writerow([*names, *numbers, table.views[row], *(column[row] for column in further.values())])
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
     write_atomic(path, stream.getvalue())
 
 
-def _further(table: PredictionTable, predictions: Sequence[Prediction]) -> dict[str, list[object]]:
-    """Columns of what the bundle could tell beyond probabilities; what nothing is known of is absent."""
-    columns: dict[str, list[object]] = {}
-    if not np.isnan(table.calibrated).all():
-        by_class = zip(table.classes, table.calibrated.T, strict=True)
-        columns |= {f"{_CALIBRATED}:{name}": _cells(values) for name, values in by_class}
-    if not np.isnan(table.novelty).all():
-        columns[_NOVELTY] = _cells(table.novelty)
-    if any(item.answer_set is not None for item in predictions):
-        columns[_SET] = [";".join(item.answer_set or ()) for item in predictions]
-    if _SET in columns or _NOVELTY in columns:
-        columns[_ABSTAIN] = list(table.doubts)
-    return columns
+def _by_class(block: str, classes: Sequence[str], values: Floats) -> Columns:
+    return {f"{block}:{name}": _cells(values[:, place]) for place, name in enumerate(classes)}
 
 
-def _cells(values: Floats) -> list[object]:
-    return ["" if np.isnan(value) else value for value in values.tolist()]
+def _cells(values: Floats) -> list[float | None]:
+    return [None if np.isnan(value) else value for value in values.tolist()]
 
 
 def _calibrated(item: Prediction) -> Floats:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foveate.data.manifest.columns import Expected
+from foveate.data.manifest.columns import Expected, views_there
 from foveate.data.manifest.manifest import load_manifest
-from foveate.data.manifest.rows import read_table
+from foveate.data.manifest.rows import ManifestRows
 from foveate.errors import InputRefused
 from foveate.study.study import DataConfig
 from foveate.types import Cohort, Track, quiet
@@ -32,10 +30,15 @@ def read_elsewhere(
     Raises:
         ManifestRefused: something is wrong with the table or its rows.
     """
+    views = views_there(
+        ManifestRows.at(data.manifest),
+        data.views or bundle.views,
+        tolerates_missing=bundle.model.tolerates_missing,
+    )
     cohort = load_manifest(
         data.manifest,
         label=data.label,
-        views=_views(bundle, data.views or bundle.views, data.manifest),
+        views=views,
         boxes=data.boxes,
         patient=data.patient,
         case=data.case,
@@ -44,11 +47,3 @@ def read_elsewhere(
         track=track,
     )
     return replace(cohort, cases=tuple(replace(case, split="test") for case in cohort.cases))
-
-
-def _views(bundle: Bundle, views: Sequence[str], manifest: Path) -> list[str]:
-    """The columns of views; whole ones may be missing where the model can do without."""
-    if not bundle.model.tolerates_missing:
-        return list(views)
-    there = read_table(manifest).columns
-    return [name for name in views if name in there] or list(views)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from foveate.data.audit.looks import look_at_all
 from foveate.errors import AuditStopped, InputRefused, UsageError
-from foveate.evaluate.table import SEEN, PredictionTable, read_predictions, write_predictions
+from foveate.evaluate.table import SEEN, Further, PredictionTable, read_predictions, write_predictions
 from foveate.stations.batches import cases_of, prepared_batches, raise_if_partial
 from foveate.stations.elsewhere import read_elsewhere
 from foveate.stations.fitting import fit_on_validation, learn_familiar
@@ -50,7 +50,7 @@ def predict(run: Run, parts: Sequence[str] = ("val", "test"), track: Track = qui
             save_fitted(run.folder / "bundle", bundle)
             predictions = complete(bundle, predictions)
         path = run.folder / "predictions.csv"
-        write_predictions(path, bundle.task, bundle.classes, predictions, thresholds=bundle.thresholds)
+        _write(path, bundle, predictions)
     raise_if_partial(refused, f"predicted {len(predictions)} cases")
     return read_predictions(path)
 
@@ -82,7 +82,7 @@ def predict_without(
         if "patient-in-two-splits" not in run.study.audit.allow:
             refuse_known_patients(bundle, [case for case in cases if case.split == "test"])
         predictions, refused = predict_cases(bundle, withhold(bundle, cases, withheld), track)
-        write_predictions(out, bundle.task, bundle.classes, predictions, thresholds=bundle.thresholds)
+        _write(out, bundle, predictions)
     raise_if_partial(refused, f"predicted {len(predictions)} cases")
     return read_predictions(out)
 
@@ -116,7 +116,7 @@ def predict_elsewhere(
     refuse_known_patients(bundle, cohort.cases)
     cases = withhold(bundle, _with_seen(bundle, cohort, track), without)
     predictions, unreadable = predict_cases(bundle, cases, track)
-    write_predictions(out, bundle.task, bundle.classes, predictions, thresholds=bundle.thresholds)
+    _write(out, bundle, predictions)
     raise_if_partial([*refused, *unreadable], f"predicted {len(predictions)} cases")
     return read_predictions(out)
 
@@ -129,6 +129,20 @@ def _with_seen(bundle: Bundle, cohort: Cohort, track: Track) -> list[Case]:
     found = bundle.images.recognise(looks, [case.patient_id for case in cohort.cases])
     known = {place for place, _ in found}
     return [replace(case, split=SEEN) if place in known else case for place, case in enumerate(cohort.cases)]
+
+
+def _write(path: Path, bundle: Bundle, predictions: Sequence[Prediction]) -> None:
+    """Write predictions with all that the bundle can tell."""
+    calibration, sets, novelty = bundle.calibration, bundle.set_rule is not None, bundle.novelty is not None
+    further = Further(
+        calibrated=calibration is not None and calibration.fitted,
+        novelty=novelty,
+        sets=sets,
+        abstain=sets or novelty or bundle.familiar is not None,
+    )
+    write_predictions(
+        path, bundle.task, bundle.classes, predictions, thresholds=bundle.thresholds, further=further
+    )
 
 
 def predict_cases(

@@ -7,10 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from foveate.data.manifest.columns import Columns
-from foveate.data.manifest.rows import ManifestTable, closest
+from foveate.data.manifest.rows import ManifestTable, Problem, closest
 from foveate.types import Case
-
-Problem = tuple[int, str]
 
 
 def class_names(cases: Sequence[Case], columns: Columns) -> tuple[str, ...]:

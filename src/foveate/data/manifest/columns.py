@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from foveate.data.manifest.paths import files_below
-from foveate.data.manifest.rows import ManifestTable, closest
+from foveate.data.manifest.rows import Header, closest
 from foveate.errors import InputRefused, UsageError
 from foveate.io.reading import probe
 from foveate.types import Task
@@ -45,7 +45,7 @@ class ColumnChoice:
     patient: str = "patient_id"
     case: str = "case_id"
 
-    def present(self, table: ManifestTable, expected: Expected) -> ColumnChoice:
+    def present(self, table: Header, expected: Expected) -> ColumnChoice:
         """The same, with the columns of the truth that a model expects and the table has."""
         single, label = expected.task == "multiclass", self.label or "label"
         findings = None if single else [name for name in expected.classes if name in table.columns]
@@ -75,7 +75,7 @@ class Columns:
 
 
 def assign_columns(
-    table: ManifestTable, root: Path, choice: ColumnChoice, expected: Expected | None = None
+    table: Header, root: Path, choice: ColumnChoice, expected: Expected | None = None
 ) -> Columns:
     """Find the part that each column plays.
 
@@ -112,6 +112,12 @@ def assign_columns(
     return Columns(case, patient, label, findings, views, metadata, tuple(problems))
 
 
+def views_there(table: Header, views: Sequence[str], *, tolerates_missing: bool) -> list[str]:
+    """The columns of a model's views; whole ones may be missing where it can do without."""
+    there = [name for name in views if name in table.columns]
+    return there if there and tolerates_missing else list(views)
+
+
 def parse_truth(text: str) -> int | None:
     """The value of a finding: 1 present, 0 absent, None (empty) unknown.
 
@@ -133,7 +139,7 @@ def names_parts(texts: Iterable[str]) -> bool:
     return all(parse_part(text) for text in texts)
 
 
-def _check_named(table: ManifestTable, choice: ColumnChoice) -> None:
+def _check_named(table: Header, choice: ColumnChoice) -> None:
     if choice.label and choice.findings:
         raise UsageError(
             "a cohort has one label per case (label) or findings (findings), not both",
@@ -151,7 +157,7 @@ def _check_named(table: ManifestTable, choice: ColumnChoice) -> None:
             )
 
 
-def _patient_column(table: ManifestTable, choice: ColumnChoice, problems: list[str]) -> str | None:
+def _patient_column(table: Header, choice: ColumnChoice, problems: list[str]) -> str | None:
     """The patient's column; None if the user said that each case is a patient of its own."""
     if choice.patient in table.columns:
         return choice.patient
@@ -164,7 +170,7 @@ def _patient_column(table: ManifestTable, choice: ColumnChoice, problems: list[s
 
 
 def _find_truth(
-    table: ManifestTable, choice: ColumnChoice, free: Sequence[str], problems: list[str]
+    table: Header, choice: ColumnChoice, free: Sequence[str], problems: list[str]
 ) -> tuple[str | None, tuple[str, ...]]:
     """The column of the class, or the columns of findings."""
     if choice.label or choice.findings:
@@ -187,12 +193,12 @@ def _find_truth(
     return "label", ()
 
 
-def _values(table: ManifestTable, name: str) -> set[str]:
+def _values(table: Header, name: str) -> set[str]:
     """The values that a column takes, empty ones left out, 1.0 written as 1."""
     return {text.removesuffix(".0") for text in table.column(name) if text}
 
 
-def _find_views(table: ManifestTable, root: Path, candidates: Sequence[str]) -> list[str]:
+def _find_views(table: Header, root: Path, candidates: Sequence[str]) -> list[str]:
     """Columns whose values are images under the root; if there are none, those that are named like images."""
     samples = {name: [text for text in table.column(name) if text][:_SAMPLE] for name in candidates}
     named = [
@@ -202,7 +208,7 @@ def _find_views(table: ManifestTable, root: Path, candidates: Sequence[str]) -> 
     return there or named
 
 
-def _no_views(table: ManifestTable, root: Path) -> str:
+def _no_views(table: Header, root: Path) -> str:
     """That no column holds paths; where one names files without folder or ending, how they are written."""
     problem = "no column holds paths of images from the folder of the CSV on; name one (--view COLUMN)"
     below = files_below(root)

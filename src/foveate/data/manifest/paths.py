@@ -87,12 +87,30 @@ class Root:
         path = self.folder / text
         return self.folder / text.replace("\\", "/") if "\\" in text and not path.exists() else path
 
+    def inside(self, text: str) -> Path:
+        """The path that a text names, without looking whether it is there.
+
+        Raises:
+            InputRefused: it leads out of the folder.
+        """
+        if self._leads_out(os.path.realpath(path := self.path(text))):
+            raise InputRefused(
+                f"this leads out of the folder {self.folder}, which is not allowed",
+                where=text,
+                fix="put the manifest into a folder above all images",
+                code="outside",
+            )
+        return path
+
+    def _leads_out(self, real: str) -> bool:
+        return not self.follow_outside and not Path(real).is_relative_to(self.real)
+
     def find(self, text: str) -> FoundFile | Fault:
         """Look up one path; the image is not decoded, only its header is read."""
         try:
             path = self.path(text)
             real = os.path.realpath(path)
-            if not self.follow_outside and not Path(real).is_relative_to(self.real):
+            if self._leads_out(real):
                 return Fault(
                     "outside", f"'{text}' leads out of the folder {self.folder}, which is not allowed"
                 )

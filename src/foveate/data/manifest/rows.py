@@ -1,4 +1,7 @@
-"""A CSV file as a person's spreadsheet program wrote it: rows that know their line in an editor."""
+"""A CSV file as a person's spreadsheet program wrote it: rows that know their line in an editor.
+
+``ManifestRows`` goes through a file of any length, ``read_table`` reads one whole; the rules are the same.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ import hashlib
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 from foveate.errors import InputRefused, ManifestRefused
 
@@ -20,6 +25,24 @@ _NOT_TEXT = {
     b"\xfe\xff": "this is UTF-16 text",
 }
 _SAVE_AS = "save it as 'CSV UTF-8'"
+_START = 4096  # bytes that are looked at before anything is read as text
+Problem = tuple[int, str]
+"""Line of the manifest, and what is wrong with it."""
+
+
+class Header(Protocol):
+    """What a table of either kind tells of its columns."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """In their order, without the unnamed ones."""
+
+    def column(self, name: str) -> Iterable[str]:
+        """All values of one column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +73,62 @@ class ManifestTable:
     path: Path
     columns: tuple[str, ...]
     rows: tuple[ManifestRow, ...]
-    problems: tuple[tuple[int, str], ...]
+    problems: tuple[Problem, ...]
     sha256: str
 
     def column(self, name: str) -> list[str]:
         """All values of one column."""
         return [row.values[name] for row in self.rows]
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRows:
+    """The rows of a CSV, one at a time; each time it is gone through, the file is read anew.
+
+    Attributes:
+        path: the file.
+        columns: in their order, without the unnamed ones.
+        content: the bytes of the file, where they are at hand.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    content: bytes | None = None
+
+    @classmethod
+    def at(cls, path: Path, content: bytes | None = None) -> ManifestRows:
+        """Read the header: UTF-8 with or without BOM, separated by commas, semicolons or tabs.
+
+        Raises:
+            InputRefused: there is no such file.
+            ManifestRefused: it is not UTF-8 text, is empty, or names a column twice.
+        """
+        line, columns = next(_records(path, content), (1, []))
+        if not columns:
+            raise ManifestRefused(str(path), ["the file is empty: its first row must name the columns"])
+        _refuse_repeated(path, line, columns)
+        return cls(path, tuple(name for name in columns if name), content)
+
+    def __iter__(self) -> Iterator[ManifestRow | Problem]:
+        """Every record that has as many fields as the header, or what is wrong; blank lines are skipped.
+
+        Raises:
+            InputRefused: the file cannot be read.
+            ManifestRefused: it is not UTF-8 text, or leaves a quote open.
+        """
+        records = _records(self.path, self.content)
+        _, columns = next(records)
+        for line, fields in records:
+            kept, extra = fields[: len(columns)], fields[len(columns) :]
+            if len(kept) < len(columns) or any(extra):
+                yield line, f"has {len(fields)} fields, but the header names {len(columns)} columns"
+            else:
+                values = zip(columns, kept, strict=True)
+                yield ManifestRow(line, {name: value for name, value in values if name})
+
+    def column(self, name: str) -> Iterator[str]:
+        """All values of one column."""
+        return (row.values[name] for row in self if isinstance(row, ManifestRow))
 
 
 def read_table(path: Path) -> ManifestTable:
@@ -68,34 +141,16 @@ def read_table(path: Path) -> ManifestTable:
         InputRefused: there is no such file.
         ManifestRefused: it is not UTF-8 text, has no rows, names a column twice, or leaves a quote open.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputRefused(
-            f"the table cannot be read: {error.strerror}", where=str(path), fix="give the path of a CSV file",
-            code="missing-file",
-        ) from None  # fmt: skip
-    records = _records(path, _decode(path, content))
-    header_line, header = next(records, (1, []))
-    if not header:
-        raise ManifestRefused(str(path), ["the file is empty: its first row must name the columns"])
-    columns = [name.strip() for name in header]
-    _refuse_repeated(path, header_line, columns)
-    rows: list[ManifestRow] = []
-    problems: list[tuple[int, str]] = []
-    for line, fields in records:
-        kept, extra = fields[: len(columns)], fields[len(columns) :]
-        if len(kept) < len(columns) or any(extra):
-            problems.append((line, f"has {len(fields)} fields, but the header names {len(columns)} columns"))
-            continue
-        rows.append(
-            ManifestRow(line, {name: value for name, value in zip(columns, kept, strict=True) if name})
-        )
+    with _opened(path) as stream:
+        content = stream.read()
+    table = ManifestRows.at(path, content)
+    read = list(table)
+    rows = tuple(row for row in read if isinstance(row, ManifestRow))
+    problems = tuple(row for row in read if not isinstance(row, ManifestRow))
     if not rows:
         faults = [f"row {line}: {text}" for line, text in problems]
         raise ManifestRefused(str(path), faults or ["the file has a header but no rows"])
-    digest = hashlib.sha256(content).hexdigest()
-    return ManifestTable(path, tuple(name for name in columns if name), tuple(rows), tuple(problems), digest)
+    return ManifestTable(path, table.columns, rows, problems, hashlib.sha256(content).hexdigest())
 
 
 def closest(name: str, known: Iterable[str]) -> str:
@@ -108,43 +163,64 @@ def closest(name: str, known: Iterable[str]) -> str:
     return f"choose from: {', '.join(known)}"
 
 
-def _decode(path: Path, content: bytes) -> str:
-    for magic, what in _NOT_TEXT.items():
-        if content.startswith(magic):
-            raise ManifestRefused(str(path), [f"{what}: {_SAVE_AS}"])
+def _opened(path: Path) -> BinaryIO:
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        what = f"byte 0x{content[error.start]:02X} is not UTF-8 (Latin-1 or Windows text?)"
-        raise ManifestRefused(str(path), [f"row {line}: {what}: {_SAVE_AS}"]) from None
-    if "\0" in text:
-        raise ManifestRefused(str(path), ["this is not text: it holds zero bytes"])
-    return text
+        return path.open("rb")
+    except OSError as error:
+        raise InputRefused(
+            f"the table cannot be read: {error.strerror}", where=str(path), fix="give the path of a CSV file",
+            code="missing-file",
+        ) from None  # fmt: skip
 
 
-def _records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Records that are not blank, each with the line it starts on."""
-    start = 1
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
-    while True:
+def _lines(path: Path, stream: BinaryIO) -> Iterator[str]:
+    """The lines as text, with their ends."""
+    start = stream.read(_START)
+    stream.seek(0)
+    for magic, what in _NOT_TEXT.items():
+        if start.startswith(magic):
+            raise ManifestRefused(str(path), [f"{what}: {_SAVE_AS}"])
+    binary = ManifestRefused(str(path), ["this is not text: it holds zero bytes"])
+    if b"\0" in start:
+        raise binary
+    for number, raw in enumerate(stream, start=1):
+        if b"\0" in raw:
+            raise binary
         try:
-            record = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            problem = f"row {start}: the quotes of the record that starts here do not match ({error})"
-            raise ManifestRefused(str(path), [problem]) from None
-        fields = [field.strip() for field in record]
-        if any(fields):
-            yield start, fields
-        start = reader.line_num + 1
+            text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            what = f"byte 0x{error.object[error.start]:02X} is not UTF-8 (Latin-1 or Windows text?)"
+            raise ManifestRefused(str(path), [f"row {number}: {what}: {_SAVE_AS}"]) from None
+        yield from io.StringIO(text, newline="") if "\r" in text else (text,)  # \r alone ends lines as well
 
 
-def _delimiter(text: str) -> str:
+def _records(path: Path, content: bytes | None) -> Iterator[tuple[int, list[str]]]:
+    """Records that are not blank, without surrounding blanks, each with the line it starts on."""
+    with _opened(path) if content is None else io.BytesIO(content) as stream:
+        lines, before = _lines(path, stream), list[str]()
+        for line in lines:
+            before.append(line)
+            if line.strip():
+                break
+        mark = _delimiter(before[-1] if before else "")
+        reader, start = csv.reader(chain(before, lines), delimiter=mark, strict=True), 1
+        while True:
+            try:
+                record = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                problem = f"row {start}: the quotes of the record that starts here do not match ({error})"
+                raise ManifestRefused(str(path), [problem]) from None
+            fields = [field.strip() for field in record]
+            if any(fields):
+                yield start, fields
+            start = reader.line_num + 1
+
+
+def _delimiter(header: str) -> str:
     """The separator that makes the most columns of the first line that is not blank."""
-    header = next((line for line in text.splitlines() if line.strip()), "")
-    return max(_DELIMITERS, key=lambda mark: len(next(csv.reader([header], delimiter=mark))))
+    return max(_DELIMITERS, key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
 
 
 def _refuse_repeated(path: Path, line: int, columns: list[str]) -> None:

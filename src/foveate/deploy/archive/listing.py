@@ -1,25 +1,25 @@
 """A folder or a manifest is cut into shards: small files of cases, written as the source is gone through.
 
 Nothing is held that grows with the archive but eight bytes for each case of a manifest, from which names that
-stand twice are told. No image is opened: what cannot be read is found where it is read.
+stand twice are told, and sixteen where cases are named after their images. No image is opened but a few where
+a column ``slice`` has to be understood: what cannot be read is found where it is read.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import os
 import re
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from foveate.data.manifest.columns import SUFFIXES, parse_truth
+from foveate.data.manifest.cases import RowReader
+from foveate.data.manifest.columns import SUFFIXES, ColumnChoice, Expected, assign_columns, views_there
+from foveate.data.manifest.names import digest, standing_twice
+from foveate.data.manifest.paths import FoundFile, Root
+from foveate.data.manifest.rows import ManifestRow, ManifestRows
 from foveate.deploy.archive.work import ArchiveJob, as_lines
 from foveate.deploy.engines.facts import Facts
 from foveate.errors import InputRefused, UsageError
@@ -29,7 +29,7 @@ from foveate.types import Case
 Line = dict[str, Any]  # of a shard's file: a case, or a row that is none, with its reason
 _DICOM = ("", ".dcm", ".dicom", ".ima")
 _MASK = re.compile(r"(.+)_mask(_\d+)?", re.IGNORECASE)
-_WHOLE = re.compile(r"(\d+)(\.0*)?")  # spreadsheets and pandas write 3 as 3.0
+_SAMPLE = 20  # images that are opened to learn whether there are volumes
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,77 +81,64 @@ def manifest_lines(path: Path, facts: Facts, naming: Naming) -> Iterator[Line]:
 
     Raises:
         InputRefused: it is no such table.
-        UsageError: a view's column is missing that the model needs.
+        UsageError: a column is missing that the model needs or a name says.
     """
-    columns = next(_records(path))[1]
-    there = [view for view in facts.views if view in columns]
-    if not there or (len(there) < len(facts.views) and not facts.tolerates_missing):
-        raise UsageError(
-            f"the manifest has no column '{next(view for view in facts.views if view not in columns)}'",
-            where=str(path),
-            fix=f"name the columns of image paths as the model's views: {', '.join(facts.views)}",
-        )
-    reader = _RowReader(facts, naming, tuple(there))
-    doubled, seen = _doubled(_names(path, reader)), set[str]()
-    for row, fields in _rows(path):
-        if len(fields) != len(columns):
-            what = f"has {len(fields)} fields, but the header names {len(columns)} columns"
-            yield _refused(row, "", "bad-row", f"row {row}", what)
+    rows = ManifestRows.at(path)
+    reader = _reader(rows, facts, naming)
+    doubled, seen = standing_twice(reader.name(row) for row in _whole(rows)), set[str]()
+    for row in rows:
+        if not isinstance(row, ManifestRow):
+            number, what = row
+            yield _refused(number, "", "bad-row", what)
             continue
-        line = reader.line(row, dict(zip(columns, fields, strict=True)))
+        line = _line(reader, row)
         name = line["case_id"]
         if "code" not in line and name in seen:
-            line = _refused(row, name, "case-doubled", f"row {row}", "an earlier row has this name already")
-        elif _digest(name) in doubled:
+            line = _refused(row.number, name, "case-doubled", "an earlier row has this name already")
+        elif digest(name) in doubled:
             seen.add(name)
         yield line
 
 
-@dataclass(frozen=True, slots=True)
-class _RowReader:
-    """How a row of a manifest becomes a line."""
-
-    facts: Facts
-    naming: Naming
-    views: tuple[str, ...]
-
-    def name(self, values: dict[str, str]) -> str:
-        """The case's name."""
-        if self.naming.case in values:
-            return values[self.naming.case]
-        first = next((values[view] for view in self.views if values[view]), "")
-        return first + (f"#{values['slice']}" if values.get("slice") else "")
-
-    def line(self, row: int, values: dict[str, str]) -> Line:
-        """The case, or why it is none."""
-        name = self.name(values)
-        views = {view: values[view] for view in self.views if values[view]}
-        if not name or not views:
-            what = "there is no path of an image" if name else f"{self.naming.case} is empty"
-            return _refused(row, name, "bad-row", f"row {row}", what)
-        line: Line = {"row": row, "case_id": name, "patient_id": values.get(self.naming.patient) or name}
-        line["views"] = views
-        try:
-            line |= self._truth(values)
-        except ValueError as error:
-            what = f"'{error}' is neither a truth (1, 0, empty) nor a slice (a whole number from 0)"
-            return _refused(row, name, "bad-row", f"row {row}", what)
-        return line | ({"organ_mask": values["organ_mask"]} if values.get("organ_mask") else {})
-
-    def _truth(self, values: dict[str, str]) -> Line:
-        """Truth and slice, where the row has them."""
-        found: Line = {}
-        if text := values.get("slice"):
-            if not (number := _WHOLE.fullmatch(text)):
-                raise ValueError(text)
-            found["slice"] = int(number[1])
-        if self.facts.task == "multiclass":
-            return found | {"label": values.get(self.naming.label) or None}
-        given = [name for name in self.facts.classes if name in values]
-        return found | {"findings": {name: parse_truth(values[name]) for name in given}}
+def _reader(rows: ManifestRows, facts: Facts, naming: Naming) -> RowReader:
+    """Rows are read as those of a cohort that the model is asked about, which may lack patients, however."""
+    views = views_there(rows, facts.views, tolerates_missing=facts.tolerates_missing)
+    patient = naming.patient if naming.patient in rows.columns else naming.case
+    choice = ColumnChoice(naming.label, None, views, patient, naming.case)
+    columns = assign_columns(rows, rows.path.parent, choice, Expected(facts.task, facts.classes))
+    return RowReader.of(rows, _whole(rows), columns, volumes=_holds_volumes(rows, views))
 
 
-def case_of(line: Line, root: Path) -> Case:
+def _whole(rows: ManifestRows) -> Iterator[ManifestRow]:
+    """The rows without those that lack fields, from the first on."""
+    return (row for row in rows if isinstance(row, ManifestRow))
+
+
+def _holds_volumes(rows: ManifestRows, views: Sequence[str]) -> bool:
+    """Whether there is a volume among the first images, as far as slices make that matter."""
+    if "slice" not in rows.columns:
+        return False
+    root = Root.at(rows.path.parent)
+    texts = (text for row in _whole(rows) for view in views if (text := row.values[view]))
+    found = (root.find(text) for text in islice(texts, _SAMPLE))
+    return any(isinstance(item, FoundFile) and len(item.shape) == 3 for item in found)
+
+
+def _line(reader: RowReader, row: ManifestRow) -> Line:
+    """The case, or why it is none."""
+    notes: list[str] = []
+    case = reader.case(row, notes)
+    if notes:
+        return _refused(row.number, case.case_id, "bad-row", "; ".join(notes))
+    line: Line = {"row": row.number, "case_id": case.case_id, "patient_id": case.patient_id}
+    line["views"] = reader.paths(row)
+    if case.slice_index is not None:
+        line["slice"] = case.slice_index
+    line |= {"label": case.label} if reader.columns.label else {"findings": case.findings}
+    return line | ({"organ_mask": organ} if (organ := row.values.get("organ_mask")) else {})
+
+
+def case_of(line: Line, root: Root) -> Case:
     """The case that a line tells.
 
     Raises:
@@ -161,76 +148,13 @@ def case_of(line: Line, root: Path) -> Case:
     return Case(
         case_id=line["case_id"],
         patient_id=line["patient_id"],
-        views={view: _inside(root, text) for view, text in line["views"].items()},
+        views={view: root.inside(text) for view, text in line["views"].items()},
         label=line.get("label"),
         findings=line.get("findings", {}),
-        organ_mask=_inside(root, organ) if organ else None,
+        organ_mask=root.inside(organ) if organ else None,
         slice_index=line.get("slice"),
         row=line["row"],
     )
-
-
-def _inside(root: Path, text: str) -> Path:
-    path = root / text
-    if "\\" in text and not path.exists():  # written on Windows
-        path = root / text.replace("\\", "/")
-    if not Path(os.path.realpath(path)).is_relative_to(root):
-        raise InputRefused(
-            "this leads out of the folder of the manifest, which is not allowed",
-            where=text,
-            fix="put the manifest into a folder above all images",
-            code="outside",
-        )
-    return path
-
-
-def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The header, and every row that is not blank, each with the line it starts on."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            mark = _delimiter(stream.readline())
-            stream.seek(0)
-            reader, start, empty = csv.reader(stream, delimiter=mark, strict=True), 1, True
-            for record in reader:
-                fields = [field.strip() for field in record]
-                if any(fields):
-                    empty = False
-                    yield start, fields
-                start = reader.line_num + 1
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputRefused(
-            f"this cannot be read as a CSV in UTF-8: {error}", where=str(path), code="not-a-csv"
-        ) from error
-    if empty:
-        raise InputRefused("the file is empty", where=str(path), code="not-a-csv")
-
-
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    records = _records(path)
-    next(records)
-    return records
-
-
-def _delimiter(header: str) -> str:
-    return max(",;\t", key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
-
-
-def _names(path: Path, reader: _RowReader) -> Iterator[str]:
-    records = _records(path)
-    columns = next(records)[1]
-    for _, fields in records:
-        if len(fields) == len(columns):
-            yield reader.name(dict(zip(columns, fields, strict=True)))
-
-
-def _doubled(names: Iterable[str]) -> frozenset[int]:
-    """Digests of the names that stand more than once."""
-    digests = np.sort(np.frombuffer(array("Q", map(_digest, names)), dtype=np.uint64))
-    return frozenset(digests[1:][digests[1:] == digests[:-1]].tolist())
-
-
-def _digest(name: str) -> int:
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
 
 
 # ---- a folder -----------------------------------------------------------------------------------------
@@ -298,5 +222,5 @@ def _images(files: Sequence[Path]) -> list[Path]:
     return [path for path in named if path.stem not in masks]
 
 
-def _refused(row: int, name: str, code: str, where: str, what: str) -> Line:
-    return {"row": row, "case_id": name, "code": code, "where": where, "what": what}
+def _refused(row: int, name: str, code: str, what: str) -> Line:
+    return {"row": row, "case_id": name, "code": code, "where": f"row {row}", "what": what}

@@ -8,23 +8,16 @@ from __future__ import annotations
 
 import csv
 import importlib
-import io
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from foveate.deploy.archive.work import ArchiveJob, as_lines, read_lines
-from foveate.deploy.engines.facts import Facts
 from foveate.errors import FoveateError, MissingExtra
+from foveate.evaluate.table import Columns, write_columns
 from foveate.files import replacing, write_atomic
-from foveate.types import Prediction
-
-Columns = dict[str, list[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,57 +46,10 @@ class Refusal:
         return cls(case_id, row, "fault", "", f"{type(error).__name__}: {error}")
 
 
-def columns_of(facts: Facts, predictions: Sequence[Prediction]) -> Columns:
-    """The table of some predictions, by column; None where something is not known."""
-    columns: Columns = {
-        "task": [facts.task] * len(predictions),
-        "case_id": [item.case_id for item in predictions],
-        "patient_id": [item.patient_id for item in predictions],
-        "split": [item.split for item in predictions],
-        "predicted": [_joined(facts.classes, facts.decision(item.probabilities)) for item in predictions],
-    }
-    for place, name in enumerate(facts.classes):
-        truths = [item.truth[place] for item in predictions]
-        columns[f"true:{name}"] = [None if np.isnan(value) else int(value) for value in truths]
-    columns |= _by_class("prob", facts, [item.probabilities for item in predictions])
-    columns |= _by_class("logit", facts, [item.logits for item in predictions])
-    columns["views"] = ["+".join(item.views) for item in predictions]
-    return columns | _further(facts, predictions)
-
-
-def _further(facts: Facts, predictions: Sequence[Prediction]) -> Columns:
-    """What the model can tell beyond probabilities."""
-    columns: Columns = {}
-    if facts.calibrated:
-        columns |= _by_class("calibrated", facts, [item.calibrated for item in predictions])
-    if facts.strangest is not None:
-        columns["novelty"] = [_cell(item.novelty) for item in predictions]
-    if facts.set_rule is not None:
-        columns["set"] = [";".join(item.answer_set or ()) for item in predictions]
-    if any(known is not None for known in (facts.set_rule, facts.strangest, facts.familiar)):
-        columns["abstain"] = [";".join(item.abstain) for item in predictions]
-    return columns
-
-
-def _by_class(block: str, facts: Facts, rows: Sequence[NDArray[np.float64] | None]) -> Columns:
-    return {
-        f"{block}:{name}": [None if row is None else _cell(row[place]) for row in rows]
-        for place, name in enumerate(facts.classes)
-    }
-
-
-def _cell(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def _joined(names: Sequence[str], chosen: NDArray[np.bool_]) -> str:
-    return ";".join(name for name, yes in zip(names, chosen, strict=True) if yes)
-
-
 def write_part(path: Path, columns: Columns) -> None:
     """Write the table of one shard, by its suffix as CSV or Parquet."""
     if path.suffix == ".csv":
-        write_atomic(path, _csv(columns.keys(), zip(*columns.values(), strict=True)))
+        write_columns(path, columns)
         return
     arrow, parquet = pyarrow()
     with replacing(path) as temporary:
@@ -168,11 +114,3 @@ def join_refused(job: ArchiveJob, shards: int, out: Path) -> None:
         writer.writeheader()
         for shard in range(shards):
             writer.writerows(read_lines(job.refused(shard)))
-
-
-def _csv(header: Iterable[str], rows: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()

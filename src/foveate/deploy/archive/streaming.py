@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from foveate.data.manifest.paths import Root
 from foveate.deploy.archive.listing import FolderLines, Line, Naming, case_of, cut, manifest_lines
 from foveate.deploy.archive.maps import Shapes, begin_maps, write_maps
 from foveate.deploy.archive.results import (
     Refusal,
-    columns_of,
     join_parts,
     join_refused,
     pyarrow,
@@ -34,7 +34,7 @@ from foveate.deploy.engines.engine import Answer, Engine
 from foveate.deploy.engines.facts import Facts
 from foveate.deploy.engines.opening import open_engine
 from foveate.errors import InputRefused, UsageError
-from foveate.evaluate.table import SEEN
+from foveate.evaluate.table import SEEN, columns_of
 from foveate.files import sha256_of
 from foveate.io.reading import read_image, read_mask
 from foveate.parallel import read_ahead
@@ -235,7 +235,11 @@ def predict_shard(
         replace(each, split=SEEN if _learned_from(engine, each.patient_id) else "test")
         for each in (answer.prediction for answer in answers)
     ]
-    write_part(job.part(shard), columns_of(engine.facts, predictions))
+    facts = engine.facts
+    columns = columns_of(
+        facts.task, facts.classes, predictions, thresholds=facts.thresholds, further=facts.further
+    )
+    write_part(job.part(shard), columns)
     write_refused(job, shard, sorted(refused, key=lambda each: each.row))
     if job.maps is not None:
         write_maps(job.maps / f"part-{shard:05d}.npz", engine.facts, answers, shapes)
@@ -286,10 +290,11 @@ def _read(
     sliced = any("slice" in line for line in lines)
     images = lru_cache(VOLUMES)(read_image) if sliced else read_image
     masks = lru_cache(VOLUMES)(read_mask) if sliced else read_mask
+    root = Root.at(job.root)
 
     def attempt(line: Line) -> tuple[Line, Any]:
         try:
-            return line, engine.read(case_of(line, job.root), image_reader=images, mask_reader=masks)
+            return line, engine.read(case_of(line, root), image_reader=images, mask_reader=masks)
         except Exception as error:
             return line, error
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.errors import InputRefused
+from foveate.evaluate.table import Further
 from foveate.study.settings import PreprocessConfig
 from foveate.types import Task
 
@@ -98,6 +99,12 @@ class Facts:
             return np.asarray(np.arange(len(self.classes)) == probabilities.argmax())
         limits = [self.thresholds.get(name, 0.5) for name in self.classes]
         return np.asarray(probabilities >= np.array(limits))
+
+    @property
+    def further(self) -> Further:
+        """What the model can tell beyond probabilities."""
+        novelty, sets = self.strangest is not None, self.set_rule is not None
+        return Further(bool(self.calibrated), novelty, sets, novelty or sets or self.familiar is not None)
 
     def input_names(self) -> list[str]:
         """Inputs of the graph in order: each view, and its range where the study names no window."""
