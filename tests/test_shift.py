@@ -24,6 +24,7 @@ from foveate.evaluate.shift import (
     reweighted_accuracy,
 )
 from foveate.evaluate.table import PredictionTable
+from foveate.report.sections.shift import _by_reason
 
 FEW = Bootstrap(200)
 Floats = NDArray[np.float64]
@@ -273,3 +274,11 @@ class TestWords:
         assert said["seen"] == (
             "68 cases are set apart, since the model learned from them; 68 of 68 are answered right."
         )
+
+
+def test_what_is_left_out_for_one_reason_is_said_together() -> None:
+    same = "the same everywhere"
+    assert _by_reason({"t2: width": same, "name": "too many values", "dwi: width": same}) == [
+        f"t2: width, dwi: width ({same})",
+        "name (too many values)",
+    ]

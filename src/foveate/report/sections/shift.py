@@ -103,8 +103,16 @@ def _kind(title: str, found: Json) -> Mapping[str, Any]:
         "more": max(0, len(order) - _SHOWN),
         "together": value_of(together["auroc"]) if together else None,
         "columns": together["columns"] if together else (),
-        "left_out": [f"{name} ({why})" for name, why in found.get("left_out", {}).items()],
+        "left_out": _by_reason(found.get("left_out", {})),
     }
+
+
+def _by_reason(left_out: Mapping[str, str]) -> list[str]:
+    """Names with the reason that they share, said once."""
+    names: dict[str, list[str]] = {}
+    for name, why in left_out.items():
+        names.setdefault(why, []).append(name)
+    return [f"{', '.join(own)} ({why})" for why, own in names.items()]
 
 
 def _far(own: Json) -> float:
