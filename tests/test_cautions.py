@@ -188,8 +188,11 @@ def test_limits_that_few_patients_cannot_give_are_named(run: Path, tmp_path: Pat
     told = of(False, True)
     assert set(told) == {"small-validation"}
     assert told["small-validation"].startswith("Too few validation patients for the limit of novelty: ")
+    assert of(True, False)["small-validation"].startswith(
+        "Too few training patients for the limit of looks: "
+    )
     both = of(False, False)["small-validation"]
-    assert "validation patients for the limit of novelty and training patients for that of looks" in both
+    assert "validation patients for the limit of novelty and training patients for the limit of looks" in both
 
 
 @pytest.mark.parametrize(("strange", "said"), [(0, False), (11, False), (12, True)])

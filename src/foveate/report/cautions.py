@@ -215,7 +215,7 @@ def _of_limits(files: RunFiles) -> Iterator[Caution]:
     looks = (within(files.bundle, "familiar", "views") or {}).values()
     wide = {
         "validation patients for the limit of novelty": within(files.bundle, "novelty", "held") is False,
-        "training patients for that of looks": any(own.get("held") is False for own in looks),
+        "training patients for the limit of looks": any(own.get("held") is False for own in looks),
     }
     if names := [name for name, extrapolated in wide.items() if extrapolated]:
         told = (
