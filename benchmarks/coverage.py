@@ -145,12 +145,12 @@ def rounds_of(
     validation = cohort(setting, draws, 100, "val")
     options = EvaluateOptions(prevalence={"A": 0.05}, min_group=3)
     large = joined(cohort(setting, draws, LARGE, "test"), validation)
-    truth = dict(told(evaluate_predictions(large, n_boot=0, options=options)))
+    truth = dict(told(evaluate_predictions(large, n_boot=0, options=options).to_json()))
     found: dict[tuple[str, ...], list[tuple[bool, float]]] = {}
     for seed in range(rounds):
         table = joined(cohort(setting, draws, patients, "test"), validation)
         metrics = evaluate_predictions(table, n_boot=replicates, seed=seed, options=options)
-        for path, value in told(metrics):
+        for path, value in told(metrics.to_json()):
             real = truth[path]["value"] if path in truth else None
             if value["low"] is not None and real is not None:
                 held = value["low"] - 1e-9 <= real <= value["high"] + 1e-9

@@ -28,7 +28,6 @@ from foveate.device import keep_freed_memory
 from foveate.evaluate import evaluate_predictions
 from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.table import read_predictions, write_predictions
-from foveate.files import write_json
 from foveate.models import build_model
 from foveate.predict import explain_prepared, predict_prepared, read_and_prepare
 from foveate.prepare.preprocess import Preprocess
@@ -208,7 +207,7 @@ def measure_evaluation(cases: int, classes: int, folder: Path, meter: Meter) -> 
     with meter("evaluate"):
         table = read_predictions(folder / "predictions.csv")
         found = evaluate_predictions(table, n_boot=REPLICATES, options=EvaluateOptions())
-        write_json(folder / "metrics.json", found)
+        found.write(folder)
     with meter("report"):
         write_report(folder)
 

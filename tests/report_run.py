@@ -85,7 +85,7 @@ def write_run(
         prevalence={classes[0]: 0.05},
         order=tuple(classes) if task == "multiclass" else None,
     )
-    write_json(folder / "metrics.json", evaluate_predictions(table, n_boot=200, options=options))
+    evaluate_predictions(table, n_boot=200, options=options).write(folder)
     if len(views) == 1 and not volumes:
         _write_evidence(folder, table, draws)
     else:

@@ -83,16 +83,16 @@ def test_weighted_kappas_take_the_stated_order_and_nothing_else() -> None:
     said = draws.dirichlet(np.ones(3), 40) + truth
     table = table_of("multiclass", truth, said / said.sum(axis=1, keepdims=True))
     stated = ("c2", "c0", "c1")
-    found = evaluate_predictions(table, n_boot=0, options=EvaluateOptions(order=stated))["agreement"]
+    found = evaluate_predictions(table, n_boot=0, options=EvaluateOptions(order=stated)).agreement
     rank = [stated.index(name) for name in ("c0", "c1", "c2")]
     answers = [[rank[k] for k in values.argmax(axis=1)] for values in (truth, said)]
     for name in ("linear", "quadratic"):
         expected = cohen_kappa_score(*answers, weights=name)
-        assert found["metrics"][f"kappa_{name}"]["value"] == pytest.approx(expected)
-    assert found["order"] == list(stated)
-    plain = evaluate_predictions(table, n_boot=0)["agreement"]["metrics"]
-    assert {name: plain[name]["value"] for name in plain} == {
-        name: pytest.approx(found["metrics"][name]["value"]) for name in ("kappa", "mcc")
+        assert found.metrics[f"kappa_{name}"].value == pytest.approx(expected)
+    assert found.order == stated
+    plain = evaluate_predictions(table, n_boot=0).agreement.metrics
+    assert {name: plain[name].value for name in plain} == {
+        name: pytest.approx(found.metrics[name].value) for name in ("kappa", "mcc")
     }
     with pytest.raises(UsageError, match="no order of these classes"):
         evaluate_predictions(table, n_boot=0, options=EvaluateOptions(order=("c0", "c1")))
@@ -102,13 +102,12 @@ def test_weighted_kappas_take_the_stated_order_and_nothing_else() -> None:
 def test_metrics_json_tells_the_order_and_reasons(task: Task) -> None:
     truth = np.eye(3)[[0, 1, 2, 0, 1, 2] * 3]
     table = table_of(task, truth, truth * 0.5 + 0.25)
-    found = evaluate_predictions(table, n_boot=30)["agreement"]
-    assert found["metrics"]["kappa"]["value"] == found["metrics"]["mcc"]["value"] == 1
+    found = evaluate_predictions(table, n_boot=30).agreement
+    assert found.metrics["kappa"].value == found.metrics["mcc"].value == 1
     if task == "multiclass":
-        assert found["order"] is None and set(found["metrics"]) == {"kappa", "mcc"}
+        assert found.order is None and set(found.metrics) == {"kappa", "mcc"}
     single = table_of(task, np.eye(2)[[0] * 8], np.eye(2)[[0] * 8])
-    found = evaluate_predictions(single, n_boot=30)["agreement"]
-    assert set(found["metrics"]) == {"kappa", "mcc"}
-    value = found if task == "multiclass" else found["per_class"]["c0"]
-    kappa_ = value["metrics"]["kappa"] if task == "multiclass" else value["kappa"]
-    assert (kappa_["value"], kappa_["reason"]) == (None, "truth and answers are all of one class")
+    found = evaluate_predictions(single, n_boot=30).agreement
+    assert set(found.metrics) == {"kappa", "mcc"}
+    kappa_ = (found.metrics if found.per_class is None else found.per_class["c0"])["kappa"]
+    assert (kappa_.value, kappa_.reason) == (None, "truth and answers are all of one class")

@@ -38,21 +38,21 @@ def test_hand_worked_case() -> None:
     brier = (2 * 0.38**2 + 2 * 0.64**2 + 0 + 2 * 0.5**2) / 4
     assert found["brier"][0] == pytest.approx(brier)
     bins = Calibration(table).bins()
-    assert [b["n"] for b in bins] == [0] * 7 + [1, 0, 2, 0, 0, 0, 0, 1]
-    assert bins[9] == {
+    assert [b.n for b in bins] == [0] * 7 + [1, 0, 2, 0, 0, 0, 0, 1]
+    assert dict(bins[9]) == {
         "low": pytest.approx(0.6),
         "high": pytest.approx(2 / 3),
         "confidence": pytest.approx(0.63),
         "accuracy": 0.5,
         "n": 2,
     }
-    assert bins[0]["confidence"] is bins[0]["accuracy"] is None
+    assert bins[0].confidence is bins[0].accuracy is None
 
 
 def test_a_bin_holds_its_lower_edge_and_the_last_one_both() -> None:
     edges = np.linspace(0, 1, 16)[:, None]
     bins = Calibration(table_of("multilabel", np.zeros((16, 1)), edges)).bins()
-    assert [b["n"] for b in bins] == [1] * 14 + [2]
+    assert [b.n for b in bins] == [1] * 14 + [2]
 
 
 def _slow_ece(confidence: list[float], outcome: list[float], weights: list[float], bins: int = 15) -> float:
@@ -106,15 +106,15 @@ def test_reliability_bins_equal_scikit_learns_curve() -> None:
     table = random_multilabel(2, 400, 3, 10**6)
     known = ~np.isnan(table.truth)
     outcome, confidence = calibration_curve(table.truth[known], table.probabilities[known], n_bins=15)
-    bins = [b for b in Calibration(table).bins() if b["n"]]
-    np.testing.assert_allclose([b["accuracy"] for b in bins], outcome, atol=1e-12)
-    np.testing.assert_allclose([b["confidence"] for b in bins], confidence, atol=1e-12)
-    assert sum(b["n"] for b in bins) == known.sum()
+    bins = [b for b in Calibration(table).bins() if b.n]
+    np.testing.assert_allclose([b.accuracy for b in bins], outcome, atol=1e-12)
+    np.testing.assert_allclose([b.confidence for b in bins], confidence, atol=1e-12)
+    assert sum(b.n for b in bins) == known.sum()
 
 
 def test_a_perfectly_sure_and_right_model_is_calibrated() -> None:
-    found = evaluate_predictions(table_of("multiclass", np.eye(3), np.eye(3)), n_boot=20)["calibration"]
-    assert (found["ece"]["value"], found["brier"]["value"]) == (0.0, 0.0)
+    found = evaluate_predictions(table_of("multiclass", np.eye(3), np.eye(3)), n_boot=20).calibration
+    assert (found.ece.value, found.brier.value) == (0.0, 0.0)
 
 
 def test_calibration_on_average_is_near_zero_for_honest_probabilities() -> None:
@@ -211,18 +211,18 @@ def test_bins_of_equal_mass_equal_scikit_learns_curve() -> None:
     p, y = table.probabilities[known], table.truth[known]
     outcome, confidence = calibration_curve(y, p, n_bins=15, strategy="quantile")
     form = Calibration(table)
-    bins = [b for b in form.bins_equal_mass() if b["n"]]
-    np.testing.assert_allclose([b["accuracy"] for b in bins], outcome, atol=1e-12)
-    np.testing.assert_allclose([b["confidence"] for b in bins], confidence, atol=1e-12)
-    error = sum(b["n"] * abs(b["accuracy"] - b["confidence"]) for b in bins) / len(p)
+    bins = [b for b in form.bins_equal_mass() if b.n]
+    np.testing.assert_allclose([b.accuracy for b in bins], outcome, atol=1e-12)
+    np.testing.assert_allclose([b.confidence for b in bins], confidence, atol=1e-12)
+    error = sum(b.n * abs(b.accuracy - b.confidence) for b in bins) / len(p)
     assert form(np.ones((1, 400)))["ece_equal_mass"][0] == pytest.approx(error, abs=1e-12)
-    assert max(b["n"] for b in bins) - min(b["n"] for b in bins) <= 1, "there are no ties here"
+    assert max(b.n for b in bins) - min(b.n for b in bins) <= 1, "there are no ties here"
 
 
 def test_equal_probabilities_stay_in_one_bin() -> None:
     table = table_of("multilabel", np.tile([[0], [1]], (15, 1)), np.full((30, 1), 0.4))
     form = Calibration(table)
-    assert sorted(b["n"] for b in form.bins_equal_mass()) == [0] * 14 + [30]
+    assert sorted(b.n for b in form.bins_equal_mass()) == [0] * 14 + [30]
     assert form(np.ones((1, 30)))["ece_equal_mass"][0] == pytest.approx(0.1)
 
 
@@ -249,28 +249,28 @@ def test_raw_and_calibrated_stand_side_by_side_and_the_change_is_paired() -> Non
     found = calibration(table, Bootstrap(200))
     alone = calibration(table_of("multilabel", truth[:, :1], raw[:, :1]), Bootstrap(0))
     for name in CHANGE:
-        change = found["calibrated"]["change"][name]
-        assert change["value"] == pytest.approx(found["calibrated"][name]["value"] - alone[name]["value"]), (
-            name
-        )
-        assert change["value"] < 0
-    assert found["calibrated"]["change"]["brier"]["high"] < 0, "the improvement is told from chance"
-    assert found["calibrated"]["per_class"]["c1"]["ece"]["reason"] == "not calibrated"
-    assert [sum(b["n"] for b in part["bins"]) for part in (found, found["calibrated"])] == [600, 300]
+        change = found.calibrated.change.figure(name)
+        assert change.value == pytest.approx(
+            found.calibrated.figure(name).value - alone.figure(name).value
+        ), name
+        assert change.value < 0
+    assert found.calibrated.change.brier.high < 0, "the improvement is told from chance"
+    assert found.calibrated.per_class["c1"].ece.reason == "not calibrated"
+    assert [sum(b.n for b in part.bins) for part in (found, found.calibrated)] == [600, 300]
 
 
 def test_without_calibration_there_is_nothing_beside_the_raw_figures() -> None:
-    assert calibration(random_softmax(0, 50, 3), Bootstrap(0))["calibrated"] is None
+    assert calibration(random_softmax(0, 50, 3), Bootstrap(0)).calibrated is None
 
 
 def test_decisions_stay_raw_when_calibration_changes_the_most_probable_class() -> None:
     table = table_of("multiclass", np.array([[1, 0]]), np.array([[0.6, 0.4]]))
-    (filled,) = [b for b in Calibration(table, np.array([[0.3, 0.7]])).bins() if b["n"]]
-    assert (filled["confidence"], filled["accuracy"]) == (0.3, 1.0)
+    (filled,) = [b for b in Calibration(table, np.array([[0.3, 0.7]])).bins() if b.n]
+    assert (filled.confidence, filled.accuracy) == (0.3, 1.0)
 
 
 def test_no_known_case_is_undefined_by_name() -> None:
     table = table_of("multiclass", np.full((4, 2), np.nan), np.full((4, 2), 0.5))
     found = calibration(table, Bootstrap(20))
-    assert {found[name]["reason"] for name in OVERALL} == {"no known case"}
-    assert {found[name]["value"] for name in OVERALL} == {None}
+    assert {found.figure(name).reason for name in OVERALL} == {"no known case"}
+    assert {found.figure(name).value for name in OVERALL} == {None}

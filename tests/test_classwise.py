@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from scipy.special import expit
@@ -15,13 +13,14 @@ from foveate.evaluate.discrimination import Ranking
 from foveate.evaluate.intervals import Value
 from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.rates import Rates, clopper_pearson, wilson
+from foveate.evaluate.results.metrics import Metrics
 from foveate.evaluate.short_intervals import noted
 from test_discrimination import random_multilabel, table_of
 
 SEVEN = 0.025 ** (1 / 7)  # Clopper and Pearson's lower bound of 7 of 7: 0.5904
 
 
-def _perfect(patients: list[str] | None = None) -> dict[str, Any]:
+def _perfect(patients: list[str] | None = None) -> Metrics:
     """Seven positives and seven negatives of one finding, all decided right."""
     truth = np.repeat([[1.0], [0.0]], 7, axis=0)
     spread = np.linspace(0.0, 0.1, 14)[:, None]
@@ -29,37 +28,37 @@ def _perfect(patients: list[str] | None = None) -> dict[str, Any]:
     return evaluate_predictions(table, n_boot=200, options=EvaluateOptions(prevalence={"c0": 0.1}))
 
 
-def _bounds(value: dict[str, Any]) -> tuple[float, float]:
-    return value["low"], value["high"]
+def _bounds(value: Value) -> tuple[float | None, float | None]:
+    return value.low, value.high
 
 
 def test_seven_of_seven_is_no_certainty() -> None:
     found = _perfect()
-    own = found["per_class"]["c0"]
+    own = found.per_class["c0"]
     for name in ("recall", "specificity", "precision", "npv"):
-        assert _bounds(own[name]) == pytest.approx((SEVEN, 1)), name
-        assert own[name]["reason"] is None
+        assert _bounds(own.figure(name)) == pytest.approx((SEVEN, 1)), name
+        assert own.figure(name).reason is None
     jaccard = SEVEN  # F1 = 2 J / (1 + J), of the seven that have it or are said to have it
-    assert _bounds(own["f1"]) == pytest.approx((2 * jaccard / (1 + jaccard), 1))
-    assert _bounds(own["auroc"]) == pytest.approx(newcombe_interval(1, 7, 7))
-    assert 0.6 < own["auroc"]["low"] < 0.75
-    assert _bounds(own["ap"]) == pytest.approx(wilson(1, 7))
-    assert _bounds(found["metrics"]["accuracy"]) == pytest.approx((0.025 ** (1 / 14), 1))
+    assert _bounds(own.f1) == pytest.approx((2 * jaccard / (1 + jaccard), 1))
+    assert _bounds(own.auroc) == pytest.approx(newcombe_interval(1, 7, 7))
+    assert 0.6 < own.auroc.low < 0.75
+    assert _bounds(own.ap) == pytest.approx(wilson(1, 7))
+    assert _bounds(found.metrics.accuracy) == pytest.approx((0.025 ** (1 / 14), 1))
     # the mean of sensitivity and specificity: half the root of two squares
-    assert _bounds(found["metrics"]["balanced_accuracy"]) == pytest.approx((1 - (1 - SEVEN) / 2**0.5, 1))
-    point = found["operating_points"] or own
+    assert _bounds(found.metrics.balanced_accuracy) == pytest.approx((1 - (1 - SEVEN) / 2**0.5, 1))
+    point = found.operating_points or own
     assert point
-    at = found["at_prevalence"]["c0"]
-    assert _bounds(at["ppv"]) == pytest.approx((SEVEN * 0.1 / (SEVEN * 0.1 + (1 - SEVEN) * 0.9), 1))
-    assert _bounds(at["npv"]) == pytest.approx((SEVEN * 0.9 / (SEVEN * 0.9 + (1 - SEVEN) * 0.1), 1))
+    at = found.at_prevalence["c0"]
+    assert _bounds(at.ppv) == pytest.approx((SEVEN * 0.1 / (SEVEN * 0.1 + (1 - SEVEN) * 0.9), 1))
+    assert _bounds(at.npv) == pytest.approx((SEVEN * 0.9 / (SEVEN * 0.9 + (1 - SEVEN) * 0.1), 1))
     # kappa if as many were wrong as 14 of 14 allows, half of all answers agreeing by chance
     wrong = 1 - 0.025 ** (1 / 14)
     for name in ("kappa", "mcc"):
-        assert _bounds(found["agreement"]["metrics"][name]) == pytest.approx((1 - wrong / 0.5, 1))
-    selective = found["abstention"]["selective"]["confidence"]["metrics"]
-    assert _bounds(selective["error"]) == pytest.approx((0, wrong))
-    assert _bounds(selective["accuracy_at_80"]) == pytest.approx((1 - wrong / 0.8, 1))
-    assert selective["aurc"]["high"] == pytest.approx(wrong * (1 - np.log(wrong)))
+        assert _bounds(found.agreement.metrics[name]) == pytest.approx((1 - wrong / 0.5, 1))
+    selective = found.abstention.selective.confidence.metrics
+    assert _bounds(selective.error) == pytest.approx((0, wrong))
+    assert _bounds(selective.accuracy_at_80) == pytest.approx((1 - wrong / 0.8, 1))
+    assert selective.aurc.high == pytest.approx(wrong * (1 - np.log(wrong)))
 
 
 def test_no_interval_of_a_perfect_model_is_a_point() -> None:
@@ -71,16 +70,16 @@ def test_no_interval_of_a_perfect_model_is_a_point() -> None:
             for name, part in content.items():
                 walk(part, f"{path}.{name}")
 
-    walk(_perfect(), "")
+    walk(_perfect().to_json(), "")
 
 
 def test_cases_of_a_patient_that_are_all_right_count_as_one() -> None:
     """Seven positives of four patients are worth less than four: 49 / 13."""
     patients = ["a", "a", "b", "b", "c", "c", "d"]
-    own = _perfect([*patients, *(name.upper() for name in patients)])["per_class"]["c0"]
-    assert _bounds(own["recall"]) == pytest.approx((0.025 ** (13 / 49), 1))
-    assert _bounds(own["auroc"]) == pytest.approx(newcombe_interval(1, 49 / 13, 49 / 13))
-    assert _bounds(own["ap"]) == pytest.approx(wilson(1, 49 / 13))
+    own = _perfect([*patients, *(name.upper() for name in patients)]).per_class["c0"]
+    assert _bounds(own.recall) == pytest.approx((0.025 ** (13 / 49), 1))
+    assert _bounds(own.auroc) == pytest.approx(newcombe_interval(1, 49 / 13, 49 / 13))
+    assert _bounds(own.ap) == pytest.approx(wilson(1, 49 / 13))
 
 
 def test_rates_of_single_cases_are_clopper_and_pearson_s() -> None:

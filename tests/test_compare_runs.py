@@ -35,7 +35,7 @@ def rewrite(folder: Path, table: PredictionTable) -> None:
         for n, names in enumerate(rows)
     ]
     write_predictions(folder / "predictions.csv", table.task, table.classes, predictions)
-    write_json(folder / "metrics.json", evaluate_predictions(table, n_boot=100))
+    evaluate_predictions(table, n_boot=100).write(folder)
 
 
 def noisier(table: PredictionTable, noise: float, seed: int) -> PredictionTable:

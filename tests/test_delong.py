@@ -191,15 +191,15 @@ def test_the_p_value_is_uniform_where_nothing_differs_and_patients_are_alike() -
 
 def test_metrics_json_says_what_was_taken_to_be_independent() -> None:
     table = random_multiclass(5, 60, 3, 1000)
-    found = evaluate_predictions(table, n_boot=0)["delong"]
-    assert found["assumes"] == "independent cases"
+    found = evaluate_predictions(table, n_boot=0).delong
+    assert found.assumes == "independent cases"
     for k, name in enumerate(table.classes):
         areas, covariance = delong(table.probabilities[:, k], table.truth[:, k])
-        value = found["per_class"][name]
+        value = found.per_class[name]
         expected = (areas[0], *delong_interval(areas[0], covariance[0, 0]))
         if np.isnan(areas[0]):
-            assert (value["value"], value["reason"]) == (None, "all cases are of one kind")
+            assert (value.value, value.reason) == (None, "all cases are of one kind")
         else:
-            assert (value["value"], value["low"], value["high"]) == pytest.approx(expected)
+            assert (value.value, value.low, value.high) == pytest.approx(expected)
     shared = table_of("multiclass", table.truth, table.probabilities, patients=["p", "q", "r"] * 20)
-    assert "patients" in evaluate_predictions(shared, n_boot=0)["delong"]["assumes"]
+    assert "patients" in evaluate_predictions(shared, n_boot=0).delong.assumes

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from foveate.errors import UsageError
 from foveate.evaluate import choose_operating_thresholds, evaluate_predictions
 from foveate.evaluate.discrimination import Discrimination, Ranking
+from foveate.evaluate.results.metrics import ConfusionMatrix, Metrics
 from foveate.evaluate.table import PredictionTable
 from foveate.types import Task
 
@@ -143,9 +144,9 @@ def test_multiclass_overall_metrics_equal_scikit_learn(
         "recall_macro": _quietly(reference.recall_score, truth, decided, **macro),
     }
     for name, value in expected.items():
-        np.testing.assert_allclose(found["metrics"][name]["value"], value, err_msg=name, **EXACT)
+        np.testing.assert_allclose(found.metrics.figure(name).value, value, err_msg=name, **EXACT)
     counts = reference.confusion_matrix(truth, decided, labels=range(classes))
-    assert found["confusion"] == {"labels": list(table.classes), "counts": counts.tolist()}
+    assert found.confusion == ConfusionMatrix(labels=table.classes, counts=counts.tolist())
 
 
 @many
@@ -157,15 +158,15 @@ def test_macro_auroc_and_ap_equal_scikit_learn_where_every_class_occurs(
     labels = np.concatenate([np.arange(classes), draws.integers(classes, size=20)])
     raw = draws.integers(1, steps + 2, size=(len(labels), classes)).astype(float)
     table = table_of("multiclass", np.eye(classes)[labels], raw / raw.sum(1, keepdims=True))
-    found = evaluate_predictions(table, n_boot=0)["metrics"]
+    found = evaluate_predictions(table, n_boot=0).metrics
     auroc = np.mean([reference.roc_auc_score(labels == k, table.probabilities[:, k]) for k in range(classes)])
-    np.testing.assert_allclose(found["auroc_macro"]["value"], auroc, **EXACT)
+    np.testing.assert_allclose(found.auroc_macro.value, auroc, **EXACT)
     if classes > 2:
         auroc = reference.roc_auc_score(labels, table.probabilities, multi_class="ovr", average="macro")
-        np.testing.assert_allclose(found["auroc_macro"]["value"], auroc, **EXACT)
+        np.testing.assert_allclose(found.auroc_macro.value, auroc, **EXACT)
     ap = reference.average_precision_score(np.eye(classes)[labels], table.probabilities, average="macro")
-    np.testing.assert_allclose(found["ap_macro"]["value"], ap, **EXACT)
-    assert found["auroc_macro"]["reason"] == "no interval was asked for"
+    np.testing.assert_allclose(found.ap_macro.value, ap, **EXACT)
+    assert found.auroc_macro.reason == "no interval was asked for"
 
 
 def _mean(values: list[float]) -> float | None:
@@ -206,7 +207,7 @@ def test_multilabel_averages_leave_out_what_is_undefined(
         "ap_macro": _mean([row["ap"] for row in rows]),
     }
     for name, value in expected.items():
-        assert found["metrics"][name]["value"] == (
+        assert found.metrics.figure(name).value == (
             None if value is None else pytest.approx(value, abs=1e-9)
         ), name
     for k, name in enumerate(table.classes):
@@ -214,9 +215,9 @@ def test_multilabel_averages_leave_out_what_is_undefined(
         if known.any():
             truth = table.truth[known, k] == 1
             counts = reference.confusion_matrix(truth, decided[known, k], labels=[False, True])
-            assert list(found["confusion"][name].values()) == counts.ravel().tolist()
-        assert found["per_class"][name]["threshold"] == limits[name]
-        assert found["per_class"][name]["auroc"]["n"] == known.sum()
+            assert list(dict(found.confusion[name]).values()) == counts.ravel().tolist()
+        assert found.per_class[name].threshold == limits[name]
+        assert found.per_class[name].auroc.n == known.sum()
 
 
 @many
@@ -265,8 +266,8 @@ def test_undefined_is_a_value_with_its_reason() -> None:
     truth = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 1, 0]])
     probabilities = np.array([[0.9, 0.1, 0], [0.8, 0.2, 0], [0.7, 0.3, 0], [0.6, 0.4, 0]])
     found = evaluate_predictions(table_of("multiclass", truth, probabilities), n_boot=50)
-    absent = found["per_class"]["c2"]
-    assert absent["n"] == 0
+    absent = found.per_class["c2"]
+    assert absent.n == 0
     for name, reason in {
         "auroc": "no positive case",
         "ap": "no positive case",
@@ -274,35 +275,35 @@ def test_undefined_is_a_value_with_its_reason() -> None:
         "precision": "no predicted case",
         "f1": "no positive or predicted case",
     }.items():
-        assert (absent[name]["value"], absent[name]["low"]) == (None, None)
-        assert absent[name]["reason"] == reason
-    assert absent["specificity"]["value"] == 1.0
-    assert found["per_class"]["c1"]["precision"]["reason"] == "no predicted case"
-    assert found["per_class"]["c1"]["f1"]["value"] == 0.0  # missed every time, but defined
-    macro = found["metrics"]
-    assert macro["auroc_macro"]["value"] == pytest.approx((0.75 + 0.75) / 2)
-    assert macro["auroc_macro"]["reason"].startswith("undefined and left out: c2 (no positive case)")
-    assert macro["precision_macro"]["value"] == 0.5  # of c0 alone
-    assert "c1 (no predicted case), c2 (no predicted case)" in macro["precision_macro"]["reason"]
-    assert macro["recall_macro"]["value"] == 0.5
-    assert found["curves"]["c2"] == {"roc": {"fpr": [], "tpr": []}, "pr": {"recall": [], "precision": []}}
+        assert (absent.figure(name).value, absent.figure(name).low) == (None, None)
+        assert absent.figure(name).reason == reason
+    assert absent.specificity.value == 1.0
+    assert found.per_class["c1"].precision.reason == "no predicted case"
+    assert found.per_class["c1"].f1.value == 0.0  # missed every time, but defined
+    macro = found.metrics
+    assert macro.auroc_macro.value == pytest.approx((0.75 + 0.75) / 2)
+    assert macro.auroc_macro.reason.startswith("undefined and left out: c2 (no positive case)")
+    assert macro.precision_macro.value == 0.5  # of c0 alone
+    assert "c1 (no predicted case), c2 (no predicted case)" in macro.precision_macro.reason
+    assert macro.recall_macro.value == 0.5
+    assert found.curves["c2"].roc.fpr == found.curves["c2"].pr.recall == ()
 
 
 def test_cases_without_truth_are_left_out_and_counted() -> None:
     truth = np.array([[1, 0], [0, 1], [np.nan, np.nan]])
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.9, 0.1]])
     found = evaluate_predictions(table_of("multiclass", truth, probabilities), n_boot=10)
-    assert (found["n"], found["patients"], found["without_truth"]) == (2, 2, 1)
-    assert found["metrics"]["accuracy"]["value"] == 1.0
+    assert (found.n, found.patients, found.without_truth) == (2, 2, 1)
+    assert found.metrics.accuracy.value == 1.0
     nothing = evaluate_predictions(table_of("multiclass", np.full((3, 2), np.nan), probabilities), n_boot=10)
-    assert nothing["n"] == 0
+    assert nothing.n == 0
     for value in (
-        *nothing["metrics"].values(),
-        nothing["calibration"]["ece"],
-        nothing["calibration"]["brier"],
+        *nothing.metrics.named().values(),
+        nothing.calibration.ece,
+        nothing.calibration.brier,
     ):
-        assert value["value"] is None
-        assert "no known case" in value["reason"]
+        assert value.value is None
+        assert "no known case" in value.reason
 
 
 VALUE = {"value", "low", "high", "n", "patients", "reason"}
@@ -312,12 +313,14 @@ VALUE = {"value", "low", "high", "n", "patients", "reason"}
 def test_the_result_is_plain_json_of_the_documented_shape(task: Task) -> None:
     make = random_multiclass if task == "multiclass" else random_multilabel
     table = make(5, 60, 3, 1000)
-    found = evaluate_predictions(table, n_boot=30, level=0.9, seed=4)
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    metrics = evaluate_predictions(table, n_boot=30, level=0.9, seed=4)
+    found = metrics.to_json()
+    text = json.dumps(found, allow_nan=False)
+    assert Metrics.from_json(json.loads(text)) == metrics.model_copy(update={"format": 1})
     assert " ".join(found) == (
-        "task classes split n patients patients_known without_truth seen bootstrap metrics per_class delong"
-        " agreement confusion calibration operating_points at_prevalence decision_curves curves by_views"
-        " subgroups per_patient abstention"
+        "format task classes split n patients patients_known without_truth seen bootstrap metrics per_class"
+        " delong agreement confusion calibration operating_points at_prevalence decision_curves curves"
+        " by_views subgroups per_patient abstention"
     )
     assert found["bootstrap"] == {
         "n": 30,
@@ -344,14 +347,12 @@ def test_the_curves_have_the_area_of_the_metrics() -> None:
     truth = (draws.random((3000, 1)) < 0.4).astype(float)
     probabilities = np.clip(truth * 0.1 + draws.random((3000, 1)) * 0.9, 0, 1)
     found = evaluate_predictions(table_of("multilabel", truth, probabilities), n_boot=0)
-    roc, pr = found["curves"]["c0"]["roc"], found["curves"]["c0"]["pr"]
-    assert len(roc["fpr"]) == len(roc["tpr"]) == 500  # thinned for drawing
-    assert (roc["fpr"][0], roc["tpr"][0], roc["fpr"][-1], roc["tpr"][-1]) == (0, 0, 1, 1)
-    assert np.trapezoid(roc["tpr"], roc["fpr"]) == pytest.approx(
-        found["per_class"]["c0"]["auroc"]["value"], abs=2e-3
-    )
-    area = -np.trapezoid(pr["precision"], pr["recall"])
-    assert area == pytest.approx(found["per_class"]["c0"]["ap"]["value"], abs=1e-2)
+    roc, pr = found.curves["c0"].roc, found.curves["c0"].pr
+    assert len(roc.fpr) == len(roc.tpr) == 500  # thinned for drawing
+    assert (roc.fpr[0], roc.tpr[0], roc.fpr[-1], roc.tpr[-1]) == (0, 0, 1, 1)
+    assert np.trapezoid(roc.tpr, roc.fpr) == pytest.approx(found.per_class["c0"].auroc.value, abs=2e-3)
+    area = -np.trapezoid(pr.precision, pr.recall)
+    assert area == pytest.approx(found.per_class["c0"].ap.value, abs=1e-2)
 
 
 @many
@@ -424,4 +425,4 @@ def test_a_thousand_replicates_of_a_large_cohort_take_seconds() -> None:
     start = time.process_time()
     found = evaluate_predictions(table, n_boot=1000)
     assert time.process_time() - start < 15  # about 2.5 s on one core; a loop over replicates takes minutes
-    assert found["metrics"]["auroc_macro"]["low"] < 0.5 < found["metrics"]["auroc_macro"]["high"]
+    assert found.metrics.auroc_macro.low < 0.5 < found.metrics.auroc_macro.high

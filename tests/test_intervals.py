@@ -248,10 +248,10 @@ def test_the_clustered_interval_is_wider_than_the_naive_one() -> None:
     )
     by_case = evaluate_predictions(table_of("multiclass", np.eye(2)[truth], probabilities))
     for name in ("accuracy", "balanced_accuracy", "auroc_macro"):
-        wide, narrow = by_patient["metrics"][name], by_case["metrics"][name]
-        assert wide["value"] == narrow["value"]
-        assert wide["high"] - wide["low"] > 1.7 * (narrow["high"] - narrow["low"])  # sqrt(6) if wholly shared
-        assert (wide["n"], wide["patients"], narrow["patients"]) == (180, 30, 180)
+        wide, narrow = by_patient.metrics.figure(name), by_case.metrics.figure(name)
+        assert wide.value == narrow.value
+        assert wide.high - wide.low > 1.7 * (narrow.high - narrow.low)  # sqrt(6) if wholly shared
+        assert (wide.n, wide.patients, narrow.patients) == (180, 30, 180)
 
 
 def test_every_metric_is_replicated_as_if_the_drawn_patients_were_the_cohort() -> None:
@@ -264,27 +264,27 @@ def test_every_metric_is_replicated_as_if_the_drawn_patients_were_the_cohort() -
     times = _weights_of(drawn, patients).astype(int)
     for number, row in enumerate(times):
         copy = table_of("multiclass", np.repeat(table.truth, row, 0), np.repeat(table.probabilities, row, 0))
-        literal = evaluate_predictions(copy, n_boot=0)["metrics"]
+        literal = evaluate_predictions(copy, n_boot=0).metrics
         for name, source in OVERALL.items():
             replicate = float(mean_of_defined(found[source][number]))
-            assert replicate == pytest.approx(literal[name]["value"]), name
+            assert replicate == pytest.approx(literal.figure(name).value), name
 
 
 def test_one_patient_has_no_interval() -> None:
     table = table_of("multiclass", np.eye(2)[[0, 1, 1]], np.eye(2)[[0, 1, 0]], patients=["p"] * 3)
-    for value in evaluate_predictions(table)["metrics"].values():
-        assert value["value"] is not None
-        assert value["low"] is value["high"] is None
-        assert value["reason"] == "no interval: all cases are of one patient"
+    for value in evaluate_predictions(table).metrics.named().values():
+        assert value.value is not None
+        assert value.low is value.high is None
+        assert value.reason == "no interval: all cases are of one patient"
 
 
 def test_a_finding_that_is_known_of_one_patient_only_has_no_interval() -> None:
     truth = np.array([[1, 1], [0, 0], [1, np.nan], [0, np.nan]])
     table = table_of("multilabel", truth, np.full((4, 2), 0.4), patients=["p", "p", "q", "r"])
-    found = evaluate_predictions(table, n_boot=50)["per_class"]["c1"]["specificity"]
-    assert (found["value"], found["n"], found["patients"]) == (1.0, 2, 1)
-    assert found["low"] is None
-    assert "one patient" in found["reason"]
+    found = evaluate_predictions(table, n_boot=50).per_class["c1"].specificity
+    assert (found.value, found.n, found.patients) == (1.0, 2, 1)
+    assert found.low is None
+    assert "one patient" in found.reason
 
 
 def test_a_figure_that_too_many_replicates_lack_has_no_interval_and_one_of_two_patients_has() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from numpy.testing import assert_allclose
 
+from foveate.evaluate.results.probabilities import CalibrationBin
 from foveate.report.build import environment
 from foveate.report.figures.calibration import class_figure
 from foveate.report.files import RunFiles
@@ -105,10 +106,10 @@ def test_metrics_of_older_versions_are_shown(run: Path, tmp_path: Path) -> None:
 
 def test_curves_of_a_class_leave_empty_bins_out() -> None:
     raw = [
-        {"low": 0.0, "high": 0.5, "confidence": 0.4, "accuracy": 0.25, "n": 4},
-        {"low": 0.5, "high": 1.0, "confidence": None, "accuracy": None, "n": 0},
+        CalibrationBin(low=0.0, high=0.5, confidence=0.4, accuracy=0.25, n=4),
+        CalibrationBin(low=0.5, high=1.0, confidence=None, accuracy=None, n=0),
     ]
-    calibrated = [{"low": 0.0, "high": 1.0, "confidence": 0.3, "accuracy": 0.25, "n": 4}]
+    calibrated = [CalibrationBin(low=0.0, high=1.0, confidence=0.3, accuracy=0.25, n=4)]
     (axes,) = class_figure(raw, calibrated).axes
     drawn = {line.get_label(): line.get_xydata() for line in axes.get_lines()}
     assert_allclose(drawn["raw"], [[0.4, 0.25]])

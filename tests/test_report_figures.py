@@ -16,6 +16,8 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 from foveate.evaluate.intervals import Value
+from foveate.evaluate.results.metrics import PrCurve, RocCurve
+from foveate.evaluate.results.probabilities import CalibrationBin
 from foveate.report.figures import drawing as figures
 from foveate.report.figures.calibration import calibration_figure
 from foveate.report.figures.localization import bench_figure, overlap_figure
@@ -43,13 +45,13 @@ def opened(uri: str) -> Image.Image:
 
 
 def test_curves_draw_the_points_of_the_file() -> None:
-    roc = {"fpr": [0.0, 0.0, 0.25, 1.0], "tpr": [0.0, 0.5, 0.75, 1.0]}
+    roc = RocCurve(fpr=(0.0, 0.0, 0.25, 1.0), tpr=(0.0, 0.5, 0.75, 1.0))
     axes = figures.roc_figure(roc).axes[0]
-    assert_allclose(line(axes, "model").get_xydata(), np.transpose([roc["fpr"], roc["tpr"]]))
+    assert_allclose(line(axes, "model").get_xydata(), np.transpose([roc.fpr, roc.tpr]))
     assert_allclose(line(axes, "chance").get_xydata(), [[0, 0], [1, 1]])
-    pr = {"recall": [1.0, 0.5, 0.0], "precision": [0.3, 0.8, 1.0]}
+    pr = PrCurve(recall=(1.0, 0.5, 0.0), precision=(0.3, 0.8, 1.0))
     axes = figures.pr_figure(pr, 0.3).axes[0]
-    assert_allclose(line(axes, "model").get_xydata(), np.transpose([pr["recall"], pr["precision"]]))
+    assert_allclose(line(axes, "model").get_xydata(), np.transpose([pr.recall, pr.precision]))
     assert line(axes, "model").get_drawstyle() == "steps-post", "precision is not interpolated between points"
     assert_allclose(line(axes, "chance").get_ydata(), 0.3)
     assert len(figures.pr_figure(pr, None).axes[0].get_lines()) == 1
@@ -70,9 +72,9 @@ def test_a_confusion_matrix_writes_every_count(share: bool, texts: str) -> None:
 
 def test_a_calibration_curve_leaves_empty_bins_out() -> None:
     bins = [
-        {"low": 0.0, "high": 0.5, "confidence": 0.4, "accuracy": 0.25, "n": 4},
-        {"low": 0.5, "high": 0.75, "confidence": None, "accuracy": None, "n": 0},
-        {"low": 0.75, "high": 1.0, "confidence": 0.9, "accuracy": 1.0, "n": 7},
+        CalibrationBin(low=0.0, high=0.5, confidence=0.4, accuracy=0.25, n=4),
+        CalibrationBin(low=0.5, high=0.75, confidence=None, accuracy=None, n=0),
+        CalibrationBin(low=0.75, high=1.0, confidence=0.9, accuracy=1.0, n=7),
     ]
     upper, lower = calibration_figure(bins).axes
     assert_allclose(line(upper, "model").get_xydata(), [[0.4, 0.25], [0.9, 1.0]])
@@ -248,5 +250,5 @@ def test_a_picture_is_stored_once_and_everything_lies_in_original_pixels() -> No
 
 def test_drawing_changes_no_global_setting() -> None:
     before = dict(matplotlib.rcParams)
-    figures.svg(figures.roc_figure({"fpr": [0, 1], "tpr": [0, 1]}), "roc")
+    figures.svg(figures.roc_figure(RocCurve(fpr=(0, 1), tpr=(0, 1))), "roc")
     assert dict(matplotlib.rcParams) == before

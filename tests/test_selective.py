@@ -12,6 +12,7 @@ from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.probabilities.abstention import NoveltyFigures, SetFigures, abstention
 from foveate.evaluate.probabilities.conformal import SetRule
 from foveate.evaluate.probabilities.selective import STEPS, Selective, answers
+from foveate.evaluate.results.parts import Unmade
 from foveate.evaluate.table import PredictionTable
 
 
@@ -135,30 +136,30 @@ def test_the_block_measures_on_test_what_validation_fitted(task: str) -> None:
     found = abstention(whole.part("test"), whole, options, bootstrap)
     val, test = whole.part("val"), whole.part("test")
     rule = SetRule.fit(val.probabilities, val.truth, val.patient_ids, task=whole.task, coverage=0.8)
-    assert found["sets"]["limits"] == list(rule.limits)
+    assert found.sets.limits == rule.limits
     alone = SetFigures(rule, test)(np.ones((1, len(test.case_ids))))
-    for name, value in found["sets"]["metrics"].items():
-        assert value["value"] == pytest.approx(alone[name][0])
-        assert value["low"] <= value["value"] <= value["high"]
-    assert found["novelty"]["metrics"]["flagged"]["value"] == pytest.approx(
-        np.mean(test.novelty > found["novelty"]["threshold"])
+    for name, value in found.sets.metrics.named().items():
+        assert value.value == pytest.approx(alone[name][0])
+        assert value.low <= value.value <= value.high
+    assert found.novelty.metrics.flagged.value == pytest.approx(
+        np.mean(test.novelty > found.novelty.threshold)
     )
-    flagged = found["novelty"]["metrics"]["accuracy_novel"]["n"]
-    assert flagged + found["novelty"]["metrics"]["accuracy_familiar"]["n"] == len(test.case_ids)
+    flagged = found.novelty.metrics.accuracy_novel.n
+    assert flagged + found.novelty.metrics.accuracy_familiar.n == len(test.case_ids)
     shuffled = replace(
         whole, truth=np.where(np.array(whole.splits)[:, None] == "val", whole.truth, whole.truth[::-1])
     )
     moved = abstention(shuffled.part("test"), shuffled, options, bootstrap)
-    assert moved["sets"]["limits"] == found["sets"]["limits"]  # test labels do not reach the fit
+    assert moved.sets.limits == found.sets.limits  # test labels do not reach the fit
 
 
 def test_what_cannot_be_fitted_says_why() -> None:
     whole, options, none = table(novelty=False), EvaluateOptions(), Bootstrap(0)
     found = abstention(whole.part("val"), whole, options, none)
-    assert "validation" in found["sets"]["reason"] and "metrics" not in found["sets"]
+    assert "validation" in found.sets.reason and isinstance(found.sets, Unmade)
     found = abstention(whole.part("test"), whole, options, none)
-    assert "novelty" in found["novelty"]["reason"] and "novelty" in found["selective"]["novelty"]["reason"]
+    assert "novelty" in found.novelty.reason and "novelty" in found.selective.novelty.reason
     few = whole.only(np.arange(120) < 20)  # validation cases of seven patients
     found = abstention(few.part("test"), few, options, none)
-    assert found["sets"]["limits"] == [None] and "too few" in found["sets"]["reason"]
-    assert found["sets"]["metrics"]["coverage"]["value"] == 1
+    assert found.sets.limits == (None,) and "too few" in found.sets.reason
+    assert found.sets.metrics.coverage.value == 1

@@ -78,7 +78,7 @@ def test_what_points_reach_elsewhere_equals_scikit_learns_counts(seed: int, case
     )
     found = operating_points(test, val, EvaluateOptions(threshold="f1"), Bootstrap(0))
     for k, point in enumerate(found.values()):
-        decided = test.probabilities[:, k] >= point["chosen"]["threshold"]
+        decided = test.probabilities[:, k] >= point.chosen.threshold
         (tn, fp), (fn, tp) = confusion_matrix(test.truth[:, k], decided, labels=[0, 1])
         pairs = {
             "sensitivity": (tp, tp + fn),
@@ -87,22 +87,22 @@ def test_what_points_reach_elsewhere_equals_scikit_learns_counts(seed: int, case
             "npv": (tn, tn + fn),
         }
         for name, (part, whole) in pairs.items():
-            value = point[name]["value"]
+            value = point.figure(name).value
             assert value == (pytest.approx(part / whole) if whole else None), name
-    assert found["c0"]["chosen"] == choose_operating_points(val, rule="f1")["c0"].to_json()
+    assert found["c0"].chosen == choose_operating_points(val, rule="f1")["c0"]
 
 
 def test_undefined_figures_are_named() -> None:
     val = table_of(np.array([[1], [0]]), np.array([[0.9], [0.1]]))
     test = table_of(np.array([[0], [0]]), np.array([[0.2], [0.3]]), split="test")
     point = operating_points(test, val, EvaluateOptions(), Bootstrap(50))["c0"]
-    assert (point["sensitivity"]["value"], point["sensitivity"]["reason"]) == (None, "no positive case")
-    assert (point["ppv"]["value"], point["ppv"]["reason"]) == (None, "no predicted case")
-    assert (point["specificity"]["value"], point["npv"]["value"]) == (1.0, 1.0)
+    assert (point.sensitivity.value, point.sensitivity.reason) == (None, "no positive case")
+    assert (point.ppv.value, point.ppv.reason) == (None, "no predicted case")
+    assert (point.specificity.value, point.npv.value) == (1.0, 1.0)
     everything = table_of(np.array([[1], [1]]), np.array([[0.9], [0.95]]), split="test")
     point = operating_points(everything, val, EvaluateOptions(), Bootstrap(50))["c0"]
-    assert point["specificity"]["reason"] == "no negative case"
-    assert point["npv"]["reason"] == "every case is predicted"
+    assert point.specificity.reason == "no negative case"
+    assert point.npv.reason == "every case is predicted"
 
 
 def test_multiclass_points_are_told_and_decide_nothing() -> None:
@@ -118,7 +118,7 @@ def test_points_are_chosen_on_validation_and_told_on_other_cases_only() -> None:
     draws = np.random.default_rng(5)
     truth, scores = draws.integers(0, 2, (60, 1)), draws.random((60, 1))
     both = table_of(truth, scores)
-    assert evaluate_predictions(both, split="val", n_boot=0)["operating_points"] == {}
+    assert evaluate_predictions(both, split="val", n_boot=0).operating_points == {}
     for split, message in (("test", "flatter"), ("train", "no prediction")):
         with pytest.raises(UsageError, match=message):
             choose_operating_points(both, split=split)

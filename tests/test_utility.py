@@ -67,63 +67,63 @@ def test_a_loop_over_cases_agrees(seed: int) -> None:
 
 def test_metrics_json_holds_curves_and_figures_of_them() -> None:
     table = random_multilabel(2, 80, 2, 1000)
-    found = evaluate_predictions(table, n_boot=60)["decision_curves"]
-    assert found["probabilities"] == "raw"
+    found = evaluate_predictions(table, n_boot=60).decision_curves
+    assert found.probabilities == "raw"
     for name in table.classes:
-        row = found["per_class"][name]
-        assert len(row["model"]) == len(row["treat_all"]) == len(CURVE)
-        assert list(row["at"]) == [f"{t:g}" for t in AT]
+        row = found.per_class[name]
+        assert len(row.model) == len(row.treat_all) == len(CURVE)
+        assert list(row.at) == [f"{t:g}" for t in AT]
         for t in AT:
-            figures = row["at"][f"{t:g}"]
-            assert figures["model"]["value"] == pytest.approx(row["model"][CURVE.index(t)])
-            assert figures["model"]["low"] <= figures["model"]["value"] <= figures["model"]["high"]
-            gain = figures["model"]["value"] - max(figures["treat_all"]["value"], 0)
-            assert figures["gain"]["value"] == pytest.approx(gain)
+            figures = row.at[f"{t:g}"]
+            assert figures.model.value == pytest.approx(row.model[CURVE.index(t)])
+            assert figures.model.low <= figures.model.value <= figures.model.high
+            gain = figures.model.value - max(figures.treat_all.value, 0)
+            assert figures.gain.value == pytest.approx(gain)
 
 
 def test_calibrated_probabilities_are_taken_where_every_case_has_them() -> None:
     table = random_multilabel(3, 50, 2, 1000)
     calibrated = replace(table, calibrated=table.probabilities**2)
-    found = evaluate_predictions(calibrated, n_boot=0)["decision_curves"]
+    found = evaluate_predictions(calibrated, n_boot=0).decision_curves
     squared = replace(table, probabilities=table.probabilities**2)
-    assert found["probabilities"] == "calibrated"
-    expected = evaluate_predictions(squared, n_boot=0)["decision_curves"]["per_class"]
-    assert found["per_class"] == expected
+    assert found.probabilities == "calibrated"
+    expected = evaluate_predictions(squared, n_boot=0).decision_curves.per_class
+    assert found.per_class == expected
     part = replace(table, calibrated=np.where(np.arange(50)[:, None] > 0, table.probabilities, np.nan))
-    assert evaluate_predictions(part, n_boot=0)["decision_curves"]["probabilities"] == "raw"
+    assert evaluate_predictions(part, n_boot=0).decision_curves.probabilities == "raw"
 
 
 def test_a_finding_that_nobody_knows_has_no_curve() -> None:
     truth = np.array([[1.0, np.nan], [0, np.nan], [1, np.nan]])
     found = evaluate_predictions(table_of("multilabel", truth, np.full((3, 2), 0.4)), n_boot=20)
-    row = found["decision_curves"]["per_class"]["c1"]
-    assert set(row["model"]) == {None}
-    assert row["at"]["0.1"]["model"]["value"] is None
-    assert row["at"]["0.1"]["model"]["reason"]
+    row = found.decision_curves.per_class["c1"]
+    assert set(row.model) == {None}
+    assert row.at["0.1"].model.value is None
+    assert row.at["0.1"].model.reason
 
 
 def test_predictive_values_at_a_stated_prevalence() -> None:
     table = random_multilabel(6, 120, 2, 50)
     options = EvaluateOptions(prevalence={"c1": 0.02})
     found = evaluate_predictions(table, n_boot=200, options=options)
-    told, row = found["at_prevalence"]["c1"], found["per_class"]["c1"]
-    recall, specificity = row["recall"]["value"], row["specificity"]["value"]
+    told, row = found.at_prevalence["c1"], found.per_class["c1"]
+    recall, specificity = row.recall.value, row.specificity.value
     expected = recall * 0.02 / (recall * 0.02 + (1 - specificity) * 0.98)
-    assert told["ppv"]["value"] == pytest.approx(expected)
-    assert told["ppv"]["low"] < expected < told["ppv"]["high"]
-    assert told["observed"] == pytest.approx(np.nanmean(table.truth[:, 1]))
-    here = EvaluateOptions(prevalence={"c1": told["observed"]})
-    own = evaluate_predictions(table, n_boot=0, options=here)["at_prevalence"]["c1"]
-    assert own["ppv"]["value"] == pytest.approx(row["precision"]["value"])
-    assert own["npv"]["value"] == pytest.approx(row["npv"]["value"])
+    assert told.ppv.value == pytest.approx(expected)
+    assert told.ppv.low < expected < told.ppv.high
+    assert told.observed == pytest.approx(np.nanmean(table.truth[:, 1]))
+    here = EvaluateOptions(prevalence={"c1": told.observed})
+    own = evaluate_predictions(table, n_boot=0, options=here).at_prevalence["c1"]
+    assert own.ppv.value == pytest.approx(row.precision.value)
+    assert own.npv.value == pytest.approx(row.npv.value)
 
 
 def test_predictive_values_that_are_undefined_say_why() -> None:
     truth = np.eye(2)[[0, 0, 0, 0]]
     options = EvaluateOptions(prevalence={"c1": 0.5})
     found = evaluate_predictions(table_of("multiclass", truth, truth * 0.8 + 0.1), n_boot=20, options=options)
-    assert found["at_prevalence"]["c1"]["ppv"]["value"] is None
-    assert found["at_prevalence"]["c1"]["ppv"]["reason"] == "no positive case"
+    assert found.at_prevalence["c1"].ppv.value is None
+    assert found.at_prevalence["c1"].ppv.reason == "no positive case"
 
 
 @pytest.mark.parametrize("prevalence", [{"c9": 0.1}, {"c0": 0.0}, {"c0": 1.0}])

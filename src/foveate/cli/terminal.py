@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from foveate.evaluate.intervals import Value
     from foveate.evaluate.results.audit import Audit
     from foveate.evaluate.results.cautions import Cautions
+    from foveate.evaluate.results.metrics import Metrics, ViewsFigures
     from foveate.evaluate.results.splits import Splits
     from foveate.maps.heatmaps import MapEntry
     from foveate.models.cards import ModelCard
@@ -167,30 +168,28 @@ def show_training(result: FitResult) -> None:
     say(f"best epoch {result.best_epoch}: {figure}, {result.seconds:.0f} s")
 
 
-def show_metrics(metrics: Mapping[str, Any]) -> None:
+def show_metrics(metrics: Metrics) -> None:
     """Print the cohort's metrics with their intervals."""
-    sample = cases_in_words(metrics["n"], metrics["patients"], metrics["patients_known"])
-    say(f"{metrics['split']}: {sample}")
-    if seen := metrics.get("seen"):
-        say(f"left out: {seen} cases that the model learned from")
-    if unknown := metrics.get("without_truth"):
-        say(f"left out: {unknown} cases without a known truth")
-    table = new_table(
-        "metric", "value", "95 % interval" if metrics["bootstrap"]["level"] == 0.95 else "interval"
-    )
-    for name, value in metrics["metrics"].items():
+    sample = cases_in_words(metrics.n, metrics.patients, metrics.patients_known)
+    say(f"{metrics.split}: {sample}")
+    if metrics.seen:
+        say(f"left out: {metrics.seen} cases that the model learned from")
+    if metrics.without_truth:
+        say(f"left out: {metrics.without_truth} cases without a known truth")
+    table = new_table("metric", "value", "95 % interval" if metrics.bootstrap.level == 0.95 else "interval")
+    for name, value in metrics.metrics.named().items():
         table.add_row(name.replace("_", " "), number(value), interval(value))
     console.print(table)
-    if len(metrics.get("by_views", {})) > 1:
-        _show_by_views(metrics["by_views"])
+    if len(metrics.by_views) > 1:
+        _show_by_views(metrics.by_views)
 
 
-def _show_by_views(found: Mapping[str, Any]) -> None:
+def _show_by_views(found: Mapping[str, ViewsFigures]) -> None:
     """Print the main metrics for each set of views that cases had."""
     table = new_table("views", "cases", "accuracy", "balanced accuracy", "macro AUROC")
     for names, figures in found.items():
-        values = (number(value) for value in figures["metrics"].values())
-        table.add_row(escape(names), str(figures["n"]), *values)
+        values = (number(value) for value in figures.metrics.values())
+        table.add_row(escape(names), str(figures.n), *values)
     console.print(table)
 
 

@@ -19,7 +19,6 @@ dearest disagreement, the expected ones being as observed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +29,7 @@ from foveate.evaluate.averages import average_interval
 from foveate.evaluate.classwise import exact_intervals
 from foveate.evaluate.intervals import Bootstrap, Floats, Interval, Value, mean_of_defined, ratio
 from foveate.evaluate.measured import Measured
+from foveate.evaluate.results.metrics import AgreementFigures
 from foveate.evaluate.table import PredictionTable
 from foveate.types import Track, quiet
 
@@ -47,7 +47,7 @@ def agreement(
     track: Track = quiet,
     *,
     order: Sequence[str] | None = None,
-) -> dict[str, Any]:
+) -> AgreementFigures:
     """The block ``agreement`` of ``metrics.json``.
 
     Args:
@@ -58,9 +58,8 @@ def agreement(
         order: of the classes, such as grades from the mildest to the gravest; None where they have none.
 
     Returns:
-        Multi-class: ``metrics`` and the ``order`` of the classes that the weighted kappas take; without one
-        they are left out, and with two classes, where they are the plain one. Multi-label: ``metrics``,
-        averaged over the findings for which they are defined, and ``per_class``.
+        Multi-class: the weighted kappas are left out without an order of the classes, and with two classes,
+        where they are the plain one. Multi-label: averages over the findings for which a figure is defined.
 
     Raises:
         UsageError: the order is not one of these classes, each once.
@@ -71,10 +70,10 @@ def agreement(
     edges = _edges(statistic, table, decided, bootstrap.level)
     if table.task == "multiclass":
         told = (*_UNDEFINED, *(ORDERED if order and len(table.classes) > 2 else ()))
-        return {
-            "order": None if order is None else list(order),
-            "metrics": {name: _told(measured, name, 0, edges) for name in told},
-        }
+        return AgreementFigures(
+            order=None if order is None else tuple(order),
+            metrics={name: _told(measured, name, 0, edges) for name in told},
+        )
     known = (~np.isnan(table.truth)).sum(axis=0)
     per_class = [
         {name: _told(measured, name, k, edges, n=int(known[k])) for name in _UNDEFINED}
@@ -82,10 +81,9 @@ def agreement(
     ]
     metrics = {}
     for name in _UNDEFINED:
-        parts = [Value(**found[name]) for found in per_class]
-        exact = average_interval(parts, measured.replicates.get(name))
+        exact = average_interval([found[name] for found in per_class], measured.replicates.get(name))
         metrics[name] = measured.tell(f"{name}_macro", exact=exact)
-    return {"metrics": metrics, "per_class": dict(zip(table.classes, per_class, strict=True))}
+    return AgreementFigures(metrics=metrics, per_class=dict(zip(table.classes, per_class, strict=True)))
 
 
 class Agreement:
@@ -209,6 +207,6 @@ def _told(
     at: int,
     edges: Mapping[str, Sequence[Interval | None]],
     n: int | None = None,
-) -> dict[str, Any]:
+) -> Value:
     reason = _UNDEFINED.get(name, _UNDEFINED["kappa"]) if np.isnan(measured.point[name][at]) else ""
     return measured.tell(name, at, n=n, reason=reason, edge=edges[name][at])

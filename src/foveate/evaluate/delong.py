@@ -29,6 +29,7 @@ from scipy.stats import norm, rankdata
 
 from foveate.evaluate.intervals import Floats, Interval, Value
 from foveate.evaluate.rates import effective_number
+from foveate.evaluate.results.metrics import DelongIntervals
 from foveate.evaluate.table import PredictionTable
 
 FEW = 15  # patients with a class, or without it, below which its placements do not estimate a variance
@@ -157,15 +158,12 @@ def newcombe_interval(auroc: float, positives: float, negatives: float, level: f
     return float(low), float(high)
 
 
-def delong_intervals(table: PredictionTable, level: float = 0.95) -> dict[str, Any]:
+def delong_intervals(table: PredictionTable, level: float = 0.95) -> DelongIntervals:
     """The block ``delong`` of ``metrics.json``: AUROC of each class against the rest.
 
     Args:
         table: cases with known truth.
         level: of the intervals.
-
-    Returns:
-        ``assumes``, in words, what was taken to be independent, and ``per_class`` values.
     """
     single = len(set(table.patient_ids)) == len(table.patient_ids)
     assumes = (
@@ -181,7 +179,7 @@ def delong_intervals(table: PredictionTable, level: float = 0.95) -> dict[str, A
             areas[0], covariance[0, 0], level
         )
         found[name] = _value(areas[0], interval, len(known), len({table.patient_ids[case] for case in known}))
-    return {"assumes": assumes, "level": level, "per_class": found}
+    return DelongIntervals(assumes=assumes, level=level, per_class=found)
 
 
 def delong_test(
@@ -246,10 +244,10 @@ def _covariance(deviations: Floats, present: NDArray[np.bool_], patient: NDArray
     return np.asarray(own + other + crossed + crossed.T)
 
 
-def _value(auroc: float, interval: tuple[float, float], n: int, patients: int) -> dict[str, Any]:
+def _value(auroc: float, interval: tuple[float, float], n: int, patients: int) -> Value:
     if np.isnan(auroc):
-        return Value(None, None, None, n, patients, "all cases are of one kind").to_json()
+        return Value(None, None, None, n, patients, "all cases are of one kind")
     if np.isnan(interval[0]):
         reason = "no interval: the variance is 0, or one kind of case is of a single patient"
-        return Value(float(auroc), None, None, n, patients, reason).to_json()
-    return Value(float(auroc), *interval, n, patients).to_json()
+        return Value(float(auroc), None, None, n, patients, reason)
+    return Value(float(auroc), *interval, n, patients)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import compress
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.evaluate.intervals import Bootstrap, Floats, Interval, Statistic
+from foveate.evaluate.intervals import Bootstrap, Floats, Interval, Statistic, Value
 from foveate.evaluate.short_intervals import noted
 from foveate.evaluate.table import PredictionTable
 from foveate.types import Track, quiet
@@ -55,8 +55,8 @@ class Measured:
         reason: str = "",
         exact: Interval | None = None,
         edge: Interval | None = None,
-    ) -> dict[str, Any]:
-        """One figure with its interval, as plain JSON.
+    ) -> Value:
+        """One figure with its interval.
 
         Args:
             name: of the figure, ``<form>:<figure>`` where there are several forms of it.
@@ -80,7 +80,7 @@ class Measured:
         )
         form, _, figure = name.rpartition(":")
         figure = figure.removeprefix("class_")
-        return noted(value, f"change of {figure}" if form == "change" else figure).to_json()
+        return noted(value, f"change of {figure}" if form == "change" else figure)
 
 
 def affordable(bootstrap: Bootstrap, table: PredictionTable) -> Bootstrap:

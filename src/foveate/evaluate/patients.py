@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from scipy.special import logit
@@ -25,6 +25,8 @@ from foveate.evaluate.discrimination import Discrimination
 from foveate.evaluate.intervals import Bootstrap, Floats
 from foveate.evaluate.measured import Measured
 from foveate.evaluate.options import EvaluateOptions
+from foveate.evaluate.results.metrics import PatientFigures
+from foveate.evaluate.results.parts import Unmade
 from foveate.evaluate.subgroups import figures_of
 from foveate.evaluate.table import PredictionTable
 from foveate.types import Track, quiet
@@ -84,7 +86,7 @@ def per_patient(
     bootstrap: Bootstrap,
     thresholds: Mapping[str, float] | None = None,
     track: Track = quiet,
-) -> dict[str, Any]:
+) -> PatientFigures | Unmade:
     """The block ``per_patient`` of ``metrics.json``.
 
     Args:
@@ -95,14 +97,12 @@ def per_patient(
         track: shows progress.
 
     Returns:
-        Plain JSON: ``how``, ``patients`` that figures are of, ``left_out``, the largest number of cases
-        (``most_cases``), ``metrics`` and ``per_class``. Nothing but a ``reason`` where it would repeat the
-        figures of cases or was not wanted.
+        Nothing but a reason where it would repeat the figures of cases or was not wanted.
     """
     if options.per_patient == "none":
-        return {"reason": "not asked for"}
+        return Unmade(reason="not asked for")
     if len(set(part.patient_ids)) == len(part.case_ids):
-        return {"reason": "every patient has one case"}
+        return Unmade(reason="every patient has one case")
     whole, left_out = by_patient(part, options.per_patient)
     discrimination = Discrimination(whole, whole.decisions(thresholds))
 
@@ -110,10 +110,12 @@ def per_patient(
         return {name: values[:, None] for name, values in discrimination(weights).items()}
 
     measured = Measured.of(statistic, whole, bootstrap, track)
-    return {
-        "how": options.per_patient,
-        "patients": len(whole.case_ids),
-        "left_out": left_out,
-        "most_cases": max(Counter(part.patient_ids).values()),
-        **figures_of(whole, discrimination, measured, 0),
-    }
+    metrics, per_class = figures_of(whole, discrimination, measured, 0)
+    return PatientFigures(
+        how=options.per_patient,
+        patients=len(whole.case_ids),
+        left_out=left_out,
+        most_cases=max(Counter(part.patient_ids).values()),
+        metrics=metrics,
+        per_class=per_class,
+    )

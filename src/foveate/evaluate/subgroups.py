@@ -16,7 +16,7 @@ Groups differ in more than the column that names them; a gap is a question, not 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict, replace
 
 import numpy as np
 
@@ -24,9 +24,10 @@ from foveate.evaluate.classwise import Classwise
 from foveate.evaluate.comparing.hypothesis import holm
 from foveate.evaluate.discrimination import Bools, Discrimination
 from foveate.evaluate.grouping import Grouping, group, telling_columns
-from foveate.evaluate.intervals import Bootstrap, Floats
+from foveate.evaluate.intervals import Bootstrap, Floats, Value
 from foveate.evaluate.measured import Measured, affordable
 from foveate.evaluate.options import EvaluateOptions
+from foveate.evaluate.results.metrics import SubgroupColumn, SubgroupFigures, SubgroupGap
 from foveate.evaluate.table import PredictionTable
 from foveate.types import Task, Track, quiet
 
@@ -49,7 +50,7 @@ def subgroups(
     bootstrap: Bootstrap,
     thresholds: Mapping[str, float] | None = None,
     track: Track = quiet,
-) -> dict[str, Any]:
+) -> dict[str, SubgroupColumn]:
     """The block ``subgroups`` of ``metrics.json``.
 
     Args:
@@ -60,24 +61,24 @@ def subgroups(
         track: shows progress.
 
     Returns:
-        Plain JSON by column: ``kind`` of its groups or ``reason`` of refusal, ``replicates`` (fewer than
-        asked for where the table is very large), ``groups`` with their figures, and ``gaps`` by figure with
-        ``largest`` and ``smallest`` group, ``p`` and ``p_holm``. Empty where the manifest has no telling
-        column and all cases have the same views.
+        By column. Empty where the manifest has no telling column and all cases have the same views.
     """
     decided = part.decisions(thresholds)
     found = {
-        name: _column(_SubgroupFigures(part, decided, grouping, options.min_group), bootstrap, track)
+        name: _column(_Groups(part, decided, grouping, options.min_group), bootstrap, track)
         for name, grouping in _groupings(part, options).items()
     }
-    gaps = [gap for column in found.values() for gap in column["gaps"].values()]
-    corrected = holm(np.array([np.nan if gap["p"] is None else gap["p"] for gap in gaps]))
-    for gap, p in zip(gaps, corrected, strict=True):
-        gap["p_holm"] = None if np.isnan(p) else float(p)
-    return found
+    gaps = [gap for column in found.values() for gap in column.gaps.values()]
+    corrected = iter(holm(np.array([np.nan if gap.p is None else gap.p for gap in gaps])).tolist())
+    return {
+        name: column.model_copy(
+            update={"gaps": {key: _corrected(gap, next(corrected)) for key, gap in column.gaps.items()}}
+        )
+        for name, column in found.items()
+    }
 
 
-class _SubgroupFigures:
+class _Groups:
     """The groups of one column that are large enough to be told, as one function of case weights.
 
     Args:
@@ -127,39 +128,39 @@ def _groupings(part: PredictionTable, options: EvaluateOptions) -> dict[str, Gro
     return found
 
 
-def _column(groups: _SubgroupFigures, bootstrap: Bootstrap, track: Track) -> dict[str, Any]:
+def _column(groups: _Groups, bootstrap: Bootstrap, track: Track) -> SubgroupColumn:
     """Everything that is told of one column."""
-    told: dict[str, dict[str, Any]] = {
-        name: {
-            "n": len(own.case_ids),
-            "patients": patients_of(own),
-            "reason": None if name in groups.parts else f"fewer than {groups.least} patients",
-        }
-        for name, own in groups.tables.items()
-    }
-    gaps = {}
+    figures, gaps = {}, {}
     if groups.parts:
         bootstrap = affordable(bootstrap, groups.table)
         measured = Measured.of(groups, groups.table, bootstrap, track)
         for place, (name, (_, discrimination)) in enumerate(groups.parts.items()):
-            told[name] |= figures_of(groups.tables[name], discrimination, measured, place)
+            figures[name] = figures_of(groups.tables[name], discrimination, measured, place)
         if len(groups.parts) > 1:
             for figure, metric in main_figures(groups.table.task).items():
                 gaps[figure] = _gap(groups, metric, measured)
-    grouping = groups.grouping
-    return {
-        "kind": grouping.kind,
-        "reason": grouping.reason or None,
-        "replicates": bootstrap.n,
-        "groups": told,
-        "gaps": gaps,
-    }
+    return SubgroupColumn(
+        kind=groups.grouping.kind,
+        reason=groups.grouping.reason or None,
+        replicates=bootstrap.n,
+        groups={
+            name: SubgroupFigures(
+                n=len(own.case_ids),
+                patients=patients_of(own),
+                reason=None if name in figures else f"fewer than {groups.least} patients",
+                metrics=figures[name][0] if name in figures else None,
+                per_class=figures[name][1] if name in figures else {},
+            )
+            for name, own in groups.tables.items()
+        },
+        gaps=gaps,
+    )
 
 
 def figures_of(
     table: PredictionTable, discrimination: Discrimination, measured: Measured, place: int
-) -> dict[str, Any]:
-    """The figures of one group, over all classes and of each class, as plain JSON.
+) -> tuple[dict[str, Value], dict[str, dict[str, Value]]]:
+    """The figures of one group: over all classes by name, and of each class.
 
     Args:
         table: the cases of the group.
@@ -167,7 +168,6 @@ def figures_of(
         measured: per-class metrics ``(G, K)`` of all groups.
         place: of the group among the G.
     """
-
     classwise = Classwise(
         table,
         discrimination,
@@ -175,15 +175,13 @@ def figures_of(
         {name: values[place] for name, values in measured.point.items()},
         {name: values[:, place] for name, values in measured.replicates.items()},
     )
-    return {
-        "metrics": {
-            figure: classwise.average(metric).to_json() for figure, metric in main_figures(table.task).items()
-        },
-        "per_class": {
-            name: {metric: classwise.of_class(metric, k).to_json() for metric in PER_CLASS}
+    return (
+        {figure: classwise.average(metric) for figure, metric in main_figures(table.task).items()},
+        {
+            name: {metric: classwise.of_class(metric, k) for metric in PER_CLASS}
             for k, name in enumerate(table.classes)
         },
-    }
+    )
 
 
 def patients_of(table: PredictionTable) -> int:
@@ -191,7 +189,7 @@ def patients_of(table: PredictionTable) -> int:
     return len(set(table.patient_ids))
 
 
-def _gap(groups: _SubgroupFigures, metric: str, measured: Measured) -> dict[str, Any]:
+def _gap(groups: _Groups, metric: str, measured: Measured) -> SubgroupGap:
     """Largest less smallest group of one metric ``(G, K)``, and how easily chance alone gives as much."""
     values, replicates = measured.point[metric], measured.replicates.get(metric)
     names, shared = list(groups.parts), np.ones(values.shape[1], dtype=bool)
@@ -202,7 +200,7 @@ def _gap(groups: _SubgroupFigures, metric: str, measured: Measured) -> dict[str,
         value = measured.bootstrap.value(
             np.nan, None, n=cases, patients=patients, reason=f"no class has {_ENOUGH}"
         )
-        return {**value.to_json(), "largest": None, "smallest": None, "p": None}
+        return SubgroupGap(**asdict(value))
     means = values[:, shared].mean(axis=1)
     drawn = None if replicates is None else replicates[:, :, shared].mean(axis=2)
     high, low = int(means.argmax()), int(means.argmin())
@@ -215,7 +213,11 @@ def _gap(groups: _SubgroupFigures, metric: str, measured: Measured) -> dict[str,
         reason="" if shared.all() else f"over the classes that have {_ENOUGH}: {', '.join(kept)}",
     )
     p = None if drawn is None or value.low is None else chance_of_gap(means, drawn[: measured.bootstrap.n])
-    return {**value.to_json(), "largest": names[high], "smallest": names[low], "p": p}
+    return SubgroupGap(**asdict(value), largest=names[high], smallest=names[low], p=p)
+
+
+def _corrected(gap: SubgroupGap, p: float) -> SubgroupGap:
+    return replace(gap, p_holm=None if np.isnan(p) else p)
 
 
 def chance_of_gap(means: Floats, drawn: Floats) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
@@ -15,7 +14,7 @@ from foveate.evaluate.agreement import agreement
 from foveate.evaluate.classwise import Classwise
 from foveate.evaluate.delong import delong_intervals
 from foveate.evaluate.discrimination import Bools, Discrimination
-from foveate.evaluate.intervals import Bootstrap, Floats
+from foveate.evaluate.intervals import Bootstrap, Floats, Value
 from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.patients import per_patient
 from foveate.evaluate.probabilities.abstention import abstention
@@ -26,6 +25,19 @@ from foveate.evaluate.probabilities.utility import (
     decision_curves,
     predictive_value_intervals,
 )
+from foveate.evaluate.results.metrics import (
+    ClassCurves,
+    ClassFigures,
+    CohortFigures,
+    ConfusionMatrix,
+    FindingCounts,
+    IntervalFacts,
+    Metrics,
+    PrCurve,
+    RocCurve,
+    ViewsFigures,
+)
+from foveate.evaluate.results.probabilities import PrevalenceFigures
 from foveate.evaluate.sample import are_known
 from foveate.evaluate.subgroups import subgroups
 from foveate.evaluate.table import DEFAULT_THRESHOLD, SEEN, PredictionTable
@@ -57,7 +69,7 @@ def evaluate_predictions(
     options: EvaluateOptions | None = None,
     validation: PredictionTable | None = None,
     track: Track = quiet,
-) -> dict[str, Any]:
+) -> Metrics:
     """Evaluate the predictions of one part.
 
     Args:
@@ -73,13 +85,7 @@ def evaluate_predictions(
         track: shows progress.
 
     Returns:
-        Plain JSON: whether it is known who is who (``patients_known``), how many cases were left out because
-        their truth is not known (``without_truth``) or the model learned from them (``seen``), metrics over
-        all classes and per class, confusion, calibration, what the operating points reach
-        (``operating_points``), curves, and the main metrics by which views the cases had (``by_views``), in
-        ``subgroups``, ``per_patient``, and where the model may abstain (``abstention``). Undefined values are
-        None with a reason. Definitions stand in the modules of these names, ``discrimination``,
-        ``calibration`` and ``thresholds``.
+        Everything that ``metrics.json`` holds. Undefined values are None with a reason.
 
     Raises:
         UsageError: the part has no case, or a threshold is for no finding of this cohort.
@@ -94,40 +100,34 @@ def evaluate_predictions(
     validation = (table if validation is None else validation).part("val")
     if split == "val":  # what is fitted must not be told on it
         validation = validation.part("none")
-    return {
-        "task": known.task,
-        "classes": list(known.classes),
-        "split": split,
-        "n": len(known.case_ids),
-        "patients": len(set(known.patient_ids)),
-        "patients_known": are_known(known.case_ids, known.patient_ids),
-        "without_truth": len(part.case_ids) - len(known.case_ids),
-        "seen": table.splits.count(SEEN),
-        "bootstrap": {
-            "n": n_boot,
-            "level": level,
-            "unit": "patient",
-            "seed": seed,
-            "interval": chosen.interval,
-        },
-        "metrics": {name: counted.overall(name) for name in OVERALL},
-        "per_class": {name: counted.per_class(k) for k, name in enumerate(known.classes)},
-        "delong": delong_intervals(known, level),
-        "agreement": agreement(known, counted.decided, bootstrap, track, order=chosen.order),
-        "confusion": _confusion(known, counted.decided),
-        "calibration": calibration(known, bootstrap, track),
-        "operating_points": operating_points(known, validation, chosen, bootstrap, track),
-        "at_prevalence": {
+    return Metrics(
+        task=known.task,
+        classes=known.classes,
+        split=split,
+        n=len(known.case_ids),
+        patients=len(set(known.patient_ids)),
+        patients_known=are_known(known.case_ids, known.patient_ids),
+        without_truth=len(part.case_ids) - len(known.case_ids),
+        seen=table.splits.count(SEEN),
+        bootstrap=IntervalFacts(n=n_boot, level=level, seed=seed, interval=chosen.interval),
+        metrics=CohortFigures(**{name: counted.overall(name) for name in OVERALL}),
+        per_class={name: counted.per_class(k) for k, name in enumerate(known.classes)},
+        delong=delong_intervals(known, level),
+        agreement=agreement(known, counted.decided, bootstrap, track, order=chosen.order),
+        confusion=_confusion(known, counted.decided),
+        calibration=calibration(known, bootstrap, track),
+        operating_points=operating_points(known, validation, chosen, bootstrap, track),
+        at_prevalence={
             name: counted.at_prevalence(known.classes.index(name), share)
             for name, share in chosen.prevalence.items()
         },
-        "decision_curves": decision_curves(known, bootstrap, track),
-        "curves": {name: _curves(known, k) for k, name in enumerate(known.classes)},
-        "by_views": _by_views(counted, track),
-        "subgroups": subgroups(known, chosen, bootstrap, thresholds, track),
-        "per_patient": per_patient(known, chosen, bootstrap, thresholds, track),
-        "abstention": abstention(known, validation, chosen, bootstrap, thresholds, track),
-    }
+        decision_curves=decision_curves(known, bootstrap, track),
+        curves={name: _curves(known, k) for k, name in enumerate(known.classes)},
+        by_views=_by_views(counted, track),
+        subgroups=subgroups(known, chosen, bootstrap, thresholds, track),
+        per_patient=per_patient(known, chosen, bootstrap, thresholds, track),
+        abstention=abstention(known, validation, chosen, bootstrap, thresholds, track),
+    )
 
 
 @dataclass(frozen=True)
@@ -168,38 +168,34 @@ class _Counted:
         """The cases with known truth."""
         return self.classwise.table
 
-    def overall(self, name: str) -> dict[str, Any]:
+    def overall(self, name: str) -> Value:
         """One metric averaged over the classes for which it is defined."""
-        return self.classwise.average(OVERALL[name]).to_json()
+        return self.classwise.average(OVERALL[name])
 
-    def per_class(self, k: int) -> dict[str, Any]:
+    def per_class(self, k: int) -> ClassFigures:
         """Every metric of one class against the rest."""
         truth = self.table.truth[:, k]
         name = self.table.classes[k]
         threshold = self.thresholds.get(name, DEFAULT_THRESHOLD) if self.table.task == "multilabel" else None
-        values = {metric: self.classwise.of_class(metric, k).to_json() for metric in _PER_CLASS}
-        return {"n": int((truth == 1).sum()), **values, "threshold": threshold}
+        values = {metric: self.classwise.of_class(metric, k) for metric in _PER_CLASS}
+        return ClassFigures(n=int((truth == 1).sum()), **values, threshold=threshold)
 
-    def at_prevalence(self, k: int, prevalence: float) -> dict[str, Any]:
+    def at_prevalence(self, k: int, prevalence: float) -> PrevalenceFigures:
         """Predictive values of one class where it is as frequent as stated."""
         truth = self.table.truth[:, k]
         known = ~np.isnan(truth)
         recall, specificity = (self.classwise.of_class(name, k) for name in ("recall", "specificity"))
         ppv, npv = predictive_value_intervals(recall, specificity, prevalence, self.bootstrap)
-        return {
-            "prevalence": prevalence,
-            "observed": float((truth[known] == 1).mean()) if known.any() else None,
-            "ppv": ppv.to_json(),
-            "npv": npv.to_json(),
-        }
+        observed = float((truth[known] == 1).mean()) if known.any() else None
+        return PrevalenceFigures(prevalence=prevalence, observed=observed, ppv=ppv, npv=npv)
 
 
-def _by_views(counted: _Counted, track: Track) -> dict[str, Any]:
+def _by_views(counted: _Counted, track: Track) -> dict[str, ViewsFigures]:
     """The main metrics for each set of views that cases were classified from, the most frequent first.
 
     Empty if the predictions do not name views.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, ViewsFigures] = {}
     table = counted.table
     if not any(table.views):
         return found
@@ -208,11 +204,11 @@ def _by_views(counted: _Counted, track: Track) -> dict[str, Any]:
         if count < len(table.case_ids):
             cases = table.only(np.array([name == names for name in table.views], dtype=bool))
             same = _Counted.of(cases, counted.thresholds, counted.bootstrap, track)
-        found[names or "unknown"] = {
-            "n": count,
-            "patients": len(set(same.table.patient_ids)),
-            "metrics": {name: same.overall(name) for name in _BY_VIEWS},
-        }
+        found[names or "unknown"] = ViewsFigures(
+            n=count,
+            patients=len(set(same.table.patient_ids)),
+            metrics={name: same.overall(name) for name in _BY_VIEWS},
+        )
     return found
 
 
@@ -230,39 +226,38 @@ def _check(table: PredictionTable, split: str, thresholds: Mapping[str, float] |
         )
 
 
-def _confusion(table: PredictionTable, decided: Bools) -> dict[str, Any]:
+def _confusion(table: PredictionTable, decided: Bools) -> ConfusionMatrix | dict[str, FindingCounts]:
     """Multi-class: counts with truth in rows. Multi-label: four counts per finding."""
     positive, negative = table.truth == 1, table.truth == 0
     if table.task == "multiclass":
         counts = positive.astype(np.int64).T @ decided.astype(np.int64)
-        return {"labels": list(table.classes), "counts": counts.tolist()}
+        return ConfusionMatrix(labels=table.classes, counts=tuple(map(tuple, counts.tolist())))
     return {
-        name: {
-            "tn": int((negative & ~decided)[:, k].sum()),
-            "fp": int((negative & decided)[:, k].sum()),
-            "fn": int((positive & ~decided)[:, k].sum()),
-            "tp": int((positive & decided)[:, k].sum()),
-        }
+        name: FindingCounts(
+            tn=int((negative & ~decided)[:, k].sum()),
+            fp=int((negative & decided)[:, k].sum()),
+            fn=int((positive & ~decided)[:, k].sum()),
+            tp=int((positive & decided)[:, k].sum()),
+        )
         for k, name in enumerate(table.classes)
     }
 
 
-def _curves(table: PredictionTable, k: int) -> dict[str, dict[str, list[float]]]:
+def _curves(table: PredictionTable, k: int) -> ClassCurves:
     """ROC and precision-recall curve of one class for drawing; empty where AUROC is undefined."""
     known = ~np.isnan(table.truth[:, k])
     truth, scores = table.truth[known, k], table.probabilities[known, k]
     if len(np.unique(truth)) < 2:
-        return {"roc": {"fpr": [], "tpr": []}, "pr": {"recall": [], "precision": []}}
+        return ClassCurves(roc=RocCurve(fpr=(), tpr=()), pr=PrCurve(recall=(), precision=()))
     fpr, tpr, _ = roc_curve(truth, scores)
     precision, recall, _ = precision_recall_curve(truth, scores, drop_intermediate=True)
-    return {
-        "roc": _thinned({"fpr": fpr, "tpr": tpr}),
-        "pr": _thinned({"recall": recall, "precision": precision}),
-    }
+    return ClassCurves(
+        roc=RocCurve(fpr=_thinned(fpr), tpr=_thinned(tpr)),
+        pr=PrCurve(recall=_thinned(recall), precision=_thinned(precision)),
+    )
 
 
-def _thinned(curve: Mapping[str, Floats]) -> dict[str, list[float]]:
-    """At most ``_CURVE_POINTS`` points, both ends among them."""
-    length = len(next(iter(curve.values())))
-    chosen = np.linspace(0, length - 1, min(length, _CURVE_POINTS)).round().astype(int)
-    return {name: [float(value) for value in values[chosen]] for name, values in curve.items()}
+def _thinned(values: Floats) -> tuple[float, ...]:
+    """At most ``_CURVE_POINTS`` of the values along a curve, both ends among them."""
+    chosen = np.linspace(0, len(values) - 1, min(len(values), _CURVE_POINTS)).round().astype(int)
+    return tuple(values[chosen].tolist())

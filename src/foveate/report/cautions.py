@@ -17,8 +17,9 @@ from foveate.evaluate.intervals import Value
 from foveate.evaluate.localization.wording import main_measure, not_beaten, verdict
 from foveate.evaluate.rates import Rates
 from foveate.evaluate.results.cautions import Caution, Cautions
+from foveate.evaluate.results.parts import ABSENT
 from foveate.evaluate.sample import counted
-from foveate.report.files import RunFiles, value_of
+from foveate.report.files import RunFiles
 from foveate.report.sections.cohort import count_parts
 from foveate.report.sections.results import class_values
 from foveate.report.sections.section import reasons, within
@@ -136,16 +137,16 @@ def _of_metrics(files: RunFiles) -> Iterator[Caution]:
     metrics = files.metrics
     if not metrics:
         return
-    if metrics["split"] != "test":
-        told = f"These figures are of the part “{metrics['split']}”, which helped to make the model."
+    if metrics.split != "test":
+        told = f"These figures are of the part “{metrics.split}”, which helped to make the model."
         yield _caution("not-a-test", told, "performance")
-    auroc = value_of(metrics["metrics"].get("auroc_macro"))
+    auroc = metrics.metrics.auroc_macro
     if auroc.low is not None and auroc.low <= 0.5:
         told = f"The network is not shown to know more than guessing: macro AUROC {in_brackets(auroc)}."
         yield _caution("no-better-than-guessing", told, "performance")
-    if metrics["patients"] < FEW_PATIENTS:
+    if metrics.patients < FEW_PATIENTS:
         known = files.patients_known
-        tested = f"{metrics['patients']} patients" if known else files.cases_of(metrics["n"], metrics["n"])
+        tested = f"{metrics.patients} patients" if known else files.cases_of(metrics.n, metrics.n)
         few = f"Only {tested} were tested."
         told = f"{few} With fewer than {FEW_PATIENTS}, intervals are rough, and usually too narrow."
         yield _caution("few-patients", told, "performance")
@@ -161,7 +162,7 @@ def _of_images(files: RunFiles) -> Iterator[Caution]:
     """Cases whose images plainly differ from the training images, where chance does not explain as many."""
     if files.predictions is None or not files.metrics:
         return
-    part = files.predictions.part(files.metrics["split"])
+    part = files.predictions.part(files.metrics.split)
     kinds = [[text for text in doubts.split(";") if text.startswith(_UNLIKE)] for doubts in part.doubts]
     unlike = np.array([[bool(found)] for found in kinds])
     if not unlike.any():
@@ -176,8 +177,8 @@ def _of_images(files: RunFiles) -> Iterator[Caution]:
 
 
 def _few_events(files: RunFiles) -> Iterator[tuple[str, str]]:
-    for name, found in (files.metrics or {})["per_class"].items():
-        known, events = value_of(found.get("auroc")).n, int(found["n"])
+    for name, found in files.metrics.per_class.items() if files.metrics else ():
+        known, events = found.auroc.n, found.n
         if events < FEW_EVENTS:
             yield name, f"{events} of {known} cases"
         elif known - events < FEW_EVENTS:
@@ -185,7 +186,8 @@ def _few_events(files: RunFiles) -> Iterator[tuple[str, str]]:
 
 
 def _of_calibration(files: RunFiles) -> Iterator[Caution]:
-    change = value_of(within(files.metrics, "calibration", "calibrated", "change", "log_loss"))
+    calibrated = files.metrics and files.metrics.calibration.calibrated
+    change = calibrated.change.log_loss if calibrated else ABSENT
     if change.value is None or change.value <= 0:
         return
     if change.low is not None and change.low > 0:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from foveate.errors import InputRefused, UsageError
 from foveate.evaluate.intervals import Value
 from foveate.evaluate.results.audit import Audit
+from foveate.evaluate.results.metrics import Metrics
 from foveate.evaluate.results.probes import Probes
 from foveate.evaluate.results.splits import Splits
 from foveate.evaluate.sample import cases_in_words
@@ -70,7 +71,7 @@ class RunFiles:
     run: Json | None
     audit: Audit | None
     splits: Splits | None
-    metrics: Json | None
+    metrics: Metrics | None
     localization: Json | None
     training: Mapping[str, NDArray[np.float64]] | None
     predictions: PredictionTable | None
@@ -87,8 +88,8 @@ class RunFiles:
     @property
     def patients_known(self) -> bool:
         """Whether anything is known of which cases are of one patient."""
-        told = (self.metrics or {}).get("patients_known")
-        return told is not False and "patients-unknown" not in (self.audit.codes if self.audit else ())
+        told = self.metrics is None or self.metrics.patients_known
+        return told and "patients-unknown" not in (self.audit.codes if self.audit else ())
 
     def cases_of(self, cases: int, patients: int, noun: str = "case") -> str:
         """Such as ``60 cases of 56 patients``, or that patients are unknown."""
@@ -127,7 +128,7 @@ class RunFiles:
             run=_read_json(folder / "run.json"),
             audit=Audit.read(folder),
             splits=Splits.read(folder),
-            metrics=_read_json(folder / "metrics.json"),
+            metrics=Metrics.read(folder),
             localization=_read_json(folder / "localization.json"),
             training=_read_training(folder / "training.csv"),
             predictions=read_predictions(predictions) if predictions.is_file() else None,

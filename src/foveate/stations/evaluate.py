@@ -10,6 +10,7 @@ import numpy as np
 from foveate.errors import UsageError
 from foveate.evaluate import choose_operating_thresholds, evaluate_predictions
 from foveate.evaluate.options import EvaluateOptions
+from foveate.evaluate.results.metrics import Metrics
 from foveate.evaluate.table import PredictionTable, read_predictions
 from foveate.files import write_json
 from foveate.stations.cautions import note_cautions
@@ -18,7 +19,7 @@ from foveate.stations.test import home_predictions
 from foveate.types import Track, quiet
 
 
-def evaluate(run: Run, part: str = "test", track: Track = quiet) -> dict[str, object]:
+def evaluate(run: Run, part: str = "test", track: Track = quiet) -> Metrics:
     """Numbers with intervals for one part; writes ``metrics.json``.
 
     Raises:
@@ -43,7 +44,7 @@ def evaluate(run: Run, part: str = "test", track: Track = quiet) -> dict[str, ob
             validation=validation,
             track=track,
         )
-        write_json(run.folder / "metrics.json", metrics)
+        metrics.write(run.folder)
     note_cautions(run)
     return metrics
 
@@ -69,14 +70,14 @@ def read_thresholds(run: Run) -> dict[str, float]:
     return {str(name): float(value) for name, value in facts["thresholds"].items()}
 
 
-def evaluate_file(predictions: Path, part: str = "test", track: Track = quiet) -> dict[str, object]:
+def evaluate_file(predictions: Path, part: str = "test", track: Track = quiet) -> Metrics:
     """Numbers with intervals for any ``predictions.csv``; writes ``<name>.metrics.json`` beside it.
 
     Raises:
         UsageError: the part has no case, or none of known truth.
     """
     metrics = evaluate_predictions(_with_truth(read_predictions(predictions), part), split=part, track=track)
-    write_json(predictions.with_suffix(".metrics.json"), metrics)
+    write_json(predictions.with_suffix(".metrics.json"), metrics.to_json())
     return metrics
 
 

@@ -218,7 +218,11 @@ def _by_shift(result: Json, new: _New, least: int, bootstrap: Bootstrap) -> Json
         case: dict(zip(columns, own, strict=True)) for case, own in zip(table.case_ids, texts, strict=True)
     }
     options = EvaluateOptions(metadata=rows, subgroups=tuple(columns), min_group=least)
-    told: Json = {"groups": subgroups(table, options, bootstrap, new.thresholds), "wrong": None}
+    groups = subgroups(table, options, bootstrap, new.thresholds)
+    told: Json = {
+        "groups": {name: column.model_dump(mode="json") for name, column in groups.items()},
+        "wrong": None,
+    }
     if table.task == "multiclass" and not np.isnan(table.novelty).any():
         wrong = ~(table.decisions() & (table.truth == 1)).any(axis=1, keepdims=True)
         found = how_well_told(
@@ -267,11 +271,16 @@ def _recalibration(run: Run, test: ExternalTest, table: PredictionTable, bootstr
     }
     forms = {name: _calibrated(part, content) for name, content in facts.items()}
     came = calibration(replace(part, probabilities=forms["came"], calibrated=forms["fitted"]), bootstrap)
-    fitted = came["calibrated"]
+    fitted = came.calibrated
+    assert fitted is not None
     told: Json = {"share": test.recalibrate, "cases": len(val.case_ids)}
     told["patients"] = len(set(val.patient_ids))
     return told | {
-        name: {"came": came[name], "fitted": fitted[name], "change": fitted["change"][name]}
+        name: {
+            "came": came.figure(name).to_json(),
+            "fitted": fitted.figure(name).to_json(),
+            "change": fitted.change.figure(name).to_json(),
+        }
         for name in CHANGE
     }
 

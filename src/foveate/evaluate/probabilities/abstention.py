@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,19 @@ from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.probabilities.conformal import SetRule, familiar_limit, share_within
 from foveate.evaluate.probabilities.selective import FIGURES, GRID, Selective, answers, edge_intervals
 from foveate.evaluate.rates import Rates, pair
+from foveate.evaluate.results.parts import Unmade
+from foveate.evaluate.results.probabilities import (
+    Abstention,
+    ClassSets,
+    FlaggedFigures,
+    NoveltyFlags,
+    PredictionSets,
+    RiskCurve,
+    RiskFigures,
+    SelectiveOrder,
+    SelectiveOrders,
+    SetCoverage,
+)
 from foveate.evaluate.table import PredictionTable
 from foveate.types import Track, quiet
 
@@ -39,7 +51,7 @@ def abstention(
     bootstrap: Bootstrap,
     thresholds: Mapping[str, float] | None = None,
     track: Track = quiet,
-) -> dict[str, Any]:
+) -> Abstention:
     """The block ``abstention`` of ``metrics.json``.
 
     Args:
@@ -50,26 +62,21 @@ def abstention(
         bootstrap: of the intervals.
         thresholds: of the findings (multi-label).
         track: shows progress.
-
-    Returns:
-        Plain JSON: ``replicates`` (fewer than asked for where the table is very large), ``sets`` (rule,
-        metrics, per class), ``novelty`` (threshold, metrics) and ``selective`` (by ``confidence`` and by
-        ``novelty``); what could not be made holds nothing but a ``reason``.
     """
     validation = table.part("val")
     if "val" in part.splits:
         validation = validation.only(np.zeros(len(validation.case_ids), dtype=bool))
     sureness, right = answers(part, part.decisions(thresholds), thresholds)
     told = _Told(part, affordable(bootstrap, part), track)
-    return {
-        "replicates": told.bootstrap.n,
-        "sets": told.sets(validation, options),
-        "novelty": told.novelty(validation, right, options),
-        "selective": {
-            "confidence": told.selective(sureness, right),
-            "novelty": told.selective(-part.novelty, right),
-        },
-    }
+    return Abstention(
+        replicates=told.bootstrap.n,
+        sets=told.sets(validation, options),
+        novelty=told.novelty(validation, right, options),
+        selective=SelectiveOrders(
+            confidence=told.selective(sureness, right),
+            novelty=told.selective(-part.novelty, right),
+        ),
+    )
 
 
 class SetFigures:
@@ -189,10 +196,10 @@ class _Told:
     bootstrap: Bootstrap
     track: Track
 
-    def sets(self, validation: PredictionTable, options: EvaluateOptions) -> dict[str, Any]:
+    def sets(self, validation: PredictionTable, options: EvaluateOptions) -> PredictionSets | Unmade:
         """Prediction sets fitted on validation cases, and how often they hold the truth here."""
         if not validation.case_ids:
-            return {"reason": _NO_VALIDATION}
+            return Unmade(reason=_NO_VALIDATION)
         rule = SetRule.fit(
             validation.probabilities,
             validation.truth,
@@ -206,30 +213,32 @@ class _Told:
         exact = figures.intervals(self.part.patient_ids, self.bootstrap.level)
         truth = self.part.truth
         asked = truth == 1 if rule.task == "multiclass" else ~np.isnan(truth)
-        return {
+        figures_by_name = {
+            name: measured.tell(name, exact=pair(exact[name][0]) if name in exact else None) for name in SETS
+        }
+        return PredictionSets(
             **rule.to_json(),
-            "reason": _limited(rule, self.part.classes),
-            "metrics": {
-                name: measured.tell(name, exact=pair(exact[name][0]) if name in exact else None)
-                for name in SETS
-            },
-            "per_class": {
-                name: {
-                    "coverage": measured.tell(
+            reason=_limited(rule, self.part.classes),
+            metrics=SetCoverage(**figures_by_name),
+            per_class={
+                name: ClassSets(
+                    coverage=measured.tell(
                         "class_coverage", k, cases=asked[:, k], exact=pair(exact["class_coverage"][k])
                     ),
-                    "size": measured.tell("class_size", k, cases=asked[:, k]),
-                }
+                    size=measured.tell("class_size", k, cases=asked[:, k]),
+                )
                 for k, name in enumerate(self.part.classes)
             },
-        }
+        )
 
-    def novelty(self, validation: PredictionTable, right: Floats, options: EvaluateOptions) -> dict[str, Any]:
+    def novelty(
+        self, validation: PredictionTable, right: Floats, options: EvaluateOptions
+    ) -> NoveltyFlags | Unmade:
         """Cases flagged as novel by validation's limit, and how right answers are on either side of it."""
         if not validation.case_ids:
-            return {"reason": _NO_VALIDATION}
+            return Unmade(reason=_NO_VALIDATION)
         if np.isnan(validation.novelty).any() or np.isnan(self.part.novelty).any():
-            return {"reason": _NO_NOVELTY}
+            return Unmade(reason=_NO_NOVELTY)
         threshold, held = familiar_limit(validation.novelty, validation.patient_ids, options.familiar)
         patients = len(set(validation.patient_ids))
         novel = self.part.novelty > threshold
@@ -237,28 +246,27 @@ class _Told:
         measured = self._measured(figures)
         exact = figures.intervals(self.part.patient_ids, self.bootstrap.level)
         cases = {"flagged": None, "accuracy_novel": novel, "accuracy_familiar": ~novel}
-        reached = np.isfinite(threshold)
-        return {
-            "familiar": options.familiar,
-            "threshold": threshold if reached else None,
-            "within": list(share_within(patients, options.familiar)) if held else None,
-            "reason": None if held else _NOT_HELD if reached else f"{_TOO_FEW}: no case is flagged",
-            "metrics": {
-                name: measured.tell(name, cases=own, exact=exact.get(name)) for name, own in cases.items()
-            },
-        }
+        told = {name: measured.tell(name, cases=own, exact=exact.get(name)) for name, own in cases.items()}
+        reached = bool(np.isfinite(threshold))
+        return NoveltyFlags(
+            familiar=options.familiar,
+            threshold=threshold if reached else None,
+            within=share_within(patients, options.familiar) if held else None,
+            reason=None if held else _NOT_HELD if reached else f"{_TOO_FEW}: no case is flagged",
+            metrics=FlaggedFigures(**told),
+        )
 
-    def selective(self, sureness: Floats, right: Floats) -> dict[str, Any]:
+    def selective(self, sureness: Floats, right: Floats) -> SelectiveOrder | Unmade:
         """Risk over coverage, the surest cases ``(N,)`` first; ``right`` is 1 for right answers."""
         if np.isnan(sureness).any():
-            return {"reason": _NO_NOVELTY}
+            return Unmade(reason=_NO_NOVELTY)
         order = Selective(sureness, right)
         measured = self._measured(order)
         edges = edge_intervals(right, self.part.patient_ids, self.bootstrap.level)
-        return {
-            "metrics": {name: measured.tell(name, edge=edges.get(name)) for name in FIGURES},
-            "curve": {"coverage": GRID.tolist(), "risk": order.curve()},
-        }
+        return SelectiveOrder(
+            metrics=RiskFigures(**{name: measured.tell(name, edge=edges.get(name)) for name in FIGURES}),
+            curve=RiskCurve(coverage=tuple(GRID.tolist()), risk=tuple(order.curve())),
+        )
 
     def _measured(self, statistic: Statistic) -> Measured:
         return Measured.of(statistic, self.part, self.bootstrap, self.track)

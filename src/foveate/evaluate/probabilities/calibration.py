@@ -31,7 +31,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +41,14 @@ from foveate.evaluate.averages import average_interval
 from foveate.evaluate.gaps import Gaps
 from foveate.evaluate.intervals import Bootstrap, Floats, Interval, Value, mean_of_defined, ratio
 from foveate.evaluate.measured import Measured
+from foveate.evaluate.results.probabilities import (
+    CalibratedFigures,
+    CalibrationBin,
+    CalibrationChange,
+    CalibrationFigures,
+    ClassCalibration,
+    RawCalibration,
+)
 from foveate.evaluate.table import PredictionTable
 from foveate.types import Track, quiet
 
@@ -134,16 +141,16 @@ class Calibration:
         found = {name: np.array([own.lower_bound(1, level) for own in parts]) for name, parts in gaps.items()}
         return found | {"reliability": np.array([by_class.lower_bound(2, level)])}
 
-    def bins(self) -> list[dict[str, Any]]:
+    def bins(self) -> tuple[CalibrationBin, ...]:
         """Points of the reliability curve: mean confidence and share of true outcomes; None in empty bins."""
         once = np.ones((1, len(self.known)))
         return _points(self._pooled(once, self._classes(once)), self._classes.edges)[0]
 
-    def bins_equal_mass(self) -> list[dict[str, Any]]:
+    def bins_equal_mass(self) -> tuple[CalibrationBin, ...]:
         """The same, with as many predictions in each bin as ties allow."""
         return _points(self._mass(np.ones((1, len(self.known)))), self._mass.edges)[0]
 
-    def bins_of_classes(self) -> list[list[dict[str, Any]]]:
+    def bins_of_classes(self) -> list[tuple[CalibrationBin, ...]]:
         """The same for each class against the rest, with bins of equal width."""
         return _points(self._classes(np.ones((1, len(self.known)))), self._classes.edges)
 
@@ -152,19 +159,13 @@ class Calibration:
         return by_class.pooled() if self._width is None else self._width(weights)
 
 
-def calibration(table: PredictionTable, bootstrap: Bootstrap, track: Track = quiet) -> dict[str, Any]:
+def calibration(table: PredictionTable, bootstrap: Bootstrap, track: Track = quiet) -> RawCalibration:
     """The block ``calibration`` of ``metrics.json``.
 
     Args:
         table: N cases.
         bootstrap: of the intervals.
         track: shows progress.
-
-    Returns:
-        Plain JSON of the raw probabilities: the names in ``OVERALL`` with intervals, ``bins``,
-        ``bins_equal_mass`` and ``per_class``; and under ``calibrated`` the same of the calibrated ones with
-        ``change``, paired over what is calibrated: calibrated minus raw, so that negative is better. None
-        where nothing was calibrated.
     """
     forms = {"raw": Calibration(table)}
     if not np.isnan(table.calibrated).all():
@@ -183,12 +184,13 @@ def calibration(table: PredictionTable, bootstrap: Bootstrap, track: Track = qui
         return named
 
     measured = Measured.of(statistic, table, bootstrap, track)
-    result = _Form("raw", forms["raw"], measured).to_json(table.classes)
+    raw = _Form("raw", forms["raw"], measured).figures(table.classes)
     if "calibrated" not in forms:
-        return {**result, "calibrated": None}
+        return RawCalibration(**dict(raw))
     change = {key: measured.tell(f"change:{key}", reason=_lacking(forms["calibrated"])) for key in CHANGE}
-    calibrated = _Form("calibrated", forms["calibrated"], measured).to_json(table.classes)
-    return {**result, "calibrated": {**calibrated, "change": change}}
+    calibrated = _Form("calibrated", forms["calibrated"], measured).figures(table.classes)
+    both = CalibratedFigures(**dict(calibrated), change=CalibrationChange(**change))
+    return RawCalibration(**dict(raw), calibrated=both)
 
 
 class _Form:
@@ -207,26 +209,29 @@ class _Form:
             form.lower_bounds(measured.bootstrap.level) if measured.replicates and form.known.any() else {}
         )
 
-    def to_json(self, classes: Sequence[str]) -> dict[str, Any]:
-        """Everything as plain JSON."""
+    def figures(self, classes: Sequence[str]) -> CalibrationFigures:
+        """Everything, as it stands in the file."""
         curves = self.form.bins_of_classes()
         per_class = [{key: self._of_class(key, k) for key in PER_CLASS} for k in range(len(classes))]
         overall = {key: self._overall(key) for key in OVERALL if key != "ece_classwise"}
         mean = average_interval(
-            [Value(**own["ece"]) for own in per_class], self.measured.replicates.get(f"{self.name}:class_ece")
+            [own["ece"] for own in per_class], self.measured.replicates.get(f"{self.name}:class_ece")
         )
-        return {
-            **{key: overall.get(key) or self._overall(key, mean) for key in OVERALL},
-            "bins": self.form.bins(),
-            "bins_equal_mass": self.form.bins_equal_mass(),
-            "per_class": {label: {**per_class[k], "bins": curves[k]} for k, label in enumerate(classes)},
-        }
+        return CalibrationFigures(
+            **overall,
+            ece_classwise=self._overall("ece_classwise", mean),
+            bins=self.form.bins(),
+            bins_equal_mass=self.form.bins_equal_mass(),
+            per_class={
+                label: ClassCalibration(**per_class[k], bins=curves[k]) for k, label in enumerate(classes)
+            },
+        )
 
-    def _overall(self, key: str, exact: Interval | None = None) -> dict[str, Any]:
+    def _overall(self, key: str, exact: Interval | None = None) -> Value:
         exact = exact or self._bounds(key, 0)
         return self.measured.tell(f"{self.name}:{key}", reason=_lacking(self.form), exact=exact)
 
-    def _of_class(self, key: str, k: int) -> dict[str, Any]:
+    def _of_class(self, key: str, k: int) -> Value:
         lacking = "" if self.counts[k] else "no known case" if self.name == "raw" else "not calibrated"
         return self.measured.tell(
             f"{self.name}:class_{key}",
@@ -332,21 +337,21 @@ class _Binned:
         return Gaps(confidence[kept], observed[kept], place[kept], patient[rows[kept]], answers)
 
 
-def _points(sums: _Sums, edges: Floats) -> list[list[dict[str, Any]]]:
+def _points(sums: _Sums, edges: Floats) -> list[tuple[CalibrationBin, ...]]:
     """The reliability curve of each group, from sums at weight 1."""
     counts = sums.count[0].astype(int)
     stated, observed = ratio(sums.stated[0], counts), ratio(sums.observed[0], counts)
     return [
-        [
-            {
-                "low": float(edges[b]),
-                "high": float(edges[b + 1]),
-                "confidence": float(stated[g, b]) if count else None,
-                "accuracy": float(observed[g, b]) if count else None,
-                "n": int(count),
-            }
+        tuple(
+            CalibrationBin(
+                low=float(edges[b]),
+                high=float(edges[b + 1]),
+                confidence=float(stated[g, b]) if count else None,
+                accuracy=float(observed[g, b]) if count else None,
+                n=int(count),
+            )
             for b, count in enumerate(row)
-        ]
+        )
         for g, row in enumerate(counts)
     ]
 

@@ -12,8 +12,7 @@ answer whatever the thresholds say; they tell how one class could be told from t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -23,38 +22,11 @@ from foveate.evaluate.intervals import Bootstrap, Floats, ratio
 from foveate.evaluate.measured import Measured
 from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.rates import Rates, pair
+from foveate.evaluate.results.probabilities import OperatingFigures, OperatingPoint, Rule
 from foveate.evaluate.table import PredictionTable
 from foveate.types import Track, quiet
 
-Rule = Literal["youden", "f1", "sensitivity", "specificity"]
 FIGURES = ("sensitivity", "specificity", "ppv", "npv")
-
-
-@dataclass(frozen=True, slots=True)
-class OperatingPoint:
-    """One threshold, and what the cases that it was chosen on reach with it.
-
-    Attributes:
-        threshold: the class counts as present from this raw probability on.
-        rule: how it was chosen.
-        target: the sensitivity or specificity aimed at, or None.
-        sensitivity, specificity: on the validation cases.
-        present, absent: number of validation cases with and without the class.
-        reason: what limits it, or None.
-    """
-
-    threshold: float
-    rule: Rule
-    target: float | None
-    sensitivity: float
-    specificity: float
-    present: int
-    absent: int
-    reason: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return asdict(self)
 
 
 def choose_operating_points(
@@ -110,7 +82,7 @@ def operating_points(
     options: EvaluateOptions,
     bootstrap: Bootstrap,
     track: Track = quiet,
-) -> dict[str, Any]:
+) -> dict[str, OperatingFigures]:
     """The block ``operating_points`` of ``metrics.json``: what points from validation cases reach on others.
 
     Args:
@@ -121,8 +93,8 @@ def operating_points(
         track: shows progress.
 
     Returns:
-        Plain JSON by class: the point itself under ``chosen``, and ``sensitivity``, ``specificity``, ``ppv``
-        and ``npv`` of the class against the rest as values with intervals. Empty without validation cases.
+        By class: the point itself, and the figures of the class against the rest. Empty without validation
+        cases.
     """
     if not validation.case_ids:
         return {}
@@ -135,8 +107,8 @@ def operating_points(
     exact = counted.intervals(table.patient_ids, bootstrap.level)
     known = (~np.isnan(truth)).sum(axis=0)
     return {
-        name: {
-            "chosen": chosen.to_json(),
+        name: OperatingFigures(
+            chosen=chosen,
             **{
                 figure: measured.tell(
                     figure,
@@ -147,7 +119,7 @@ def operating_points(
                 )
                 for figure in FIGURES
             },
-        }
+        )
         for k, (name, chosen) in enumerate(points.items())
     }
 

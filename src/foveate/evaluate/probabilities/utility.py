@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from foveate.errors import UsageError
 from foveate.evaluate.intervals import Bootstrap, Floats, Value, ratio
 from foveate.evaluate.measured import Measured
+from foveate.evaluate.results.probabilities import DecisionCurve, DecisionCurves, ThresholdBenefit
 from foveate.evaluate.table import PredictionTable
 from foveate.types import Track, quiet
 
@@ -32,7 +32,7 @@ AT = (0.05, 0.1, 0.2, 0.3, 0.5)
 CURVE = tuple(np.round(np.linspace(0.01, 0.99, 99), 2).tolist())
 
 
-def decision_curves(table: PredictionTable, bootstrap: Bootstrap, track: Track = quiet) -> dict[str, Any]:
+def decision_curves(table: PredictionTable, bootstrap: Bootstrap, track: Track = quiet) -> DecisionCurves:
     """The block ``decision_curves`` of ``metrics.json``.
 
     Args:
@@ -41,37 +41,38 @@ def decision_curves(table: PredictionTable, bootstrap: Bootstrap, track: Track =
         track: shows progress.
 
     Returns:
-        ``probabilities`` (``calibrated`` if every case has them, else ``raw``), the ``thresholds`` of the
-        curves, and by class ``model`` and ``treat_all`` along them; ``at`` holds the figures of
-        ``NetBenefit`` at some thresholds, with intervals.
+        Of the calibrated probabilities if every case has them, else of the raw ones.
     """
     calibrated = not np.isnan(table.calibrated).any()
     stated = table.calibrated if calibrated else table.probabilities
     measured = Measured.of(NetBenefit(stated, table.truth, AT), table, bootstrap, track)
-    by_figure = {"gain": replace(measured, bootstrap=replace(bootstrap, method="percentile"))}
+    percentile = replace(measured, bootstrap=replace(bootstrap, method="percentile"))
     once = np.ones((1, len(table.case_ids)))
     drawn = [NetBenefit(stated, table.truth, [t])(once) for t in CURVE]
     known = (~np.isnan(table.truth)).sum(axis=0)
-    return {
-        "probabilities": "calibrated" if calibrated else "raw",
-        "thresholds": list(CURVE),
-        "per_class": {
-            name: {
-                "model": [None if not known[k] else float(step["model"][0, k]) for step in drawn],
-                "treat_all": [None if not known[k] else float(step["treat_all"][0, k]) for step in drawn],
-                "at": {
-                    f"{t:g}": {
-                        figure: by_figure.get(figure, measured).tell(
-                            figure, k * len(AT) + place, n=int(known[k])
-                        )
-                        for figure in measured.point
-                    }
-                    for place, t in enumerate(AT)
-                },
-            }
+
+    def curve(figure: str, k: int) -> tuple[float | None, ...]:
+        return tuple(float(step[figure][0, k]) if known[k] else None for step in drawn)
+
+    def benefit(place: int, n: int) -> ThresholdBenefit:
+        return ThresholdBenefit(
+            model=measured.tell("model", place, n=n),
+            treat_all=measured.tell("treat_all", place, n=n),
+            gain=percentile.tell("gain", place, n=n),
+        )
+
+    return DecisionCurves(
+        probabilities="calibrated" if calibrated else "raw",
+        thresholds=CURVE,
+        per_class={
+            name: DecisionCurve(
+                model=curve("model", k),
+                treat_all=curve("treat_all", k),
+                at={f"{t:g}": benefit(k * len(AT) + at, int(known[k])) for at, t in enumerate(AT)},
+            )
             for k, name in enumerate(table.classes)
         },
-    }
+    )
 
 
 class NetBenefit:

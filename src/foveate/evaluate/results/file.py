@@ -64,7 +64,7 @@ class ResultFile(Part):
         except FileNotFoundError:
             return None
         try:
-            return cls.from_json(json.loads(text))
+            return cls.from_json(json.loads(text, parse_constant=lambda _: None))
         except (ValidationError, ValueError) as error:
             raise InputRefused(
                 f"this is not what `foveate {cls.MADE_BY}` writes: {_first_problem(error)}",

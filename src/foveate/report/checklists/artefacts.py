@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from foveate.evaluate.intervals import Value
 from foveate.evaluate.sample import cases_in_words, counted
 from foveate.report.cautions import find_cautions
 from foveate.report.checklists.item import ItemAnswer
-from foveate.report.files import Json, RunFiles, value_of
+from foveate.report.files import Json, RunFiles
 from foveate.report.sections.cohort import PartCounts, count_parts
 from foveate.report.sections.section import within
 
@@ -100,21 +101,18 @@ def crops(files: RunFiles) -> ItemAnswer:
 
 def missing(files: RunFiles) -> ItemAnswer:
     """Unknown labels and missing views."""
-    patterns = within(files.metrics, "by_views")
-    unknown = within(files.metrics, "without_truth")
-    if unknown is None:
+    if files.metrics is None:
         return ItemAnswer("", "performance", "metrics.json")
-    text = f"{unknown} tested cases without known truth were left out"
-    if patterns and len(patterns) > 1:
-        text += f"; cases lacked views in {len(patterns) - 1} ways, each with figures of its own"
+    text = f"{files.metrics.without_truth} tested cases without known truth were left out"
+    if (patterns := len(files.metrics.by_views)) > 1:
+        text += f"; cases lacked views in {patterns - 1} ways, each with figures of its own"
     return ItemAnswer(f"{text}. Unknown findings are left out one by one.", "performance", "metrics.json")
 
 
 def classes(files: RunFiles) -> ItemAnswer:
     """What is predicted."""
-    names = within(files.metrics, "classes")
-    kinds = {"multiclass": "One of", "multilabel": "Any of"}
-    text = f"{kinds[within(files.metrics, 'task')]}: {', '.join(names)}." if names else ""
+    found, kinds = files.metrics, {"multiclass": "One of", "multilabel": "Any of"}
+    text = f"{kinds[found.task]}: {', '.join(found.classes)}." if found else ""
     return ItemAnswer(text, "performance", "metrics.json")
 
 
@@ -159,7 +157,7 @@ def disjoint(files: RunFiles) -> ItemAnswer:
 def test_size(files: RunFiles) -> ItemAnswer:
     """How many were tested."""
     found = files.metrics
-    text = f"{files.cases_of(found['n'], found['patients'])} were tested." if found else ""
+    text = f"{files.cases_of(found.n, found.patients)} were tested." if found else ""
     return ItemAnswer(text, "performance", "metrics.json")
 
 
@@ -223,39 +221,39 @@ def ensemble(files: RunFiles) -> ItemAnswer:
 
 def measures(files: RunFiles) -> ItemAnswer:
     """Which figures."""
-    names = list(within(files.metrics, "metrics") or ())
+    names = files.metrics.metrics.named() if files.metrics else {}
     text = f"{', '.join(name.replace('_', ' ') for name in names)}, each per class as well." if names else ""
     return ItemAnswer(text, "performance", "metrics.json")
 
 
 def uncertainty(files: RunFiles) -> ItemAnswer:
     """How intervals were made."""
-    found = within(files.metrics, "bootstrap")
-    if not found:
+    if files.metrics is None:
         return ItemAnswer("", "performance", "metrics.json")
-    kind = found.get("interval", "percentile")
-    text = f"{100 * found['level']:g} % {kind} intervals, {found['n']} resamples of patients."
+    found = files.metrics.bootstrap
+    kind = found.interval or "percentile"
+    text = f"{100 * found.level:g} % {kind} intervals, {found.n} resamples of patients."
     return ItemAnswer(text, "performance", "metrics.json")
 
 
 def performance(files: RunFiles) -> ItemAnswer:
     """The main figures."""
-    found = within(files.metrics, "metrics") or {}
+    found = files.metrics.metrics.named() if files.metrics else {}
     told = [_figure(name, found[key]) for key, name in _MAIN.items() if key in found]
     return ItemAnswer(f"{', '.join(told)}." if told else "", "performance", "metrics.json")
 
 
 def per_class(files: RunFiles) -> ItemAnswer:
     """Where figures of single classes stand."""
-    names = within(files.metrics, "classes") or ()
+    names = files.metrics.classes if files.metrics else ()
     text = f"Sensitivity, specificity and predictive values of {len(names)} classes." if names else ""
     return ItemAnswer(text, "performance", "metrics.json")
 
 
 def calibration(files: RunFiles) -> ItemAnswer:
     """How far probabilities can be taken at their word."""
-    found = within(files.metrics, "calibration", "ece")
-    return ItemAnswer(f"{_figure('ECE', found)}." if found else "", "calibration", "metrics.json")
+    text = f"{_figure('ECE', files.metrics.calibration.ece)}." if files.metrics else ""
+    return ItemAnswer(text, "calibration", "metrics.json")
 
 
 def recalibrated(files: RunFiles) -> ItemAnswer:
@@ -279,7 +277,7 @@ def thresholds(files: RunFiles) -> ItemAnswer:
         return ItemAnswer("", "performance", "metrics.json")
     text = (
         "A probability for each finding, and a decision at a threshold chosen on validation cases."
-        if found["task"] == "multilabel"
+        if found.task == "multilabel"
         else "A probability for each class; the decision is the most probable one."
     )
     return ItemAnswer(text, "performance", "metrics.json")
@@ -287,10 +285,9 @@ def thresholds(files: RunFiles) -> ItemAnswer:
 
 def subgroups(files: RunFiles) -> ItemAnswer:
     """Which groups have figures of their own."""
-    found = within(files.metrics, "subgroups")
-    if found is None:
+    if files.metrics is None or files.metrics.subgroups is None:
         return ItemAnswer("", "subgroups", "metrics.json")
-    names = list(found)
+    names = list(files.metrics.subgroups)
     text = (
         f"Figures by {', '.join(names)}, with the gap between groups."
         if names
@@ -359,9 +356,8 @@ def bundle(files: RunFiles) -> ItemAnswer:
 
 def unusable(files: RunFiles) -> ItemAnswer:
     """What happens to input that cannot be used."""
-    found = within(files.metrics, "abstention")
     text = "Unreadable images are refused with a reason."
-    if found:
+    if files.metrics and files.metrics.abstention:
         text += " Unfamiliar images are flagged by a novelty score, uncertain ones by larger prediction sets."
     return ItemAnswer(text if files.metrics else "", "abstention", "metrics.json")
 
@@ -369,8 +365,7 @@ def unusable(files: RunFiles) -> ItemAnswer:
 _MAIN = {"auroc_macro": "macro AUROC", "balanced_accuracy": "balanced accuracy", "f1_macro": "macro F1"}
 
 
-def _figure(name: str, raw: Json) -> str:
-    found = value_of(raw)
+def _figure(name: str, found: Value) -> str:
     if found.value is None:
         return f"{name} undefined ({found.reason})"
     bounds = "" if found.low is None or found.high is None else f" [{found.low:.3f}, {found.high:.3f}]"

@@ -25,7 +25,6 @@ from foveate.report.files import Json, RunFiles, read_maps
 from foveate.report.pictures.case_choice import ChoiceRules, Pick, RunAnswers
 from foveate.report.pictures.overlays import Legend, overlay_uri
 from foveate.report.pictures.panels import NO_MAP, Panel, Slices
-from foveate.report.sections.section import within
 
 _SCORES = ("pointing_game", "iou", "energy_inside", "plane_pointing", "plane_iou", "depth_error")
 _CELLS = 32  # along each side, to which maps are averaged before they are compared
@@ -92,9 +91,7 @@ class Member:
 
     def __init__(self, files: RunFiles, table: PredictionTable, case_ids: Sequence[str]) -> None:
         self.files, self.table = files, _in_order(table, case_ids)
-        found = within(files.metrics, "per_class") or {}
-        limits = {name: row.get("threshold") for name, row in found.items()}
-        self.thresholds = {name: limit for name, limit in limits.items() if limit is not None}
+        self.thresholds = files.metrics.thresholds if files.metrics else {}
         self.decided = self.table.decisions(self.thresholds)
         self.entries: dict[str, dict[str, MapEntry]] = {}
         wanted = set(case_ids)

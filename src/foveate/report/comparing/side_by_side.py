@@ -7,13 +7,14 @@ two runs differ is for ``foveate compare`` to say, which pairs them.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from foveate import __version__
 from foveate.evaluate.comparing.comparison import located
 from foveate.evaluate.comparing.paired import RunFigures
 from foveate.evaluate.intervals import Bootstrap, Value
+from foveate.evaluate.results.parts import ABSENT, Figures
 from foveate.evaluate.scores import read_scores
 from foveate.evaluate.table import PredictionTable
 from foveate.files import write_atomic
@@ -90,17 +91,21 @@ def evidence_tables(runs: Runs) -> list[ComparisonTable]:
 def _figures(runs: Runs) -> Iterator[ComparisonTable]:
     """Main figures, calibration and localization of every run."""
     note = "Of the test part of each run, with the interval that it states, over patients."
-    yield _values("Figures", note, runs, {name: COLUMNS[name] for name in COLUMNS}, ("metrics", "metrics"))
+    overall = {label: run.metrics.metrics if run.metrics else None for label, run in runs.items()}
+    yield _values("Figures", note, overall, COLUMNS)
     note = "Whether probabilities mean what they say: lower is better."
-    yield _values("Calibration", note, runs, _CALIBRATION, ("metrics", "calibration"))
+    raw = {label: run.metrics.calibration if run.metrics else None for label, run in runs.items()}
+    yield _values("Calibration", note, raw, _CALIBRATION)
     note = "The same of the probabilities after calibration on validation cases."
-    yield _values(
-        "Calibrated probabilities", note, runs, _CALIBRATION, ("metrics", "calibration", "calibrated")
-    )
+    calibrated = {label: found.calibrated if found else None for label, found in raw.items()}
+    yield _values("Calibrated probabilities", note, calibrated, _CALIBRATION)
     note = "Heat maps against true masks or boxes. Its controls stand in each run's own report."
-    yield _values(
-        "Localization", note, runs, _LOCALIZATION, ("localization", "overall", "methods", "heatmap")
-    )
+    maps = {
+        label: {name: value_of(value) for name, value in found.items() if name in _LOCALIZATION}
+        for label, run in runs.items()
+        for found in (within(run.localization, "overall", "methods", "heatmap") or {},)
+    }
+    yield _values("Localization", note, maps, _LOCALIZATION)
 
 
 def _by_class(runs: Runs) -> Iterator[ComparisonTable]:
@@ -123,39 +128,36 @@ def _by_class(runs: Runs) -> Iterator[ComparisonTable]:
 
 def _of_classes(run: RunFiles, table: PredictionTable) -> Json:
     """Recall and AUROC as the run states them, and how its heat maps point."""
-    path, stated = run.folder / "localization.csv", within(run.metrics, "per_class") or {}
+    path, stated = run.folder / "localization.csv", run.metrics.per_class if run.metrics else {}
     rows = read_scores(path) if path.is_file() else []
     scores = [row for row in rows if row.method == "heatmap" and row.case_id in table.case_ids]
     entry = RunFigures(table, scores=scores, swept=within(run.study, "localize", "thresholds") or ())
     return {
-        name: {**own, **{key: value_of(within(stated, name, key)).to_json() for key in ("recall", "auroc")}}
+        name: {**own, "recall": stated[name].recall.to_json(), "auroc": stated[name].auroc.to_json()}
         for name, own in located(entry, Bootstrap(level=_level(run))).items()
     }
 
 
 def _level(run: RunFiles) -> float:
     """Of the intervals that a run states."""
-    return float(within(run.metrics, "bootstrap", "level") or Bootstrap().level)
+    return run.metrics.bootstrap.level if run.metrics else Bootstrap().level
 
 
 def _values(
-    title: str, note: str, runs: Runs, names: Mapping[str, str], keys: Sequence[str]
+    title: str, note: str, found: Mapping[str, Figures | Mapping[str, Value] | None], names: Mapping[str, str]
 ) -> ComparisonTable:
     """One row a run, one column a figure that any of them has."""
-    found = {label: within(getattr(run, keys[0]), *keys[1:]) or {} for label, run in runs.items()}
+    values = {label: own.named() if isinstance(own, Figures) else own or {} for label, own in found.items()}
     shown = [
-        name
-        for name in names
-        if any(value_of(values.get(name)).value is not None for values in found.values())
+        name for name in names if any(own.get(name, ABSENT).value is not None for own in values.values())
     ]
-    rows = [(label, *(_cell(values.get(name)) for name in shown)) for label, values in found.items()]
+    rows = [
+        (label, *(figure(own[name].to_json()) if name in own else "–" for name in shown))
+        for label, own in values.items()
+    ]
     return ComparisonTable(
         title, note, ("Run", *(names[name] for name in shown)), tuple(rows) if shown else ()
     )
-
-
-def _cell(raw: Json | None) -> str:
-    return "–" if raw is None else figure(value_of(raw).to_json())
 
 
 def _trust(runs: Runs) -> ComparisonTable:
@@ -191,7 +193,7 @@ def _shortcuts(runs: Runs) -> ComparisonTable:
 
 def _charts(runs: Runs) -> Iterator[Chart]:
     """The main figure of every run that has it, with its interval."""
-    found = {label: value_of(within(run.metrics, "metrics", _MAIN)) for label, run in runs.items()}
+    found = {label: run.metrics.metrics.auroc_macro for label, run in runs.items() if run.metrics}
     dots = {label: _dot(value) for label, value in found.items() if value.value is not None}
     if dots:
         text = f"{COLUMNS[_MAIN]} of every run"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from foveate.evaluate.intervals import Floats
+from foveate.evaluate.results.probabilities import CalibrationBin
 from foveate.report.figures.drawing import BLUE, MUTED, ORANGE, PAPER, VERMILLION, styled, unit_figure
 
-Bins = Sequence[Mapping[str, Any]]
+Bins = Sequence[CalibrationBin]
 
 
 @styled
@@ -24,11 +26,10 @@ def calibration_figure(bins: Bins) -> Figure:
     upper.plot(stated, observed, "-o", color=BLUE, label="model")
     upper.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="observed")
     upper.legend(loc="upper left")
-    widths = [part["high"] - part["low"] for part in bins]
     lower.bar(
-        [part["low"] for part in bins],
-        [part["n"] for part in bins],
-        widths,
+        [part.low for part in bins],
+        [part.n for part in bins],
+        [part.high - part.low for part in bins],
         align="edge",
         color=BLUE,
         edgecolor=PAPER,
@@ -54,7 +55,8 @@ def _diagonal(axes: Axes) -> None:
     axes.plot([0, 1], [0, 1], ":", color=MUTED, linewidth=1, label="perfect calibration")
 
 
-def _points(bins: Bins) -> tuple[list[float], list[float]]:
+def _points(bins: Bins) -> tuple[Floats, Floats]:
     """Stated and observed of the bins that hold something."""
-    filled = [part for part in bins if part["n"]]
-    return [part["confidence"] for part in filled], [part["accuracy"] for part in filled]
+    filled = [(part.confidence, part.accuracy) for part in bins if part.n]
+    stated, observed = np.array(filled, dtype=np.float64).reshape(-1, 2).T
+    return stated, observed

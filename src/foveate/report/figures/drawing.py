@@ -26,6 +26,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from foveate.evaluate.intervals import Value
+from foveate.evaluate.results.metrics import PrCurve, RocCurve
 
 BLUE, VERMILLION, GREEN, ORANGE = "#0072b2", "#d55e00", "#009e73", "#e69f00"
 INK, MUTED, LINE, PAPER = "#1b1f24", "#5b6673", "#d9dee4", "#fefefe"
@@ -105,22 +106,22 @@ def lines_figure(
 
 
 @styled
-def roc_figure(curve: Mapping[str, Any]) -> Figure:
+def roc_figure(curve: RocCurve) -> Figure:
     """Receiver operating characteristic of one class; the dotted diagonal is chance."""
     figure, axes = unit_figure()
     axes.plot([0, 1], [0, 1], ":", color=MUTED, linewidth=1, label="chance")
-    axes.plot(curve["fpr"], curve["tpr"], color=BLUE, label="model")
+    axes.plot(curve.fpr, curve.tpr, color=BLUE, label="model")
     axes.set(xlabel="1 − specificity", ylabel="sensitivity")
     return figure
 
 
 @styled
-def pr_figure(curve: Mapping[str, Any], prevalence: float | None) -> Figure:
+def pr_figure(curve: PrCurve, prevalence: float | None) -> Figure:
     """Precision over recall of one class; the dotted line is the share of positives, which is chance."""
     figure, axes = unit_figure()
     if prevalence is not None:
         axes.axhline(prevalence, linestyle=":", color=MUTED, linewidth=1, label="chance")
-    axes.plot(curve["recall"], curve["precision"], color=BLUE, drawstyle="steps-post", label="model")
+    axes.plot(curve.recall, curve.precision, color=BLUE, drawstyle="steps-post", label="model")
     axes.set(xlabel="recall (sensitivity)", ylabel="precision (PPV)")
     return figure
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from foveate.evaluate.results.parts import Unmade
+from foveate.evaluate.results.probabilities import NoveltyFlags, PredictionSets, SelectiveOrders
 from foveate.report.figures import drawing
 from foveate.report.figures.abstention import risk_coverage_figure
-from foveate.report.files import Json, RunFiles, value_of
+from foveate.report.files import RunFiles
 from foveate.report.sections.results import sample
-from foveate.report.sections.section import Chart, Section, SectionRow, reasons, within
+from foveate.report.sections.section import Chart, Section, SectionRow, reasons
 
 SETS = {
     "coverage": ("Coverage", "share of sets that hold the truth"),
@@ -31,80 +33,76 @@ RULES = {"lac": "least ambiguous sets (LAC)", "aps": "adaptive sets (APS)"}
 
 def abstention(files: RunFiles) -> Section:
     """Sets, risk and coverage, novelty."""
-    found = within(files.metrics, "abstention")
-    if files.metrics is None or found is None:
+    if files.metrics is None or (found := files.metrics.abstention) is None:
         return Section("abstention", "When to abstain", "evaluate", None)
     content = {
-        "sets": _sets(found["sets"]),
-        "novelty": _novelty(found["novelty"]),
-        **_selective(found["selective"]),
-        "multilabel": files.metrics["task"] == "multilabel",
+        "sets": _sets(found.sets),
+        "novelty": _novelty(found.novelty),
+        **_selective(found.selective),
+        "multilabel": files.metrics.task == "multilabel",
         **sample(files.metrics),
     }
     return Section("abstention", "When to abstain", "evaluate", content)
 
 
-def _sets(found: Json) -> dict[str, object]:
-    if "metrics" not in found:
-        return {"reason": found["reason"]}
-    target = float(found["coverage"])
+def _sets(found: PredictionSets | Unmade) -> dict[str, object]:
+    if isinstance(found, Unmade):
+        return {"reason": found.reason}
+    figures, target = found.metrics, found.coverage
     rows = [
-        SectionRow(key, name, meaning, value_of(found["metrics"][key]), target if "coverage" in key else None)
+        SectionRow(key, name, meaning, figures.figure(key), target if "coverage" in key else None)
         for key, (name, meaning) in SETS.items()
-        if key != "patient_coverage"
-        or found["metrics"][key]["value"] != found["metrics"]["coverage"]["value"]
+        if key != "patient_coverage" or figures.patient_coverage.value != figures.coverage.value
     ]
-    by_class = [
-        (name, value_of(part["coverage"]), value_of(part["size"]))
-        for name, part in found["per_class"].items()
-    ]
+    by_class = [(name, part.coverage, part.size) for name, part in found.per_class.items()]
     limited = [(name, "coverage", coverage) for name, coverage, _ in by_class]
     return {
-        "reason": found["reason"],
+        "reason": found.reason,
         "rows": rows,
-        "size": value_of(found["metrics"]["size"]),
+        "size": figures.size,
         "target": target,
-        "rule": RULES[found["score"]],
-        "cases": max(found["cases"]),
-        "patients": max(found["patients"]),
+        "rule": RULES[found.score],
+        "cases": max(found.cases),
+        "patients": max(found.patients),
         "by_class": by_class,
         "limited": reasons(limited, undefined=False),
         "undefined": reasons(limited, undefined=True),
     }
 
 
-def _novelty(found: Json) -> dict[str, object]:
-    if "metrics" not in found:
-        return {"reason": found["reason"]}
+def _novelty(found: NoveltyFlags | Unmade) -> dict[str, object]:
+    if isinstance(found, Unmade):
+        return {"reason": found.reason}
     rows = [
         SectionRow(
             key,
             name,
             meaning,
-            value_of(found["metrics"][key]),
-            1 - found["familiar"] if key == "flagged" else None,
+            found.metrics.figure(key),
+            1 - found.familiar if key == "flagged" else None,
         )
         for key, (name, meaning) in FLAGS.items()
     ]
     return {
-        "reason": found["reason"],
+        "reason": found.reason,
         "rows": rows,
-        "threshold": found["threshold"],
-        "within": found.get("within"),
-        "familiar": found["familiar"],
+        "threshold": found.threshold,
+        "within": found.within,
+        "familiar": found.familiar,
     }
 
 
-def _selective(found: Json) -> dict[str, object]:
-    known = {name: found[name] for name in ORDERS if "metrics" in found[name]}
-    error = value_of(known["confidence"]["metrics"]["error"])
-    chart = risk_coverage_figure({name: order["curve"] for name, order in known.items()}, error.value)
+def _selective(found: SelectiveOrders) -> dict[str, object]:
+    orders = {"confidence": found.confidence, "novelty": found.novelty}
+    known = {name: order for name, order in orders.items() if not isinstance(order, Unmade)}
+    error = next(iter(known.values())).metrics.error
+    chart = risk_coverage_figure({name: order.curve for name, order in known.items()}, error.value)
     return {
         "chart": Chart(drawing.svg(chart, "Share of wrong answers over the share of answers that is kept")),
         "columns": ["AURC", *KEPT.values()],
         "orders": [
-            (name, ORDERS[name], [value_of(order["metrics"][key]) for key in ("aurc", *KEPT)])
+            (name, ORDERS[name], [order.metrics.figure(key) for key in ("aurc", *KEPT)])
             for name, order in known.items()
         ],
-        "lacking": [found[name]["reason"] for name in ORDERS if name not in known],
+        "lacking": [order.reason for order in orders.values() if isinstance(order, Unmade)],
     }

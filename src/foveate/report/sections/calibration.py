@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from foveate.evaluate.intervals import Value
+from foveate.evaluate.results.probabilities import CalibrationFigures, RawCalibration
 from foveate.report.figures import drawing
 from foveate.report.figures.calibration import calibration_figure, class_figure
-from foveate.report.files import Json, RunFiles, value_of
+from foveate.report.files import RunFiles
 from foveate.report.sections.section import Chart, Section, reasons, within
 
 FIGURES = {
@@ -40,20 +41,21 @@ def calibration(files: RunFiles) -> Section:
     """Reliability curves and calibration figures, raw and calibrated side by side."""
     if files.metrics is None:
         return Section("calibration", "Calibration", "evaluate", None)
-    raw = files.metrics["calibration"]
-    calibrated = raw.get("calibrated")
-    forms = {"Raw": raw} | ({"Calibrated": calibrated} if calibrated else {})
+    raw = files.metrics.calibration
+    forms: dict[str, CalibrationFigures] = {"Raw": raw}
+    if raw.calibrated:
+        forms["Calibrated"] = raw.calibrated
     content = {
         "charts": [
-            Chart(drawing.svg(calibration_figure(found["bins"]), f"Calibration curve: {name}"), name)
+            Chart(drawing.svg(calibration_figure(found.bins), f"Calibration curve: {name}"), name)
             for name, found in forms.items()
         ],
-        "rows": _rows(raw, calibrated),
-        "bins": [part for part in raw["bins"] if part["n"]],
-        "multilabel": files.metrics["task"] == "multilabel",
-        "calibrated": calibrated is not None,
+        "rows": _rows(raw),
+        "bins": [part for part in raw.bins if part.n],
+        "multilabel": files.metrics.task == "multilabel",
+        "calibrated": raw.calibrated is not None,
         "fitted": _fitted(files),
-        "classes": [_of_class(name, forms) for name in raw.get("per_class", {})],
+        "classes": [_of_class(name, forms) for name in raw.per_class],
         "columns": PER_CLASS,
         "limited": reasons(_class_values(forms), undefined=False),
     }
@@ -65,69 +67,62 @@ def operating_points(files: RunFiles) -> Section | None:
     metrics = files.metrics
     if metrics is None:
         return Section("operating-points", "Operating points", "evaluate", None)
-    found = metrics.get("operating_points")
+    found = metrics.operating_points
     if not found:
         return None
     rows = [
         {
             "name": name,
-            "threshold": point["chosen"]["threshold"],
-            "reached": [point["chosen"][figure] for figure in ("sensitivity", "specificity")],
-            "values": [value_of(point.get(figure)) for figure in POINTS],
+            "threshold": point.chosen.threshold,
+            "reached": [point.chosen.sensitivity, point.chosen.specificity],
+            "values": [point.figure(key) for key in POINTS],
         }
         for name, point in found.items()
     ]
-    chosen = next(iter(found.values()))["chosen"]
+    chosen = next(iter(found.values())).chosen
     values = (
-        (name, words, value_of(point.get(key)))
-        for name, point in found.items()
-        for key, words in POINTS.items()
+        (name, words, point.figure(key)) for name, point in found.items() for key, words in POINTS.items()
     )
-    noted = [
-        f"{name}: {point['chosen']['reason']}" for name, point in found.items() if point["chosen"]["reason"]
-    ]
+    noted = [f"{name}: {point.chosen.reason}" for name, point in found.items() if point.chosen.reason]
     content = {
         "rows": rows,
         "columns": list(POINTS.values()),
-        "rule": RULES[chosen["rule"]].format(f"{chosen['target'] or 0:g}"),
-        "decides": metrics["task"] == "multilabel",
-        "absent": [name for name in metrics["classes"] if name not in found],
+        "rule": RULES[chosen.rule].format(f"{chosen.target or 0:g}"),
+        "decides": metrics.task == "multilabel",
+        "absent": [name for name in metrics.classes if name not in found],
         "limited": [*noted, *reasons(values, undefined=False)],
     }
     return Section("operating-points", "Operating points", "evaluate", content)
 
 
-def _rows(raw: Json, calibrated: Json | None) -> list[tuple[str, str, Value, Value | None, Value | None]]:
+def _rows(raw: RawCalibration) -> list[tuple[str, str, Value, Value | None, Value | None]]:
     """Each figure: key, name, raw, calibrated, and the paired change where there is one."""
+    found = raw.named()
+    calibrated = raw.calibrated.named() if raw.calibrated else {}
+    changes = raw.calibrated.change.named() if raw.calibrated else {}
     return [
-        (
-            key,
-            name,
-            value_of(raw[key]),
-            value_of(calibrated[key]) if calibrated else None,
-            value_of(calibrated["change"][key]) if calibrated and key in calibrated["change"] else None,
-        )
+        (key, name, found[key], calibrated.get(key), changes.get(key))
         for key, name in FIGURES.items()
-        if key in raw
+        if key in found
     ]
 
 
-def _of_class(name: str, forms: dict[str, Json]) -> dict[str, object]:
+def _of_class(name: str, forms: dict[str, CalibrationFigures]) -> dict[str, object]:
     """Curve and figures of one class against the rest."""
-    found = [form["per_class"][name] for form in forms.values()]
-    curve = class_figure(found[0]["bins"], found[1]["bins"] if len(found) > 1 else None)
+    found = [form.per_class[name] for form in forms.values()]
+    curve = class_figure(found[0].bins, found[1].bins if len(found) > 1 else None)
     return {
         "name": name,
         "chart": Chart(drawing.svg(curve, f"Calibration curve of {name}"), name),
-        "pairs": [[value_of(part[key]) for part in found] for key in PER_CLASS],
+        "pairs": [[part.figure(key) for part in found] for key in PER_CLASS],
     }
 
 
-def _class_values(forms: dict[str, Json]) -> Iterator[tuple[str, str, Value]]:
+def _class_values(forms: dict[str, CalibrationFigures]) -> Iterator[tuple[str, str, Value]]:
     for form, found in forms.items():
-        for name, part in found.get("per_class", {}).items():
+        for name, part in found.per_class.items():
             for key, words in PER_CLASS.items():
-                yield name, f"{words} ({form.lower()})", value_of(part[key])
+                yield name, f"{words} ({form.lower()})", part.figure(key)
 
 
 def _fitted(files: RunFiles) -> dict[str, object] | None:

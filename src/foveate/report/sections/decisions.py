@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from foveate.evaluate.intervals import Value
+from foveate.evaluate.results.probabilities import DecisionCurve
 from foveate.report.figures import drawing
 from foveate.report.figures.statistics import decision_figure
-from foveate.report.files import Json, RunFiles, value_of
-from foveate.report.sections.section import Chart, Section, reasons, within
+from foveate.report.files import RunFiles
+from foveate.report.sections.results import sample
+from foveate.report.sections.section import Chart, Section, reasons
 
 TITLE = "Decisions"
 
@@ -18,33 +22,34 @@ def decisions(files: RunFiles) -> Section | None:
     """
     if files.metrics is None:
         return Section("decisions", TITLE, "evaluate", None)
-    found = files.metrics.get("decision_curves")
+    found = files.metrics.decision_curves
     if not found:
         return None
-    drawn = {name: row for name, row in found["per_class"].items() if None not in row["model"]}
+    drawn = {name: row for name, row in found.per_class.items() if None not in row.model}
     content = {
-        "probabilities": found["probabilities"],
-        "charts": [_chart(name, row, found["thresholds"]) for name, row in drawn.items()],
-        "at": list(next(iter(drawn.values()))["at"]) if drawn else [],
+        "probabilities": found.probabilities,
+        "charts": [_chart(name, row, found.thresholds) for name, row in drawn.items()],
+        "at": list(next(iter(drawn.values())).at) if drawn else [],
         "gains": [(name, [gain for _, gain in _gains(row)]) for name, row in drawn.items()],
         "limited": reasons(
             ((name, at, gain) for name, row in drawn.items() for at, gain in _gains(row)), undefined=False
         ),
-        "unknown": [name for name in found["per_class"] if name not in drawn],
+        "unknown": [name for name in found.per_class if name not in drawn],
         "elsewhere": [
-            (name, row["prevalence"], row["observed"], value_of(row["ppv"]), value_of(row["npv"]))
-            for name, row in (files.metrics.get("at_prevalence") or {}).items()
+            (name, row.prevalence, row.observed, row.ppv, row.npv)
+            for name, row in files.metrics.at_prevalence.items()
         ],
-        "level": f"{100 * float(within(files.metrics, 'bootstrap', 'level') or 0.95):g}\N{NO-BREAK SPACE}%",
+        "level": sample(files.metrics)["level"],
     }
     return Section("decisions", TITLE, "evaluate", content)
 
 
-def _gains(row: Json) -> list[tuple[str, Value]]:
-    return [(f"from {t}", value_of(found["gain"])) for t, found in row["at"].items()]
+def _gains(row: DecisionCurve) -> list[tuple[str, Value]]:
+    return [(f"from {t}", found.gain) for t, found in row.at.items()]
 
 
-def _chart(name: str, row: Json, thresholds: list[float]) -> Chart:
-    at = {float(t): value_of(found["model"]) for t, found in row["at"].items()}
-    drawn = decision_figure(thresholds, row["model"], row["treat_all"], at)
+def _chart(name: str, row: DecisionCurve, thresholds: Sequence[float]) -> Chart:
+    at = {float(t): found.model for t, found in row.at.items()}
+    model, treat_all = ([value for value in line if value is not None] for line in (row.model, row.treat_all))
+    drawn = decision_figure(thresholds, model, treat_all, at)
     return Chart(drawing.svg(drawn, f"Decision curve of {name}"), name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from foveate.report.files import RunFiles
 from foveate.report.pictures.cases import SheetMaker
 from foveate.report.pictures.overlays import Legend, gradient
-from foveate.report.sections.section import Section, within
+from foveate.report.sections.section import Section
 from foveate.study.methods import caveat
 
 
@@ -15,12 +15,10 @@ def cases(files: RunFiles) -> Section:
     title = "Cases"
     if files.heatmaps is None or table is None:
         return Section("cases", title, "explain" if table is not None else "predict", None)
-    part = table.part(str(within(metrics, "split") or "test"))
+    part = table.part(metrics.split if metrics else "test")
     if not part.case_ids:
         return Section("cases", title, "predict", None)
-    found = within(metrics, "per_class") or {}
-    thresholds = {name: row["threshold"] for name, row in found.items() if row.get("threshold") is not None}
-    sheets = SheetMaker(files, part, part.decisions(thresholds)).sheets()
+    sheets = SheetMaker(files, part, part.decisions(metrics.thresholds if metrics else {})).sheets()
     explained = {entry.case_id for entry in files.heatmaps} & set(part.case_ids)
     explainers = sorted({entry.explainer for entry in files.heatmaps})
     content = {

@@ -58,7 +58,7 @@ def localization(files: RunFiles) -> Section:
         return Section("localization", "Localization", "localize", None)
     methods = {name: part for name, part in found["overall"]["methods"].items()}
     present = [name for name in METHODS if name in methods]
-    order = within(files.metrics, "classes") or found["by_class"]
+    order = files.metrics.classes if files.metrics else found["by_class"]
     scored = {name: found["by_class"][name] for name in order if name in found["by_class"]}
     groups = _groups(found, scored)
     content = {

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from foveate.evaluate.intervals import Value
+from foveate.evaluate.results.metrics import ConfusionMatrix, Metrics, SubgroupColumn
 from foveate.evaluate.sample import counted
-from foveate.report.files import Json, RunFiles, value_of
+from foveate.report.files import RunFiles
 from foveate.report.sections.results import chances
 from foveate.report.sections.section import within
 
@@ -43,90 +44,87 @@ def one_minute(files: RunFiles) -> list[ReaderQuestion]:
     ]
 
 
-def _what(files: RunFiles, metrics: Json) -> Iterator[str]:
-    names, views = metrics["classes"], files.views
+def _what(files: RunFiles, metrics: Metrics) -> Iterator[str]:
+    names, views = metrics.classes, files.views
     source = f"{len(views)} views ({', '.join(views)})" if len(views) > 1 else "one image"
-    if metrics["task"] == "multilabel":
+    if metrics.task == "multilabel":
         yield f"From {source}, it decides which of {len(names)} findings are present: {', '.join(names)}."
     else:
         yield f"From {source}, it decides between {', '.join(names)}."
 
 
-def _whom(files: RunFiles, metrics: Json) -> Iterator[str]:
+def _whom(files: RunFiles, metrics: Metrics) -> Iterator[str]:
     held_back = "that took no part in training"
-    part = held_back if metrics["split"] == "test" else f"of the part “{metrics['split']}”"
+    part = held_back if metrics.split == "test" else f"of the part “{metrics.split}”"
     source = f"of another cohort ({files.test['manifest']})" if files.test else "of the same source"
-    yield f"{files.cases_of(metrics['n'], metrics['patients'])} {part}, {source}."
-    if groups := within(metrics, "subgroups"):
-        yield f"Figures are given by {', '.join(groups)}."
+    yield f"{files.cases_of(metrics.n, metrics.patients)} {part}, {source}."
+    if metrics.subgroups:
+        yield f"Figures are given by {', '.join(metrics.subgroups)}."
     use = files.answers.get("Intended use")
     yield f"Intended use: {use}" if use else "For whom it is meant is for people to say: no file knows it."
 
 
-def _how_good(files: RunFiles, metrics: Json) -> Iterator[str]:
+def _how_good(files: RunFiles, metrics: Metrics) -> Iterator[str]:
     for found in within(files.shift, "sentences") or ():
         if found["code"] in _AT_HOME:
             yield found["sentence"]
     for key, name in (("balanced_accuracy", "Balanced accuracy"), ("auroc_macro", "Macro AUROC")):
-        found, chance = value_of(metrics["metrics"].get(key)), chances(metrics)[key]
-        yield f"{name}: {_told(found)}; guessing gives {chance:.2f}."
+        value, chance = metrics.metrics.figure(key), chances(metrics)[key]
+        yield f"{name}: {_told(value)}; guessing gives {chance:.2f}."
     yield from _at_thresholds(metrics)
-    raw, calibrated = (
-        value_of(within(metrics, "calibration", *path)) for path in (("ece",), ("calibrated", "ece"))
-    )
-    if raw.value is not None:
-        after = "" if calibrated.value is None else f", {100 * calibrated.value:.0f} once calibrated"
-        yield f"Its probabilities are off by {100 * raw.value:.0f} points on average{after} (ECE)."
+    raw, calibrated = metrics.calibration.ece.value, metrics.calibration.calibrated
+    if raw is not None:
+        error = None if calibrated is None else calibrated.ece.value
+        after = "" if error is None else f", {100 * error:.0f} once calibrated"
+        yield f"Its probabilities are off by {100 * raw:.0f} points on average{after} (ECE)."
 
 
-def _at_thresholds(metrics: Json) -> Iterator[str]:
+def _at_thresholds(metrics: Metrics) -> Iterator[str]:
     """What the thresholds that validation cases chose come to; of many classes of the best and the worst."""
     points = {
         name: found
-        for name, found in (within(metrics, "operating_points") or {}).items()
-        if value_of(found.get("sensitivity")).value is not None
-        and value_of(found.get("specificity")).value is not None
+        for name, found in metrics.operating_points.items()
+        if found.sensitivity.value is not None and found.specificity.value is not None
     }
-    ranked = sorted(points, key=lambda name: -float(points[name]["sensitivity"]["value"]))
-    named = ranked[-1:] if len(metrics["classes"]) == 2 else dict.fromkeys([*ranked[:1], *ranked[-1:]])
+    ranked = sorted(points, key=lambda name: -(points[name].sensitivity.value or 0))
+    named = ranked[-1:] if len(metrics.classes) == 2 else dict.fromkeys([*ranked[:1], *ranked[-1:]])
     for name in named:
-        found, threshold = points[name], points[name]["chosen"]["threshold"]
+        found = points[name]
         yield (
-            f"From a probability of {threshold:.2f} on, which validation cases chose, it finds "
-            f"{_of_hundred(found['sensitivity'])} of 100 cases of {name} and clears "
-            f"{_of_hundred(found['specificity'])} of 100 others."
+            f"From a probability of {found.chosen.threshold:.2f} on, which validation cases chose, it finds "
+            f"{_of_hundred(found.sensitivity)} of 100 cases of {name} and clears "
+            f"{_of_hundred(found.specificity)} of 100 others."
         )
 
 
-def _of_hundred(raw: Json) -> str:
+def _of_hundred(found: Value) -> str:
     """A share in whole cases of a hundred, with its interval."""
-    found = value_of(raw)
     shares = [f"{100 * number:.0f}" for number in (found.value, found.low, found.high) if number is not None]
     return shares[0] + (f" [{shares[1]}, {shares[2]}]" if len(shares) == 3 else "")
 
 
-def _where(files: RunFiles, metrics: Json) -> Iterator[str]:
-    recalls = {name: value_of(found.get("recall")) for name, found in metrics["per_class"].items()}
+def _where(files: RunFiles, metrics: Metrics) -> Iterator[str]:
+    recalls = {name: found.recall for name, found in metrics.per_class.items()}
     known = {name: found.value for name, found in recalls.items() if found.value is not None}
     if known and min(known.values()) < 1:
         worst = min(known, key=lambda name: known[name])
         yield f"It misses {worst} most: sensitivity {_told(recalls[worst])}."
     if swap := _most_frequent_error(metrics):
         yield swap
-    yield from _gaps(within(metrics, "subgroups") or {})
+    yield from _gaps(metrics.subgroups or {})
     for finding in files.audit.findings if files.audit else ():
         if finding.severity == "stop":
             yield f"The data have a fault that was accepted: {finding.code}."
 
 
-def _most_frequent_error(metrics: Json) -> str:
+def _most_frequent_error(metrics: Metrics) -> str:
     """The pair of classes that is taken for each other most often (multi-class)."""
-    if metrics["task"] == "multilabel":
+    matrix = metrics.confusion
+    if not isinstance(matrix, ConfusionMatrix):
         return ""
-    labels, counts = metrics["confusion"]["labels"], metrics["confusion"]["counts"]
     errors = [
-        (count, labels[true], labels[said])
-        for true, row in enumerate(counts)
+        (count, matrix.labels[true], matrix.labels[said])
+        for true, row in enumerate(matrix.counts)
         for said, count in enumerate(row)
         if true != said and count
     ]
@@ -137,14 +135,14 @@ def _most_frequent_error(metrics: Json) -> str:
     return f"The most frequent error ({count} of {counted(total, 'error')}): {true} is called {said}."
 
 
-def _gaps(columns: Mapping[str, Json]) -> Iterator[str]:
+def _gaps(columns: Mapping[str, SubgroupColumn]) -> Iterator[str]:
     """Gaps between groups that chance does not explain, after correction for how many there are."""
     for column, found in columns.items():
-        for key, gap in (found["gaps"] or {}).items():
-            if gap["p_holm"] is not None and gap["p_holm"] < _ALPHA:
+        for key, gap in found.gaps.items():
+            if gap.p_holm is not None and gap.p_holm < _ALPHA:
                 name = key.removesuffix("_macro").replace("_", " ")
-                between = f"{gap['smallest']} than for {gap['largest']}"
-                yield f"By {column}, {name} is lower for {between}, by {_told(value_of(gap))}."
+                between = f"{gap.smallest} than for {gap.largest}"
+                yield f"By {column}, {name} is lower for {between}, by {_told(gap)}."
 
 
 def _pictures(files: RunFiles) -> Iterator[str]:

@@ -7,9 +7,16 @@ from collections.abc import Iterator
 import numpy as np
 
 from foveate.evaluate.intervals import Value
+from foveate.evaluate.results.metrics import (
+    AgreementFigures,
+    ClassCurves,
+    ClassFigures,
+    ConfusionMatrix,
+    Metrics,
+)
 from foveate.report.figures import drawing
-from foveate.report.files import Json, RunFiles, value_of
-from foveate.report.sections.section import Chart, Section, SectionRow, reasons, within
+from foveate.report.files import RunFiles
+from foveate.report.sections.section import Chart, Section, SectionRow, reasons
 
 # Name in the files → name on the page, and what it means in a few words.
 METRICS = {
@@ -48,17 +55,17 @@ def performance(files: RunFiles) -> Section:
         return Section("performance", "Performance", "evaluate", None)
     guessed = chances(metrics)
     overall = [
-        SectionRow(key, name, meaning, value_of(metrics["metrics"].get(key)), guessed.get(key))
+        SectionRow(key, name, meaning, metrics.metrics.figure(key), guessed.get(key))
         for key, (name, meaning) in METRICS.items()
     ]
     by_class = [
         {
             "name": name,
-            "n": found["n"],
-            "threshold": found.get("threshold"),
-            "values": [value_of(found.get(key)) for key in PER_CLASS],
+            "n": found.n,
+            "threshold": found.threshold,
+            "values": [found.figure(key) for key in PER_CLASS],
         }
-        for name, found in metrics["per_class"].items()
+        for name, found in metrics.per_class.items()
     ]
     content = {
         "overall": overall,
@@ -66,48 +73,38 @@ def performance(files: RunFiles) -> Section:
         "columns": list(PER_CLASS.values()),
         "undefined": reasons(class_values(metrics), undefined=True),
         "limited": reasons(class_values(metrics), undefined=False),
-        "thresholds": metrics["task"] == "multilabel",
-        "delong": [
-            (name, value_of(value)) for name, value in (within(metrics, "delong", "per_class") or {}).items()
-        ],
-        "assumes": within(metrics, "delong", "assumes"),
+        "thresholds": metrics.task == "multilabel",
+        "delong": list(metrics.delong.per_class.items()) if metrics.delong else [],
+        "assumes": metrics.delong and metrics.delong.assumes,
         **sample(metrics),
     }
     return Section("performance", "Performance", "evaluate", content)
 
 
-def class_values(metrics: Json) -> Iterator[tuple[str, str, Value]]:
+def class_values(metrics: Metrics) -> Iterator[tuple[str, str, Value]]:
     """Every figure of every class: class, name on the page, figure."""
-    for name, found in metrics["per_class"].items():
+    for name, found in metrics.per_class.items():
         for key, words in PER_CLASS.items():
-            yield name, words, value_of(found.get(key))
+            yield name, words, found.figure(key)
 
 
-def chances(metrics: Json) -> dict[str, float]:
+def chances(metrics: Metrics) -> dict[str, float]:
     """What guessing would reach."""
-    balanced = 0.5 if metrics["task"] == "multilabel" else 1 / len(metrics["classes"])
-    prevalences = [part for part in (_prevalence(metrics, name) for name in metrics["classes"]) if part]
+    balanced = 0.5 if metrics.task == "multilabel" else 1 / len(metrics.classes)
+    prevalences = [found.prevalence for found in metrics.per_class.values() if found.prevalence]
     guessed = {"auroc_macro": 0.5, "balanced_accuracy": balanced}
     return guessed | ({"ap_macro": float(np.mean(prevalences))} if prevalences else {})
 
 
-def _prevalence(metrics: Json, name: str) -> float | None:
-    """Share of positives among the cases of which a class is known."""
-    found = metrics["per_class"][name]
-    known = value_of(found.get("auroc")).n
-    return found["n"] / known if known else None
-
-
-def sample(metrics: Json) -> dict[str, object]:
+def sample(metrics: Metrics) -> dict[str, object]:
     """Whom the figures are about."""
-    level = float(within(metrics, "bootstrap", "level") or 0.95)
     return {
-        "part": metrics["split"],
-        "n": metrics["n"],
-        "patients": metrics["patients"],
-        "level": f"{100 * level:g}\N{NO-BREAK SPACE}%",
-        "replicates": int(within(metrics, "bootstrap", "n") or 0),
-        "kind": KINDS.get(within(metrics, "bootstrap", "interval"), ""),
+        "part": metrics.split,
+        "n": metrics.n,
+        "patients": metrics.patients,
+        "level": f"{100 * metrics.bootstrap.level:g}\N{NO-BREAK SPACE}%",
+        "replicates": metrics.bootstrap.n,
+        "kind": KINDS.get(metrics.bootstrap.interval or "", ""),
     }
 
 
@@ -116,21 +113,17 @@ def curves(files: RunFiles) -> Section:
     metrics = files.metrics
     if metrics is None:
         return Section("curves", "ROC and PR curves", "evaluate", None)
-    pairs = [
-        _curve_pair(metrics, name) for name in metrics["classes"] if metrics["curves"][name]["roc"]["fpr"]
-    ]
-    undefined = [name for name in metrics["classes"] if not metrics["curves"][name]["roc"]["fpr"]]
+    drawn = [name for name in metrics.classes if metrics.curves[name].roc.fpr]
+    pairs = [_curve_pair(name, metrics.curves[name], metrics.per_class[name]) for name in drawn]
+    undefined = [name for name in metrics.classes if name not in drawn]
     content = {"roc": [roc for roc, _ in pairs], "pr": [pr for _, pr in pairs], "undefined": undefined}
     return Section("curves", "ROC and PR curves", "evaluate", content)
 
 
-def _curve_pair(metrics: Json, name: str) -> tuple[Chart, Chart]:
-    curve, found = metrics["curves"][name], metrics["per_class"][name]
-    roc = drawing.svg(drawing.roc_figure(curve["roc"]), f"ROC curve of {name}")
-    pr = drawing.svg(
-        drawing.pr_figure(curve["pr"], _prevalence(metrics, name)), f"Precision–recall curve of {name}"
-    )
-    return Chart(roc, name, value_of(found.get("auroc"))), Chart(pr, name, value_of(found.get("ap")))
+def _curve_pair(name: str, curve: ClassCurves, found: ClassFigures) -> tuple[Chart, Chart]:
+    roc = drawing.svg(drawing.roc_figure(curve.roc), f"ROC curve of {name}")
+    pr = drawing.svg(drawing.pr_figure(curve.pr, found.prevalence), f"Precision–recall curve of {name}")
+    return Chart(roc, name, found.auroc), Chart(pr, name, found.ap)
 
 
 def confusion(files: RunFiles) -> Section:
@@ -138,17 +131,20 @@ def confusion(files: RunFiles) -> Section:
     metrics = files.metrics
     if metrics is None:
         return Section("confusion", "Confusion", "evaluate", None)
-    agreement = within(metrics, "agreement", "metrics") or {}
+    agreement = metrics.agreement or AgreementFigures(metrics={})
     content: dict[str, object] = {
-        "agreement": [(AGREEMENT[name], value_of(value)) for name, value in agreement.items()],
-        "order": within(metrics, "agreement", "order") if "kappa_linear" in agreement else None,
+        "agreement": [(AGREEMENT[name], value) for name, value in agreement.metrics.items()],
+        "order": agreement.order if "kappa_linear" in agreement.metrics else None,
     }
-    if metrics["task"] == "multilabel":
-        return Section("confusion", "Confusion", "evaluate", content | {"findings": metrics["confusion"]})
-    labels, counts = metrics["confusion"]["labels"], metrics["confusion"]["counts"]
+    matrix = metrics.confusion
+    if not isinstance(matrix, ConfusionMatrix):
+        return Section("confusion", "Confusion", "evaluate", content | {"findings": matrix})
     charts = [
         Chart(
-            drawing.svg(drawing.confusion_figure(labels, counts, share=share), f"Confusion matrix: {title}"),
+            drawing.svg(
+                drawing.confusion_figure(matrix.labels, matrix.counts, share=share),
+                f"Confusion matrix: {title}",
+            ),
             title,
         )
         for share, title in ((False, "Cases"), (True, "Per cent of each true class"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from foveate.evaluate.intervals import Value
+from foveate.evaluate.results.metrics import SubgroupColumn
 from foveate.evaluate.shift.wording import far
 from foveate.report.files import Json, RunFiles, value_of
 from foveate.report.sections.results import METRICS
@@ -58,7 +59,10 @@ def shift(files: RunFiles) -> Section | None:
         ],
         "novelty": _novelty(found["novelty"]),
         "wrong": None if not found["by_shift"]["wrong"] else value_of(found["by_shift"]["wrong"]),
-        "groups": [column_of(name, column) for name, column in found["by_shift"]["groups"].items()],
+        "groups": [
+            column_of(name, SubgroupColumn.model_validate(column))
+            for name, column in found["by_shift"]["groups"].items()
+        ],
         "by_class": ["AUROC", "Sensitivity"],
         "reasons": _reasons(found),
         "recalibration": _recalibration(found["recalibration"]),

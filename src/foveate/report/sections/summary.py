@@ -54,7 +54,7 @@ def _facts(files: RunFiles) -> Iterator[tuple[str, str]]:
     metrics = files.metrics
     if metrics:
         kinds = {"multiclass": "one of {} classes per case", "multilabel": "{} findings, any number per case"}
-        yield "Task", kinds[metrics["task"]].format(len(metrics["classes"]))
+        yield "Task", kinds[metrics.task].format(len(metrics.classes))
     if model := within(files.study, "model", "name"):
         pretrained = within(files.study, "model", "pretrained")
         yield "Model", f"{model}, {'pretrained' if pretrained else 'trained from scratch'}"
@@ -67,7 +67,7 @@ def _facts(files: RunFiles) -> Iterator[tuple[str, str]]:
 def _tiles(files: RunFiles) -> Iterator[Tile]:
     metrics = files.metrics
     for key, name in {"auroc_macro": "AUROC, macro", "balanced_accuracy": "Balanced accuracy"}.items():
-        value = value_of(metrics["metrics"].get(key)) if metrics else None
+        value = metrics.metrics.figure(key) if metrics else None
         chance = chances(metrics)[key] if metrics else None
         yield Tile(name, value, chance, f"guessing: {chance:.2g}" if chance else "", "evaluate")
     if files.localization is None or within(files.localization, "overall", "methods"):

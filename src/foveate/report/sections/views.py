@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from foveate.evaluate.intervals import Bootstrap, Value, ratio
 from foveate.evaluate.means import SHARE, means
+from foveate.evaluate.results.metrics import ViewsFigures
+from foveate.evaluate.results.parts import ABSENT
 from foveate.maps.heatmaps import Share
 from foveate.report.figures import drawing
-from foveate.report.files import Json, RunFiles, value_of
+from foveate.report.files import RunFiles
 from foveate.report.sections.results import METRICS, sample
-from foveate.report.sections.section import Chart, Section, reasons, within
+from foveate.report.sections.section import Chart, Section, reasons
 
 Floats = NDArray[np.float64]
 
@@ -24,19 +26,17 @@ def views(files: RunFiles) -> Section | None:
     if len(files.views) < 2:
         return None
     metrics = files.metrics
-    part = str(within(metrics, "split") or "test")
+    part = metrics.split if metrics else "test"
     rows = [share for share in files.shares if share.split == part]
     if metrics is None and not rows:
         return Section("views", "Views", "evaluate", None)
-    classes = within(metrics, "classes") or list(dict.fromkeys(share.target for share in rows))
-    drawn = Bootstrap(
-        int(within(metrics, "bootstrap", "n") or 1000), float(within(metrics, "bootstrap", "level") or 0.95)
-    )
+    classes = metrics.classes if metrics else tuple(dict.fromkeys(share.target for share in rows))
+    drawn = Bootstrap(metrics.bootstrap.n, metrics.bootstrap.level) if metrics else Bootstrap()
     tables = {
         name: shares_of([row for row in rows if row.target == name], files.views, drawn) for name in classes
     }
     shown = {name: table for name, table in tables.items() if table}
-    patterns, names = _patterns(within(metrics, "by_views"))
+    patterns, names = _patterns(metrics.by_views if metrics else {})
     content = {
         "names": [METRICS[key][0] if key in METRICS else key for key in names],
         "patterns": patterns,
@@ -93,18 +93,17 @@ def _chart(name: str, table: Mapping[str, Mapping[str, Value]]) -> Chart:
     return Chart(drawing.svg(drawing.shares_figure(table), label), title)
 
 
-def _patterns(found: object) -> tuple[list[dict[str, Any]], list[str]]:
-    """Rows of the table by views, and the names of its figures; a mapping by views or a list is read."""
-    parts = list(_parts(found))
-    names = list(dict.fromkeys(key for _, part in parts for key in _figures(part)))
+def _patterns(found: Mapping[str, ViewsFigures]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows of the table by views, and the names of its figures."""
+    names = list(dict.fromkeys(key for part in found.values() for key in part.metrics))
     rows = [
         {
             "views": [view for view in pattern.split("+") if view],
-            "n": int(part.get("n") or 0),
-            "patients": int(part.get("patients") or 0),
-            "values": [value_of(_figures(part).get(key)) for key in names],
+            "n": part.n,
+            "patients": part.patients,
+            "values": [part.metrics.get(key, ABSENT) for key in names],
         }
-        for pattern, part in parts
+        for pattern, part in found.items()
     ]
     return rows, names
 
@@ -115,16 +114,3 @@ def _pattern_values(
     for row in patterns:
         for key, metric in zip(names, row["values"], strict=True):
             yield " + ".join(row["views"]), METRICS[key][0] if key in METRICS else key, metric
-
-
-def _parts(found: object) -> Iterator[tuple[str, Json]]:
-    if isinstance(found, Mapping):
-        yield from ((str(name), part) for name, part in found.items() if isinstance(part, Mapping))
-    elif isinstance(found, Sequence) and not isinstance(found, str):
-        yield from ((str(part.get("views") or ""), part) for part in found if isinstance(part, Mapping))
-
-
-def _figures(part: Json) -> dict[str, Json]:
-    inner = part.get("metrics")
-    held = inner if isinstance(inner, Mapping) else part
-    return {str(key): value for key, value in held.items() if isinstance(value, Mapping)}
