@@ -34,7 +34,6 @@ from foveate.maps.heatmaps import MapEntry
 from foveate.maps.localize import BoxRule, localize_heatmap
 from foveate.maps.regions import Mask, Region
 from foveate.prepare.preprocess import Preprocess
-from foveate.prepare.resample import seen_field
 from foveate.stations.truths import Marked
 from foveate.study.methods import RuleKind
 from foveate.study.settings import PreprocessConfig
@@ -414,8 +413,8 @@ def test_maps_are_spread_over_the_field_that_the_model_saw(settings: dict[str, o
     organ[10:50, 20:70] = True
     image = Image(np.zeros((1, 60, 90), np.uint8), Geometry((60, 90)), "x", "0", value_range=(0.0, 255.0))
     preprocess = Preprocess(PreprocessConfig(size=(64, 64), **settings))  # type: ignore[arg-type]
-    trace = preprocess.prepare(image, organ_mask=organ if "organ_crop" in settings else None).trace
-    field = seen_field(trace.steps.transforms, trace.shape)
+    seen = preprocess.prepare(image, organ_mask=organ if "organ_crop" in settings else None).field
+    field = seen.box
     expected = (
         Box((-15.0, 0.0), (75.0, 90.0))
         if "keep_aspect" in settings
@@ -423,7 +422,7 @@ def test_maps_are_spread_over_the_field_that_the_model_saw(settings: dict[str, o
     )
     assert (field.start, field.stop) == (expected.start, expected.stop)
     cells = np.random.default_rng(0).random((7, 7)).astype(np.float32)
-    undone = preprocess.undo(cells, trace)
+    undone = seen.back(cells)
     looked = organ if "organ_crop" in settings else np.ones((60, 90), dtype=bool)
     difference = np.abs(spread(cells, (60, 90), field) - undone)[looked]
     assert difference.max() < 0.12 and difference.mean() < 0.02

@@ -17,10 +17,10 @@ from foveate.evaluate.probabilities.calibrators import Calibrator, Method
 from foveate.explain.cam import class_maps, needs_no_gradients
 from foveate.explain.explainers import explain_batch
 from foveate.models import build_model
-from foveate.prepare.geometry import undo
+from foveate.prepare.geometry import FieldOfView
 from foveate.prepare.pixels import chosen_pixels
 from foveate.prepare.preprocess import Preprocess
-from foveate.prepare.resample import border, resize
+from foveate.prepare.resample import to_field
 from foveate.study.settings import PreprocessConfig
 from foveate.types import Array, Geometry, Image, Task
 from tiny_classifiers import PlacesCnn, PooledCnn, TwoViewCnn, images
@@ -71,10 +71,9 @@ def test_pixels_are_prepared_as_in_training(settings: dict[str, Any]) -> None:
 
 def test_padding_of_an_odd_aspect_is_that_of_the_resampler() -> None:
     config = PreprocessConfig(size=(20, 30))
-    for shape in [(31, 50), (50, 31), (47, 47), (90, 11), (33, 77)]:
+    for shape in [(31, 50), (50, 31), (47, 47), (90, 11), (33, 77), (41, 10)]:
         values = torch.rand(1, *shape)
-        padding = border(shape, config.size)
-        expected = resize(values if padding is None else padding(values).as_tensor(), config.size)
+        expected = to_field(values.numpy(), FieldOfView.of(shape, config))
         found = prepared(values[None], torch.tensor([[0.0, 1.0]]), config)[0, :1]
         np.testing.assert_allclose(found, expected, atol=3e-4)
 
@@ -145,24 +144,6 @@ def test_novelty_is_that_of_the_bundle() -> None:
         score = NoveltyScore.fit(pooled, np.arange(40) % 4)
         found = Novelty(score)(model, output, batch)
     np.testing.assert_allclose(found, score.score(pooled), rtol=1e-3)
-
-
-@pytest.mark.parametrize("settings", [{}, {"keep_aspect": False}, {"size": (24, 40)}], ids=str)
-def test_the_way_back_is_that_of_preprocessing(settings: dict[str, Any]) -> None:
-    config = PreprocessConfig.model_validate({"size": (32, 32), **settings})
-    preprocess = Preprocess(config)
-    values = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
-    for shape in SHAPES:
-        trace = preprocess.prepare(image_of(noise(1, *shape))).trace
-        np.testing.assert_allclose(undo(values, shape, config), preprocess.undo(values, trace), atol=2e-5)
-
-
-def test_the_way_back_of_volumes_is_that_of_preprocessing() -> None:
-    config = PreprocessConfig(size=(6, 16, 16))
-    preprocess = Preprocess(config)
-    values = np.random.default_rng(0).normal(size=(3, 4, 4)).astype(np.float32)
-    trace = preprocess.prepare(image_of(noise(1, 9, 20, 31))).trace
-    np.testing.assert_allclose(undo(values, (9, 20, 31), config), preprocess.undo(values, trace), atol=2e-5)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_organ_crop_hides_the_rest_and_undo_returns_to_its_place() -> None:
     organ[20:40, 30:60] = True
     preprocess = Preprocess(PreprocessConfig(size=(40, 40), organ_crop=True, organ_margin=5))
     prepared = preprocess.prepare(image(pixels), organ_mask=organ)
-    back = preprocess.undo(prepared.tensor[0].float().numpy(), prepared.trace)
+    back = prepared.field.back(prepared.tensor[0].float().numpy())
     inside = back[22:38, 32:58]
     np.testing.assert_allclose(inside, 200 / 255, atol=2e-2)
     assert back[~organ].mean() < 0.01
@@ -99,7 +99,7 @@ def test_a_bright_spot_comes_back_to_its_place(height: int, width: int, keep_asp
     pixels[0, row - 2 : row + 3, column - 2 : column + 3] = 255
     preprocess = Preprocess(PreprocessConfig(size=(64, 64), keep_aspect=keep_aspect))
     prepared = preprocess.prepare(image(pixels))
-    back = preprocess.undo(prepared.tensor[0].float().numpy(), prepared.trace)
+    back = prepared.field.back(prepared.tensor[0].float().numpy())
     mass = back / back.sum()
     found = (mass * np.arange(height)[:, None]).sum(), (mass * np.arange(width)).sum()
     assert back.shape == (height, width)
@@ -108,9 +108,9 @@ def test_a_bright_spot_comes_back_to_its_place(height: int, width: int, keep_asp
 
 def test_undo_refuses_what_is_not_a_plane() -> None:
     preprocess = Preprocess(PreprocessConfig(size=(8, 8)))
-    trace = preprocess.prepare(image(np.zeros((1, 9, 9), np.uint8))).trace
+    field = preprocess.prepare(image(np.zeros((1, 9, 9), np.uint8))).field
     with pytest.raises(UndoImpossible):
-        preprocess.undo(np.zeros((2, 3, 4), np.float32), trace)
+        field.back(np.zeros((2, 3, 4), np.float32))
 
 
 def test_key_follows_what_changes_the_pixels() -> None:

@@ -80,7 +80,7 @@ def test_a_volume_keeps_array_order_and_one_channel() -> None:
     preprocess = Preprocess(PreprocessConfig(size=(3, 4, 5)))
     prepared = preprocess.prepare(image(pixels))
     np.testing.assert_allclose(prepared.tensor, pixels / 255, atol=5e-4)
-    assert prepared.trace.shape == (3, 4, 5)
+    assert prepared.field.shape == (3, 4, 5)
     assert preprocess.input_spec(("ct",)) == InputSpec(("ct",), "3", (3, 4, 5), channels=1)
     colour = np.concatenate([pixels, np.zeros_like(pixels), np.zeros_like(pixels)])
     np.testing.assert_allclose(
@@ -113,7 +113,7 @@ def test_an_organ_is_cut_out_along_three_axes() -> None:
     expected = np.zeros((4, 12, 17))
     expected[1:3, 1:11, 1:16] = 1  # the box with a margin of one voxel is exactly the model's size
     np.testing.assert_array_equal(prepared.tensor[0], expected)
-    back = preprocess.undo(np.ones((4, 12, 17), np.float32), prepared.trace)
+    back = prepared.field.back(np.ones((4, 12, 17), np.float32))
     seen = np.zeros((8, 30, 40))
     seen[2:6, 9:21, 14:31] = 1
     np.testing.assert_array_equal(back, seen)
@@ -139,7 +139,7 @@ def test_a_bright_spot_comes_back_to_its_place(
     config = PreprocessConfig(size=(12, 48, 48), keep_aspect=keep_aspect, resize=how)
     preprocess = Preprocess(config)
     prepared = preprocess.prepare(image(pixels))
-    back = preprocess.undo(prepared.tensor[0].float().numpy(), prepared.trace)
+    back = prepared.field.back(prepared.tensor[0].float().numpy())
     assert back.shape == shape
     grid = np.meshgrid(*(np.arange(side) for side in shape), indexing="ij")
     found = [float((back * axis).sum() / back.sum()) for axis in grid]
@@ -149,17 +149,17 @@ def test_a_bright_spot_comes_back_to_its_place(
 
 def test_a_coarse_map_covers_the_field_that_the_model_saw() -> None:
     preprocess = Preprocess(PreprocessConfig(size=(4, 8, 8), keep_aspect=False))
-    trace = preprocess.prepare(image(volume(8, 24, 40))).trace
+    field = preprocess.prepare(image(volume(8, 24, 40))).field
     coarse = np.zeros((2, 2, 2), np.float32)
     coarse[1, 0, 1] = 1
-    back = preprocess.undo(coarse, trace)
+    back = field.back(coarse)
     steps = [(2, 4, 8), (2, 8, 24), (2, 8, 40)]  # the map, the model's input, the file
     there = [triangle(model, file) @ triangle(small, model) for small, model, file in steps]
     np.testing.assert_allclose(back, np.einsum("zd,yh,xw,dhw->zyx", *there, coarse), atol=1e-6)
     assert back[7, 0, 39] == back.max()
     for wrong in (np.zeros((8, 8)), np.zeros((1, 4, 8, 8))):
         with pytest.raises(UndoImpossible, match="over a volume"):
-            preprocess.undo(wrong.astype(np.float32), trace)
+            field.back(wrong.astype(np.float32))
 
 
 def test_what_does_not_fit_is_said_with_both_sides() -> None:

@@ -232,7 +232,7 @@ def bring_back(
     """
     return [
         Heatmap(
-            bundle.preprocess.undo(values[column].cpu().numpy(), item.views[view].trace),
+            item.views[view].field.back(values[column].cpu().numpy()),
             name,
             explainer,
             view,

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from monai.networks.layers.convutils import gaussian_1d
-from monai.networks.layers.simplelayers import separable_filtering
 from torch import Tensor
+from torch.nn import functional
 
 from foveate.explain.options import ExplainOptions
 
@@ -53,7 +52,14 @@ def _level(x: Tensor, stated: Sequence[float] | None, own: Tensor) -> Tensor:
 
 
 def _blurred(x: Float[Tensor, "B C *space"]) -> Float[Tensor, "B C *space"]:
-    widths = [torch.tensor(_BLUR * side, device=x.device) for side in x.shape[2:]]
-    kernels = [gaussian_1d(width, approx="sampled", normalize=True) for width in widths]
-    blurred: Tensor = separable_filtering(x, kernels, mode="replicate")
-    return blurred
+    """Gaussian blur along each axis in turn, cut off after four standard deviations; edges are held."""
+    for axis in range(2, x.ndim):
+        width = _BLUR * x.shape[axis]
+        reach = int(4 * width + 0.5)
+        place = torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device)
+        weights = torch.exp(-0.5 * (place / width) ** 2)
+        lines = x.movedim(axis, -1)
+        held = functional.pad(lines.reshape(-1, 1, lines.shape[-1]), (reach, reach), mode="replicate")
+        blurred = functional.conv1d(held, (weights / weights.sum())[None, None])
+        x = blurred.reshape(lines.shape).movedim(-1, axis)
+    return x

@@ -1,52 +1,166 @@
-"""The way back of an exported graph's maps to the pixels of the original image, in NumPy.
+"""Which box of an image the model sees, and the way back from it: written once for every way of predicting.
 
-The same numbers as ``Preprocess.undo``: linear interpolation to the model's size, then to the padded image,
-then the padding is cut off.
+An image comes into the model's field by one box (crop to the organ, padding to the aspect of the model's
+grid) and one interpolation; a map over the field goes back by the same box and a linear interpolation. This
+module needs no torch, so runs, exported files and archives bring maps back with the same code. The
+way there is ``resample.to_field``, in torch, whose antialiased interpolation models are trained with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.errors import UndoImpossible
 from foveate.study.settings import PreprocessConfig
+from foveate.types import Array, Box
+
+How = Literal["linear", "area"]
 
 
-def undo(values: NDArray[np.float32], shape: Sequence[int], config: PreprocessConfig) -> NDArray[np.float32]:
-    """Bring a map back.
+@dataclass(frozen=True, slots=True)
+class FieldOfView:
+    """What a model sees of one image, and how large: enough to go there and back.
+
+    Attributes:
+        shape: ``(H, W)`` of the original image or slice, ``(D, H, W)`` of the original volume.
+        start, stop: the box that is cut out of it, in its pixels.
+        before, after: rows of zeros on both sides of the box along each axis.
+        size: of the model's grid, which the padded box is interpolated onto.
+        how: that interpolation, see ``resample.resize``.
+    """
+
+    shape: tuple[int, ...]
+    start: tuple[int, ...]
+    stop: tuple[int, ...]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    size: tuple[int, ...]
+    how: How = "linear"
+
+    @classmethod
+    def of(
+        cls, shape: Sequence[int], config: PreprocessConfig, organ: NDArray[np.bool_] | None = None
+    ) -> FieldOfView:
+        """What a study's choices make of an image.
+
+        Args:
+            shape: of the original image, slice or volume.
+            config: of the view.
+            organ: where the organ is that the image is cut to, in ``shape`` and not empty; None cuts nothing.
+        """
+        start, stop = (0,) * len(shape), tuple(shape)
+        if organ is not None:
+            start, stop = _around(organ, config.organ_margin)
+        cut = [high - low for low, high in zip(start, stop, strict=True)]
+        gaps = [0] * len(shape)
+        if config.keep_aspect:  # within the slices: how far they lie apart says nothing about their number
+            padded = padded_sides(*cut[-2:], *config.size[-2:])
+            gaps[-2:] = [side - have for side, have in zip(padded, cut[-2:], strict=True)]
+        before = tuple(gap // 2 for gap in gaps)
+        after = tuple(gap - gap // 2 for gap in gaps)
+        return cls(tuple(shape), start, stop, before, after, tuple(config.size), config.resize)
+
+    @property
+    def box(self) -> Box:
+        """Where the field lies, in pixels of the original image.
+
+        Padding may reach over the image's edge, or over pixels that the crop to the organ left out.
+        """
+        start = (float(low - gap) for low, gap in zip(self.start, self.before, strict=True))
+        stop = (float(high + gap) for high, gap in zip(self.stop, self.after, strict=True))
+        return Box(tuple(start), tuple(stop))
+
+    def cut(self, values: Array) -> Array:
+        """The box with its padding, ``(C, *shape)`` → ``(C, *padded)``: the way there, but to interpolate."""
+        inside: Array = values[(slice(None), *self._inside)]
+        if not any(self.before + self.after):
+            return inside
+        return np.pad(inside, [(0, 0), *zip(self.before, self.after, strict=True)])
+
+    def back(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Bring a map back to the pixels of the original image, slice or volume.
+
+        Args:
+            values: ``(h, w)``, or ``(d, h, w)`` over volumes, at any resolution, over the whole field.
+
+        Returns:
+            ``shape`` float32: linearly interpolated to the model's grid and from there to the image's pixels;
+            zero where the model did not look (outside the organ's crop).
+
+        Raises:
+            UndoImpossible: the map has other axes than the model's input.
+        """
+        if values.ndim != len(self.size):
+            what = "volume" if len(self.size) == 3 else "plane"
+            raise UndoImpossible(f"a map of shape {values.shape} does not lie over a {what}")
+        seen = np.array(values, dtype=np.float32)
+        for axis, side in enumerate(self.size):
+            seen = _interpolated(seen, axis, side, 0, side)
+        for axis, (low, high) in enumerate(zip(self.start, self.stop, strict=True)):
+            before = self.before[axis]
+            padded = before + high - low + self.after[axis]
+            seen = _interpolated(seen, axis, padded, before, before + high - low)
+        if seen.shape == self.shape:
+            return np.ascontiguousarray(seen)
+        whole = np.zeros(self.shape, dtype=np.float32)
+        whole[self._inside] = seen
+        return whole
+
+    @property
+    def _inside(self) -> tuple[slice, ...]:
+        return tuple(slice(low, high) for low, high in zip(self.start, self.stop, strict=True))
+
+
+def padded_sides(
+    height: Any, width: Any, tall: int, wide: int, *, larger: Callable[[Any, Any], Any] = max
+) -> tuple[Any, Any]:
+    """Sides of a plane after padding to the aspect of ``tall × wide``, in whole numbers, halves to even.
 
     Args:
-        values: ``(h, w)`` or ``(d, h, w)`` over the field that the model saw.
-        shape: of the original image, slice or volume.
-        config: of the view; without a crop to the organ.
-
-    Returns:
-        ``shape``, float32.
+        height, width: of the plane. An exported graph calls this too, with sides that it does not know yet.
+        tall, wide: of the model's grid.
+        larger: the greater of two sides.
     """
-    gaps = padding(shape, config.size) if config.keep_aspect else (0,) * len(shape)
-    seen = stretched(values, config.size)
-    padded = stretched(seen, [side + gap for side, gap in zip(shape, gaps, strict=True)])
-    inside = tuple(slice(gap // 2, gap // 2 + side) for side, gap in zip(shape, gaps, strict=True))
-    return np.ascontiguousarray(padded[inside])
+    if tall == wide:
+        return (larger(height, width),) * 2
+    return larger(height, _rounded(width * tall, wide)), larger(width, _rounded(height * wide, tall))
 
 
-def padding(shape: Sequence[int], size: Sequence[int]) -> tuple[int, ...]:
-    """Pixels that each axis lacks for the aspect of ``size``, as ``resample.border`` has them."""
-    plane, wanted = shape[-2:], size[-2:]
-    scale = max(have / want for have, want in zip(plane, wanted, strict=True))
-    missing = [max(round(scale * want) - have, 0) for have, want in zip(plane, wanted, strict=True)]
-    return (*(0 for _ in shape[:-2]), *missing)
+def _rounded(number: Any, divisor: int) -> Any:
+    """``round(number / divisor)``, halves to even, without a branch; neither is negative."""
+    return (2 * number + divisor - 1 + number // divisor % 2) // (2 * divisor)
 
 
-def stretched(values: NDArray[np.float32], size: Sequence[int]) -> NDArray[np.float32]:
-    """Linear interpolation between pixel centres, flat beyond the outermost; no antialiasing."""
-    for axis, want in enumerate(size):
-        have = values.shape[axis]
-        at = np.clip((np.arange(want) + 0.5) * (have / want) - 0.5, 0, have - 1)
-        below = np.floor(at).astype(np.intp)
-        above = np.minimum(below + 1, have - 1)
-        share = (at - below).astype(np.float32).reshape(-1, *[1] * (values.ndim - axis - 1))
-        values = np.take(values, below, axis) * (1 - share) + np.take(values, above, axis) * share
-    return values.astype(np.float32)
+def _around(organ: NDArray[np.bool_], margin: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """First pixel, and one past the last, of the box around an organ with a margin, inside the image."""
+    axes = range(organ.ndim)
+    rows = [np.flatnonzero(organ.any(axis=tuple(other for other in axes if other != axis))) for axis in axes]
+    start = tuple(max(int(row[0]) - margin, 0) for row in rows)
+    stop = tuple(min(int(row[-1]) + 1 + margin, side) for row, side in zip(rows, organ.shape, strict=True))
+    return start, stop
+
+
+def _interpolated(
+    values: NDArray[np.float32], axis: int, side: int, first: int, stop: int
+) -> NDArray[np.float32]:
+    """Stretch one axis to ``side`` pixels linearly and keep those from ``first`` to ``stop``.
+
+    Between pixel centres, flat beyond the outermost, without antialiasing: ``align_corners=False`` of torch.
+    """
+    have = values.shape[axis]
+    if side == have:
+        return values[(slice(None),) * axis + (slice(first, stop),)]
+    place = np.clip((np.arange(first, stop) + 0.5) * (have / side) - 0.5, 0, have - 1)
+    below = np.floor(place).astype(np.intp)
+    share = (place - below).astype(np.float32).reshape(-1, *[1] * (values.ndim - axis - 1))
+    low: NDArray[np.float32] = np.take(values, below, axis)
+    step = np.take(values, np.minimum(below + 1, have - 1), axis)
+    step -= low
+    step *= share
+    low += step
+    return low

@@ -1,4 +1,4 @@
-"""An image or volume becomes what the model sees, with a trace that leads every heat map back to its pixels.
+"""An image or volume becomes what the model sees, with a way back for every heat map.
 
 The same object serves training, prediction, and export. Its two halves are
 
@@ -10,7 +10,8 @@ The same object serves training, prediction, and export. Its two halves are
 
 Views may differ in their settings (``PreprocessConfig.views``), never in their size. Volumes are taken in
 array order ``(D, H, W)`` as their file has them: neither turned to a common orientation nor resampled to a
-common spacing. The geometric steps are MONAI transforms, whose inverses ``undo`` runs in reverse order.
+common spacing. Where the model's field lies in the image is a ``FieldOfView``, whose ``back`` takes a map
+over the field to the pixels of the original.
 """
 
 from __future__ import annotations
@@ -18,42 +19,27 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from monai.data.meta_tensor import MetaTensor
-from monai.transforms.compose import Compose
 from numpy.typing import NDArray
 from torch import Tensor
 
 from foveate.contract import InputSpec
-from foveate.errors import InputRefused, UndoImpossible, UsageError
+from foveate.errors import InputRefused, UsageError
+from foveate.prepare.geometry import FieldOfView
 from foveate.prepare.pixels import chosen_pixels, limits
-from foveate.prepare.resample import LINEAR, TracedResize, border, crop_to, cropped_shape
+from foveate.prepare.resample import to_field
 from foveate.study.settings import PreprocessConfig
 from foveate.types import Array, Image
 
-_VERSION = 2  # part of every cache key: raise it when prepare() starts to give other numbers
+_VERSION = 3  # part of every cache key: raise it when prepare() starts to give other numbers
+# 3: padding to an aspect rounds halves of a pixel exactly, as exported files do
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 _NOT_OF_PIXELS = {"mean", "std", "intensity", "views"}  # settings that prepare() does not look at
 _LEVELS = 256  # grey levels among which Otsu's threshold is sought
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """What was done to one image, enough to undo it.
-
-    Attributes:
-        shape: ``(H, W)`` of the original image or slice, ``(D, H, W)`` of the original volume.
-        steps: the geometric transforms in the order they ran.
-        applied: MONAI's record of each step with its parameters.
-    """
-
-    shape: tuple[int, ...]
-    steps: Compose
-    applied: tuple[dict[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +49,11 @@ class Prepared:
     Attributes:
         tensor: ``(C, H, W)`` float16 in [0, 1]; C is 1 (grey), 3 (colour, or slice with neighbours).
             Volumes: ``(1, D, H, W)``.
-        trace: the way back.
+        field: which box of the original the tensor shows, and the way back to it.
     """
 
     tensor: Tensor
-    trace: Trace
+    field: FieldOfView
 
 
 class Preprocess:
@@ -134,17 +120,11 @@ class Preprocess:
             unit = _luminance(unit)[None]
         if config.mask == "otsu_dark":
             unit = unit * _dark(unit)
-        steps: list[Any] = []
-        shape = unit.shape[1:]
+        organ = None
         if config.organ_crop:
-            organ = self._organ(image, organ_mask, slice_index, shape)
+            organ = self._organ(image, organ_mask, slice_index, unit.shape[1:])
             unit = unit * organ
-            steps.append(crop_to(organ, config.organ_margin))
-            shape = cropped_shape(steps[-1])
-        if config.keep_aspect and (padding := border(shape, config.size)) is not None:
-            steps.append(padding)
-        steps.append(TracedResize(config.size, config.resize))
-        return _run(unit, Compose(steps), image.source)
+        return _in_field(unit, FieldOfView.of(unit.shape[1:], config, organ), image.source)
 
     def normalize(
         self, batch: Float[Tensor, "B C *space"], view: str | None = None
@@ -171,37 +151,6 @@ class Preprocess:
         shape = (1, channels) + (1,) * (values.ndim - 2)
         mean, std = (values.new_tensor(each[:channels]).view(shape) for each in (config.mean, config.std))
         return (values - mean) / std
-
-    def undo(self, values: NDArray[np.float32], trace: Trace) -> NDArray[np.float32]:
-        """Bring a map back to the pixels of the original image, slice or volume.
-
-        Args:
-            values: ``(h, w)``, or ``(d, h, w)`` over volumes, at any resolution, over the field that the
-                model saw.
-            trace: of the ``prepare`` call that made the model's input.
-
-        Returns:
-            ``(H, W)`` or ``(D, H, W)`` float32, linearly interpolated; zero where the model did not look
-            (outside the organ's crop).
-
-        Raises:
-            UndoImpossible: the map has other axes than the model's input, or a step has no inverse.
-        """
-        size = self.config.size
-        if values.ndim != len(size):
-            what = "volume" if len(size) == 3 else "plane"
-            raise UndoImpossible(f"a map of shape {values.shape} does not lie over a {what}")
-        grid = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None, None]
-        seen = torch.nn.functional.interpolate(grid, size, mode=LINEAR[len(size)], align_corners=False)
-        try:
-            applied = MetaTensor(seen[0], applied_operations=[dict(step) for step in trace.applied])
-            original = trace.steps.inverse(applied)
-        except (RuntimeError, NotImplementedError, ValueError) as error:
-            raise UndoImpossible(f"a preprocessing step cannot be undone: {error}") from error
-        result: NDArray[np.float32] = original.as_tensor()[0].numpy()
-        if result.shape != trace.shape:
-            raise UndoImpossible(f"the way back led to {result.shape} instead of {trace.shape}")
-        return result
 
     def limits(self, image: Image, view: str | None = None) -> tuple[float, float]:
         """Values that become 0 and 1; see ``pixels.limits``."""
@@ -275,10 +224,9 @@ def _dark(unit: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.asarray(grey <= int(between.argmax()))
 
 
-def _run(unit: NDArray[np.float32], steps: Compose, source: str) -> Prepared:
-    """Run the geometric steps on ``(C, *space)`` and keep MONAI's record of them."""
-    after = steps(MetaTensor(torch.from_numpy(np.ascontiguousarray(unit, dtype=np.float32))))
-    tensor = after.as_tensor().half()
+def _in_field(unit: NDArray[np.float32], field: FieldOfView, source: str) -> Prepared:
+    """Bring ``(C, *shape)`` in [0, 1] into the model's field, checked."""
+    tensor = to_field(unit, field).half()
     if not torch.isfinite(tensor).all():
         raise InputRefused(
             "scaled to [0, 1], some pixels are not finite: they hold NaN, infinities, or values too large",
@@ -286,5 +234,4 @@ def _run(unit: NDArray[np.float32], steps: Compose, source: str) -> Prepared:
             fix="correct the image, or leave this case out",
             code="not-finite",
         )
-    applied = tuple(dict(operation) for operation in after.applied_operations)
-    return Prepared(tensor, Trace(unit.shape[1:], steps, applied))
+    return Prepared(tensor, field)

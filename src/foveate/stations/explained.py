@@ -17,7 +17,6 @@ from foveate.explain.options import ExplainOptions
 from foveate.explain.shares import ShareOptions, map_shares, view_shares
 from foveate.maps.heatmaps import Share
 from foveate.predict import PreparedCase, as_batch, bring_back, bundle_index
-from foveate.prepare.resample import seen_field
 from foveate.study.sections import ExplainConfig
 from foveate.types import Box, Heatmap
 
@@ -87,10 +86,7 @@ def explain_cases(
                 cells={
                     view: values[list(columns.values())].float().cpu().numpy() for view, values in own.items()
                 },
-                fields={
-                    view: seen_field(prepared.trace.steps.transforms, prepared.trace.shape)
-                    for view, prepared in item.views.items()
-                },
+                fields={view: prepared.field.box for view, prepared in item.views.items()},
             )
         )
     return found

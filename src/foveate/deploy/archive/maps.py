@@ -23,7 +23,7 @@ from foveate.deploy.engines.engine import Answer
 from foveate.deploy.engines.facts import Facts
 from foveate.errors import UsageError
 from foveate.files import replacing, write_atomic
-from foveate.prepare.geometry import undo
+from foveate.prepare.geometry import FieldOfView
 from foveate.types import Array, Heatmap
 
 FACTS = "maps.json"
@@ -102,9 +102,9 @@ def _heatmaps(
     facts: Facts, view: str, case_id: str, values: NDArray[np.float32], shape: NDArray[np.int64]
 ) -> Iterator[Heatmap]:
     if shape.any():
-        config = facts.preprocess.for_view(view)
+        field = FieldOfView.of(shape.tolist(), facts.preprocess.for_view(view))
         for name, each in zip(facts.classes, values, strict=True):
-            yield Heatmap(undo(each, shape.tolist(), config), name, facts.explainer, view, case_id)
+            yield Heatmap(field.back(each), name, facts.explainer, view, case_id)
 
 
 def _stacked(maps: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float32]:

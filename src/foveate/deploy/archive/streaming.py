@@ -340,4 +340,4 @@ def _shapes_of(ready: Any) -> Shapes:
     """Shape of the original image of each view."""
     if hasattr(ready, "pixels"):  # of an exported file
         return {view: tuple(pixels.shape[1:]) for view, pixels in ready.pixels.items()}
-    return {view: prepared.trace.shape for view, prepared in ready.views.items()}
+    return {view: prepared.field.shape for view, prepared in ready.views.items()}

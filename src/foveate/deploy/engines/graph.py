@@ -27,7 +27,7 @@ from foveate.deploy.engines.engine import Answer, Engine
 from foveate.deploy.engines.facts import Facts, attention_over, maps_over, range_of
 from foveate.errors import InputRefused
 from foveate.io.reading import read_image, read_mask
-from foveate.prepare.geometry import undo
+from foveate.prepare.geometry import FieldOfView
 from foveate.prepare.pixels import ImageReader, MaskReader, chosen_pixels, limits, with_views_of
 from foveate.types import Array, Case, Heatmap, Prediction
 
@@ -87,14 +87,12 @@ class GraphEngine(Engine[ReadCase]):
     def heatmaps(self, case: ReadCase, answer: Answer, targets: Sequence[str] = ()) -> list[Heatmap]:
         """The maps of an answer in the pixels of the original images."""
         config = self.facts.preprocess
+        fields = {
+            view: FieldOfView.of(pixels.shape[1:], config.for_view(view))
+            for view, pixels in case.pixels.items()
+        }
         return [
-            Heatmap(
-                undo(values[column], case.pixels[view].shape[1:], config.for_view(view)),
-                name,
-                self.facts.explainer,
-                view,
-                case.case.case_id,
-            )
+            Heatmap(fields[view].back(values[column]), name, self.facts.explainer, view, case.case.case_id)
             for view, values in answer.maps.items()
             for name, column in self.targets(answer, targets).items()
         ]

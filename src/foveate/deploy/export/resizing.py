@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import SymInt, Tensor
 
-from foveate.prepare.resample import How
+from foveate.prepare.geometry import How, padded_sides
 
 Side = int | SymInt  # a number of pixels, which is not known while a graph is made
 
@@ -22,7 +22,7 @@ Side = int | SymInt  # a number of pixels, which is not known while a graph is m
 def resized(
     values: Float[Tensor, "B C *space"], size: Sequence[int], *, how: How = "linear", keep_aspect: bool = True
 ) -> Float[Tensor, "B C *size"]:
-    """``resample.border`` and ``resample.resize`` in one, without ever making the padded image.
+    """``resample.to_field`` of whole images, without ever making the padded image.
 
     Args:
         values: images or volumes of any size.
@@ -31,7 +31,9 @@ def resized(
         keep_aspect: pad with zeros within the planes to the aspect of ``size``.
     """
     height, width = values.shape[-2:]
-    tall, wide = _padded(height, width, *size[-2:]) if keep_aspect else (height, width)
+    tall, wide = height, width
+    if keep_aspect:
+        tall, wide = padded_sides(height, width, size[-2], size[-1], larger=torch.sym_max)
     rows = _matrix(height, tall, size[-2], how, values)
     columns = _matrix(width, wide, size[-1], how, values)
     seen = rows @ values @ columns.T
@@ -40,25 +42,6 @@ def resized(
         columns = slices @ seen.flatten(3)
         seen = columns.reshape(*columns.shape[:3], *size[-2:])
     return seen
-
-
-def _padded(height: Side, width: Side, tall: int, wide: int) -> tuple[Side, Side]:
-    """Sides of the plane after padding to the aspect of ``tall × wide``."""
-    if tall == wide:
-        return (torch.sym_max(height, width),) * 2
-    return (
-        torch.sym_max(height, _rounded(width * tall, wide)),
-        torch.sym_max(width, _rounded(height * wide, tall)),
-    )
-
-
-def _rounded(number: Side, divisor: int) -> Side:
-    """``round(number / divisor)``, halves to even, of whole numbers."""
-    up = (2 * number + divisor) // (2 * divisor)
-    if divisor % 2:  # an odd divisor leaves no halves
-        return up
-    half = 1 - torch.sym_min((number - divisor // 2) % divisor, 1)
-    return up - half * (up % 2)
 
 
 def _matrix(have: Side, padded: Side, want: int, how: How, like: Tensor) -> Float[Tensor, "want have"]:

@@ -9,18 +9,18 @@ from threading import Lock
 
 import numpy as np
 import torch
-from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
 from torch import Tensor
 
 from foveate.bundle.bundle import Bundle
-from foveate.data.audit.metadata import file_facts
+from foveate.data.images import file_facts
 from foveate.errors import InputRefused
 from foveate.io.reading import read_image
 from foveate.maps.regions import Region
 from foveate.parallel import read_ahead
 from foveate.predict import PreparedCase, read_and_prepare
-from foveate.prepare.preprocess import Trace
+from foveate.prepare.geometry import FieldOfView
+from foveate.prepare.resample import to_field
 from foveate.stations.truths import CaseFiles, Mask
 from foveate.types import Box, Case, Image, Track
 
@@ -157,23 +157,23 @@ def find_places(material: ProbeMaterial, view: str) -> Places:
         view: whose.
     """
     files = CaseFiles()
-    traces = [item.views[view].trace for item in material.items]
+    fields = [item.views[view].field for item in material.items]
     organs: list[Mask | None] = []
     truths: list[Mask | None] = []
-    for item, trace in zip(material.items, traces, strict=True):
-        organs.append(files.mask(item.case.organ_mask, item.case, trace.shape))
-        truths.append(_truth(files, item.case, trace.shape))
+    for item, field in zip(material.items, fields, strict=True):
+        organs.append(files.mask(item.case.organ_mask, item.case, field.shape))
+        truths.append(_truth(files, item.case, field.shape))
     return Places(
         image_fields(material, view),
-        _all_in_field(organs, traces),
-        _all_in_field(truths, traces),
+        _all_in_field(organs, fields),
+        _all_in_field(truths, fields),
     )
 
 
 def image_fields(material: ProbeMaterial, view: str) -> Tensor:
     """``(N, *space)`` True where there is image, False where the model's field was padded."""
-    traces = [item.views[view].trace for item in material.items]
-    return torch.stack([in_field(np.ones(trace.shape, dtype=bool), trace) for trace in traces])
+    fields = [item.views[view].field for item in material.items]
+    return torch.stack([in_field(np.ones(field.shape, dtype=bool), field) for field in fields])
 
 
 def boxes_in_field(material: ProbeMaterial, view: str, boxes: Mapping[str, Sequence[Box]]) -> Tensor:
@@ -186,18 +186,16 @@ def boxes_in_field(material: ProbeMaterial, view: str, boxes: Mapping[str, Seque
     """
     masks = []
     for item in material.items:
-        trace, own = item.views[view].trace, boxes.get(item.case.case_id, ())
-        flat = [box for box in own if len(box.start) == len(trace.shape)]
-        mask = Region.from_boxes(flat, trace.shape).mask if flat else np.zeros(trace.shape, dtype=bool)
-        masks.append(in_field(mask, trace))
+        field, own = item.views[view].field, boxes.get(item.case.case_id, ())
+        flat = [box for box in own if len(box.start) == len(field.shape)]
+        mask = Region.from_boxes(flat, field.shape).mask if flat else np.zeros(field.shape, dtype=bool)
+        masks.append(in_field(mask, field))
     return torch.stack(masks)
 
 
-def in_field(mask: Mask, trace: Trace) -> Tensor:
-    """A mask over the original pixels, taken the way of the image: ``(*space)``, True from one half."""
-    after = trace.steps(MetaTensor(torch.from_numpy(mask[None].astype(np.float32))))
-    inside: Tensor = after.as_tensor()[0] >= 0.5
-    return inside
+def in_field(mask: Mask, field: FieldOfView) -> Tensor:
+    """A mask over the original pixels, taken the way of the image: ``(*size)``, True from one half."""
+    return to_field(mask[None], field)[0] >= 0.5
 
 
 def _truth(files: CaseFiles, case: Case, shape: tuple[int, ...]) -> Mask | None:
@@ -208,13 +206,13 @@ def _truth(files: CaseFiles, case: Case, shape: tuple[int, ...]) -> Mask | None:
     return mask
 
 
-def _all_in_field(masks: Sequence[Mask | None], traces: Sequence[Trace]) -> Tensor | None:
+def _all_in_field(masks: Sequence[Mask | None], fields: Sequence[FieldOfView]) -> Tensor | None:
     if all(mask is None for mask in masks):
         return None
     return torch.stack(
         [
-            in_field(np.zeros(trace.shape, dtype=bool) if mask is None else mask, trace)
-            for mask, trace in zip(masks, traces, strict=True)
+            in_field(np.zeros(field.shape, dtype=bool) if mask is None else mask, field)
+            for mask, field in zip(masks, fields, strict=True)
         ]
     )
 

@@ -57,9 +57,9 @@ class Pointing:
     def marks(self, item: PreparedCase) -> Iterator[Mark]:
         """Every true class that is marked in a view; one too small for the model's field is left out."""
         true = [index for index, value in enumerate(item.truth) if value == 1]
-        first = next(iter(item.views.values())).trace.shape
+        first = next(iter(item.views.values())).field.shape
         for view, prepared in item.views.items():
-            shape = prepared.trace.shape
+            shape = prepared.field.shape
             mask = self._files.mask(item.case.mask, item.case, shape)
             crops = self._bundle.preprocess.settings(view).organ_crop
             organ = self._files.mask(item.case.organ_mask if crops else None, item.case, shape)
@@ -71,9 +71,9 @@ class Pointing:
                     marked = Region.from_boxes(boxes, shape).mask
                 if marked is None:
                     continue
-                seen = in_field(marked, prepared.trace).numpy()
+                seen = in_field(marked, prepared.field).numpy()
                 if seen.any():
-                    inside = None if organ is None else in_field(organ, prepared.trace).numpy()
+                    inside = None if organ is None else in_field(organ, prepared.field).numpy()
                     yield Mark(
                         view, target, Region.from_mask(seen), inside, item.case.case_id, item.case.patient_id
                     )

@@ -1,0 +1,118 @@
+"""The model's field in an image, there and back, against MONAI's inverses and exact fractions."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms import BorderPad, Compose, Resize, SpatialCrop
+from numpy.typing import NDArray
+
+from foveate.prepare.geometry import FieldOfView, padded_sides
+from foveate.prepare.resample import resize, to_field
+from foveate.study.settings import PreprocessConfig
+
+
+def organ_of(shape: tuple[int, ...], seed: int) -> NDArray[np.bool_]:
+    """A block of random place and size."""
+    draws = np.random.default_rng(seed)
+    ends = [sorted(draws.integers(0, side, 2)) for side in shape]
+    organ = np.zeros(shape, dtype=bool)
+    organ[tuple(slice(low, high + 1) for low, high in ends)] = True
+    return organ
+
+
+def monai_steps(shape: tuple[int, ...], config: PreprocessConfig, organ: NDArray[np.bool_] | None) -> Compose:
+    """Crop, padding and resize of MONAI, whose parameters are worked out here in their own way."""
+    start, stop = [0] * len(shape), list(shape)
+    if organ is not None:
+        where = np.argwhere(organ)
+        start = np.maximum(where.min(axis=0) - config.organ_margin, 0).tolist()
+        stop = np.minimum(where.max(axis=0) + 1 + config.organ_margin, shape).tolist()
+    sides = [0] * (2 * len(shape))
+    if config.keep_aspect:
+        height, width = np.subtract(stop, start)[-2:].tolist()
+        zoom = max(Fraction(height, config.size[-2]), Fraction(width, config.size[-1]))
+        for place, have, want in ((-4, height, config.size[-2]), (-2, width, config.size[-1])):
+            gap = max(round(zoom * want) - have, 0)
+            sides[place], sides[place + 1] = gap // 2, gap - gap // 2
+    mode = "bilinear" if len(shape) == 2 else "trilinear"
+    return Compose(
+        [SpatialCrop(roi_start=start, roi_end=stop), BorderPad(sides), Resize(config.size, mode=mode)]
+    )
+
+
+SETTINGS: list[tuple[tuple[int, ...], dict[str, Any]]] = [
+    ((60, 80), {"size": (32, 32)}),
+    ((41, 10), {"size": (20, 30)}),
+    ((97, 31), {"size": (24, 40), "keep_aspect": False}),
+    ((60, 81), {"size": (40, 40), "organ_crop": True, "organ_margin": 5}),
+    ((33, 20), {"size": (24, 36), "organ_crop": True}),
+    ((9, 20, 31), {"size": (6, 16, 16)}),
+    ((9, 20, 31), {"size": (12, 16, 24), "organ_crop": True, "organ_margin": 2}),
+]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("shape", "chosen"), SETTINGS, ids=str)
+def test_there_and_back_are_those_of_monai(shape: tuple[int, ...], chosen: dict[str, Any], seed: int) -> None:
+    config = PreprocessConfig.model_validate(chosen)
+    organ = organ_of(shape, seed) if config.organ_crop else None
+    field = FieldOfView.of(shape, config, organ)
+    draws = np.random.default_rng(seed)
+    pixels = draws.random((2, *shape)).astype(np.float32)
+    steps = monai_steps(shape, config, organ)
+    done = steps(MetaTensor(torch.from_numpy(pixels)))
+    crop, pad, _ = steps.transforms
+    expected = resize(pad(crop(torch.from_numpy(pixels))).as_tensor(), config.size)
+    assert torch.equal(to_field(pixels, field), expected)
+
+    values = draws.normal(size=config.size).astype(np.float32)
+    recorded = MetaTensor(torch.from_numpy(values)[None], applied_operations=done.applied_operations)
+    np.testing.assert_allclose(field.back(values), steps.inverse(recorded).as_tensor()[0], atol=2e-5)
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (5, 7), (32, 32), (50, 9)])
+def test_a_map_of_any_size_goes_back_by_two_linear_interpolations(grid: tuple[int, int]) -> None:
+    """Against torch in double precision."""
+    field = FieldOfView.of((60, 90), PreprocessConfig(size=(32, 32)))
+    values = np.random.default_rng(0).normal(size=grid)
+    seen = torch.from_numpy(values.astype(np.float32)).double()[None, None]
+    for size in ((32, 32), (90, 90)):
+        seen = torch.nn.functional.interpolate(seen, size, mode="bilinear", align_corners=False)
+    np.testing.assert_allclose(field.back(values.astype(np.float32)), seen[0, 0, 15:75], atol=1e-6)
+
+
+def test_padding_hides_what_the_crop_left_out() -> None:
+    """Of an organ of 2 × 6 pixels, padded to a square: a map of ones is one over the organ alone."""
+    organ = np.zeros((10, 12), dtype=bool)
+    organ[4:6, 3:9] = True
+    config = PreprocessConfig(size=(6, 6), organ_crop=True, organ_margin=0)
+    field = FieldOfView.of((10, 12), config, organ)
+    assert (field.box.start, field.box.stop) == ((2.0, 3.0), (8.0, 9.0))
+    image = np.arange(120, dtype=np.float32).reshape(1, 10, 12)
+    expected = np.zeros((1, 6, 6))
+    expected[0, 2:4] = image[0, 4:6, 3:9]
+    np.testing.assert_array_equal(to_field(image, field), expected)
+    np.testing.assert_array_equal(field.back(np.ones((6, 6), np.float32)), organ)
+
+
+@settings(max_examples=300, deadline=None)
+@given(*(st.integers(1, 3000) for _ in range(2)), *(st.integers(1, 600) for _ in range(2)))
+def test_padding_is_exact_in_whole_numbers(height: int, width: int, tall: int, wide: int) -> None:
+    zoom = max(Fraction(height, tall), Fraction(width, wide))
+    expected = max(round(zoom * tall), height), max(round(zoom * wide), width)
+    assert padded_sides(height, width, tall, wide) == expected
+    symbolic = padded_sides(height, width, tall, wide, larger=torch.sym_max)
+    assert symbolic == expected
+
+
+def test_padding_rounds_halves_to_even() -> None:
+    assert padded_sides(41, 10, 20, 30) == (41, 62)  # 61.5; 41 / 20 * 30 is a little less in floating point
+    assert padded_sides(43, 10, 20, 30) == (43, 64)  # 64.5
