@@ -31,7 +31,7 @@ from foveate.evaluate.table import read_predictions, write_predictions
 from foveate.models import build_model
 from foveate.predict import explain_prepared, predict_prepared, read_and_prepare
 from foveate.prepare.preprocess import Preprocess
-from foveate.report import write_report
+from foveate.report.build import write_report
 from foveate.stations.audit import audit
 from foveate.stations.evaluate import evaluate
 from foveate.stations.predict import predict

@@ -14,7 +14,7 @@ from cohort_files import write_csv
 from foveate.errors import InputRefused
 from foveate.evaluate.results.cautions import Caution, Cautions
 from foveate.files import write_json
-from foveate.report import write_report
+from foveate.report.build import write_report
 from foveate.report.cautions import HARM, find_cautions, in_words, of_runs
 from foveate.report.files import RunFiles
 from page import parse

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from foveate.errors import InputRefused, RunFailed, UsageError
-from foveate.report import write_report
+from foveate.report.build import write_report
 from foveate.report.checklists import CLAIM, TRIPOD_AI, fill
 from foveate.report.checklists.artefacts import _listed
 from foveate.report.files import RunFiles

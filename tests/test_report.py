@@ -16,8 +16,7 @@ import yaml
 
 from foveate.errors import InputRefused, UsageError
 from foveate.files import write_json
-from foveate.report import write_report
-from foveate.report.build import significant
+from foveate.report.build import significant, write_report
 from foveate.report.files import MADE_BY
 from foveate.report.sections.provenance import date_in_words, duration_in_words
 from page import Node, parse

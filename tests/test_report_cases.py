@@ -12,7 +12,7 @@ from PIL import Image
 
 from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
 from foveate.maps.heatmaps import MapEntry, read_index, write_case, write_index
-from foveate.report import write_report
+from foveate.report.build import write_report
 from foveate.report.pictures.cases import MAX_CARDS, MAX_PER_CLASS, choose
 from foveate.report.pictures.overlays import Legend, overlay_uri, picture_uri
 from foveate.types import Array, Heatmap, Prediction, Task

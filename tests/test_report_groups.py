@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from foveate.files import write_json
-from foveate.report import write_report
+from foveate.report.build import write_report
 from page import Node, parse
 from report_run import EVIL, write_run
 

@@ -10,7 +10,7 @@ import pytest
 from foveate.cli.probe import show_probes
 from foveate.cli.terminal import console
 from foveate.evaluate.results.probes import Probes
-from foveate.report import write_report
+from foveate.report.build import write_report
 from page import Node, parse
 from report_run import EVIL, write_run
 

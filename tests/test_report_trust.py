@@ -10,7 +10,7 @@ import pytest
 from foveate.cli.terminal import console
 from foveate.cli.trust import show_trust
 from foveate.files import write_json
-from foveate.report import write_report
+from foveate.report.build import write_report
 from foveate.report.files import value_of
 from page import Node, parse
 from report_run import write_run

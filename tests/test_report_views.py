@@ -15,7 +15,7 @@ import pytest
 from foveate.errors import InputRefused
 from foveate.evaluate.intervals import Bootstrap
 from foveate.maps.heatmaps import CaseMaps, MapEntry, Share, read_case, read_index, read_shares
-from foveate.report import write_report
+from foveate.report.build import write_report
 from foveate.report.files import RunFiles
 from foveate.report.pictures.panels import PanelMaker
 from foveate.report.sections.views import shares_of

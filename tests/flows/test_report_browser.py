@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foveate.report import write_report
+from foveate.report.build import write_report
 from foveate.report.comparing.side_by_side import write_side_by_side
 from report_run import write_run
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from foveate.data.phantom import draw_phantom
-from foveate.report import write_report
+from foveate.report.build import write_report
 from foveate.stations.audit import audit
 from foveate.stations.probe import Json, probe
 from foveate.stations.run import Run

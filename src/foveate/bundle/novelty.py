@@ -24,7 +24,6 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
-from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from foveate.contract import Classifier, ModelOutput, Views, given
@@ -77,6 +76,8 @@ class NoveltyScore:
         Raises:
             UsageError: there are fewer than two cases, or all of a class have the same features.
         """
+        from sklearn.covariance import ledoit_wolf  # scores are made without it
+
         features = np.asarray(features, dtype=np.float64)
         counts = (~np.isnan(features)).sum(axis=0)
         centre = np.nansum(features, axis=0) / np.maximum(counts, 1)

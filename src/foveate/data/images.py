@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from foveate.data.audit.looks import Look, Looks
-from foveate.data.audit.metadata import file_facts
 from foveate.files import write_atomic
 from foveate.types import Cohort
 
@@ -32,6 +31,18 @@ class ImageRow:
 
     digest: str
     facts: Mapping[str, str] = field(default_factory=dict)
+
+
+def file_facts(
+    path: Path, shape: tuple[int, ...], channels: int, spacing: tuple[float, ...] | None
+) -> dict[str, str]:
+    """What a file is like, apart from its content, as text by name: size, spacing in mm, channels, format."""
+    sizes = dict(zip(("width", "height", "depth"), map(str, reversed(shape)), strict=False))
+    steps = {
+        f"spacing {axis}": f"{step:.4g}" for axis, step in zip("xyz", reversed(spacing or ()), strict=False)
+    }
+    suffix = "".join(path.suffixes[-2:]) if path.name.lower().endswith(".gz") else path.suffix
+    return {**sizes, **steps, "channels": str(channels), "format": suffix.lower()}
 
 
 def image_facts(path: Path, look: Look) -> dict[str, str]:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import ExtraTreesClassifier
-from sklearn.model_selection import GroupKFold
 
 from foveate.evaluate.averages import average_interval
 from foveate.evaluate.delong import few_patients_interval
@@ -77,12 +76,10 @@ def fit_and_score(train: Floats, truth: Floats, test: Floats, *, seed: int = 0) 
     Returns:
         ``(M, K)`` scores in [0, 1]; NaN for a class that the training cases do not tell.
     """
-    answers = np.where(np.isnan(truth), _UNKNOWN, truth).astype(np.int64)
-    trees = ExtraTreesClassifier(_TREES, min_samples_leaf=_LEAF, random_state=seed)
-    trees.fit(train, _columns(answers))
+    trees = _grown(train, truth, seed)
     shares = trees.predict_proba(test)
     kinds = trees.classes_
-    if answers.shape[1] == 1:
+    if truth.shape[1] == 1:
         shares, kinds = [shares], [kinds]
     return np.stack([_present(share, kind) for share, kind in zip(shares, kinds, strict=True)], axis=1)
 
@@ -98,6 +95,8 @@ def cross_scores(features: Floats, truth: Floats, patients: Sequence[str], *, se
         patients: of each case; at least two.
         seed: of folds and trees.
     """
+    from sklearn.model_selection import GroupKFold
+
     folds = GroupKFold(min(_FOLDS, len(set(patients))), shuffle=True, random_state=seed)
     scores = np.full(truth.shape, np.nan)
     for train, test in folds.split(features, groups=list(patients)):
@@ -204,9 +203,7 @@ def permutation_p(
 
 def best_columns(features: Features, truth: Floats, *, seed: int = 0, most: int = 2) -> tuple[str, ...]:
     """The columns that the trees use most (mean decrease of impurity), the first of them first."""
-    answers = np.where(np.isnan(truth), _UNKNOWN, truth).astype(np.int64)
-    trees = ExtraTreesClassifier(_TREES, min_samples_leaf=_LEAF, random_state=seed)
-    trees.fit(features.values, _columns(answers))
+    trees = _grown(features.values, truth, seed)
     with np.errstate(invalid="ignore"):  # where no split tells anything, the trees divide nought by nought
         weight = np.nan_to_num(trees.feature_importances_)
     sums = {
@@ -214,6 +211,15 @@ def best_columns(features: Features, truth: Floats, *, seed: int = 0, most: int 
         for name in features.columns
     }
     return tuple(sorted(sums, key=lambda name: -sums[name])[:most])
+
+
+def _grown(values: Floats, truth: Floats, seed: int) -> Any:
+    """Trees that tell a truth of 1, 0 and NaN from features."""
+    from sklearn.ensemble import ExtraTreesClassifier  # where it is used: the import takes a second
+
+    answers = np.where(np.isnan(truth), _UNKNOWN, truth).astype(np.int64)
+    trees = ExtraTreesClassifier(_TREES, min_samples_leaf=_LEAF, random_state=seed)
+    return trees.fit(values, _columns(answers))
 
 
 def _columns(answers: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from captum.attr import IntegratedGradients, Occlusion, Saliency
 from jaxtyping import Float
 from torch import Tensor
 
@@ -37,6 +36,8 @@ def integrated_gradients(
     The published code of the cervical comparison computes ``score="softmax"``, ``baseline="random"`` and
     ``ig_rule="left"``, with another noise for each image.
     """
+
+    from captum.attr import IntegratedGradients
 
     def explain(case: _Case, target: int) -> dict[str, Tensor]:
         method = IntegratedGradients(_scores(model, case, options))
@@ -69,6 +70,8 @@ def smooth_grad(
     so that cases, targets and devices can be compared.
     """
 
+    from captum.attr import Saliency
+
     def explain(case: _Case, target: int) -> dict[str, Tensor]:
         method = Saliency(_scores(model, case, options))
         totals = [torch.zeros_like(x) for x in case.present.values()]
@@ -92,6 +95,8 @@ def occlusion(
     Raises:
         UsageError: the window does not fit the image, or its stride leaves gaps.
     """
+    from captum.attr import Occlusion
+
     sweeps = {view: sweep(view, tuple(x.shape[2:]), options) for view, x in views.items()}
     rows = []
     for case in _cases(views):

@@ -32,10 +32,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.io.dicom import probe_dicom, read_dicom
-from foveate.io.nifti import probe_nifti, read_nifti
-from foveate.io.raster import probe_raster, read_raster
-from foveate.io.series import probe_series, read_series
 from foveate.io.source import MAX_PIXELS, Kind, kind_of, read_source
 from foveate.types import Image
 
@@ -105,23 +101,45 @@ def probe(path: Path | str) -> Probe:
     """
     path = Path(path)
     kind = kind_of(path)
+    return Probe(kind, *_probe(path, kind))
+
+
+# The libraries of a kind are imported with its first file: pydicom and nibabel take longer than a picture.
+
+
+def _probe(path: Path, kind: Kind) -> tuple[tuple[int, ...], int]:
+    """Spatial shape and channels."""
     if kind == "dicom-series":
-        shape, channels = probe_series(path, MAX_PIXELS)
-    elif kind == "dicom":
-        shape, channels = probe_dicom(path, MAX_PIXELS)
-    elif kind == "nifti":
-        shape, channels = probe_nifti(path, MAX_PIXELS)
-    else:
-        shape, channels = probe_raster(path, kind, MAX_PIXELS)
-    return Probe(kind, shape, channels)
+        from foveate.io.series import probe_series
+
+        return probe_series(path, MAX_PIXELS)
+    if kind == "dicom":
+        from foveate.io.dicom import probe_dicom
+
+        return probe_dicom(path, MAX_PIXELS)
+    if kind == "nifti":
+        from foveate.io.nifti import probe_nifti
+
+        return probe_nifti(path, MAX_PIXELS)
+    from foveate.io.raster import probe_raster
+
+    return probe_raster(path, kind, MAX_PIXELS)
 
 
 def _read(path: Path, kind: Kind, max_pixels: int) -> Image:
     if kind == "dicom-series":
+        from foveate.io.series import read_series
+
         return read_series(path, max_pixels)
     source = read_source(path, kind)
     if kind == "dicom":
+        from foveate.io.dicom import read_dicom
+
         return read_dicom(source, max_pixels)
     if kind == "nifti":
+        from foveate.io.nifti import read_nifti
+
         return read_nifti(source, max_pixels)
+    from foveate.io.raster import read_raster
+
     return read_raster(source, max_pixels)

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import timm
-
 from foveate.contract import Classifier, InputSpec
 from foveate.errors import UsageError
 from foveate.models.agf.baseline import late_fusion
@@ -95,6 +93,8 @@ def _factory(name: str) -> Callable[..., Classifier]:
         return partial(attended_classifier, name.removeprefix(TIMM))
     if name in MODELS:
         return MODELS[name]
+    import timm
+
     close = difflib.get_close_matches(name, MODELS, n=3)
     if timm.is_model(name.partition(".")[0]):
         close.append(TIMM + name)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -75,6 +74,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         InputRefused: the file is damaged, or holds no weights, or anything that only running it could read.
     """
+    import timm
+
     known = torch.serialization.get_safe_globals()
     scores = [each for each in _SCORES if each not in known]  # the context forgets what it was given
     try:

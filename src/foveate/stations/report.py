@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def report(run: Run) -> Path:
     """Write ``report.html`` and ``cautions.json`` from whatever files the run has."""
-    from foveate.report import write_report
+    from foveate.report.build import write_report
 
     note_cautions(run)
     return write_report(run.folder)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from foveate.data.audit.gathered import Evidence
+from foveate.data.images import file_facts
 from foveate.data.manifest.columns import names_parts
 from foveate.evaluate.comparing.hypothesis import holm
 from foveate.evaluate.intervals import Bootstrap, Value
@@ -128,15 +128,3 @@ def size_columns(evidence: Evidence, rows: Sequence[int]) -> Columns:
         facts.append(own)
     names = dict.fromkeys(name for own in facts for name in own)
     return {name: [own.get(name, "") for own in facts] for name in names}
-
-
-def file_facts(
-    path: Path, shape: tuple[int, ...], channels: int, spacing: tuple[float, ...] | None
-) -> dict[str, str]:
-    """What a file is like, apart from its content, as text by name: size, spacing in mm, channels, format."""
-    sizes = dict(zip(("width", "height", "depth"), map(str, reversed(shape)), strict=False))
-    steps = {
-        f"spacing {axis}": f"{step:.4g}" for axis, step in zip("xyz", reversed(spacing or ()), strict=False)
-    }
-    suffix = "".join(path.suffixes[-2:]) if path.name.lower().endswith(".gz") else path.suffix
-    return {**sizes, **steps, "channels": str(channels), "format": suffix.lower()}

@@ -33,9 +33,10 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
-from scipy import fft, stats
+from scipy import fft
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from scipy.special import ndtri, stdtrit
 from threadpoolctl import threadpool_limits
 
 from foveate.parallel import core_count
@@ -368,6 +369,6 @@ def _tail(
 ) -> float:
     """Where the tail through two quantiles leaves the given share above: normal, or Student's t."""
     low, high = np.quantile(z, quantiles)
-    near, far = stats.norm.ppf(quantiles)
-    wanted = stats.norm.isf(share) if freedom is None else stats.t.isf(share, freedom)
+    near, far = ndtri(quantiles)
+    wanted = -ndtri(share) if freedom is None else -stdtrit(freedom, share)
     return float(high + (wanted - far) * (high - low) / (far - near))

@@ -33,9 +33,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, log_softmax, logsumexp, softmax
-from sklearn.isotonic import IsotonicRegression
 
 from foveate.types import Task
 
@@ -207,6 +205,8 @@ def _least(loss: Callable[[float], float], *, lead: float, cases: int) -> Fit:
     """
     if lead <= 0:
         return Fit(None, cases, "the scores of the validation cases say nothing about the truth")
+    from scipy.optimize import minimize_scalar  # where something is fitted: bundles are opened without
+
     bounds, options = (-_WIDEST, _WIDEST), {"xatol": 1e-9}
     found = minimize_scalar(
         lambda t: loss(float(np.exp(t))), bounds=bounds, method="bounded", options=options
@@ -216,6 +216,8 @@ def _least(loss: Callable[[float], float], *, lead: float, cases: int) -> Fit:
 
 def _platt(scores: Floats, truth: Floats) -> Fit:
     """Slope and intercept, on scores of unit spread so that the search is well scaled."""
+    from scipy.optimize import minimize
+
     targets, present = _targets(truth), truth.sum()
     absent = len(truth) - present
     spread = float(scores.std()) or 1.0
@@ -238,6 +240,8 @@ def _platt(scores: Floats, truth: Floats) -> Fit:
 
 def _isotonic(scores: Floats, truth: Floats) -> Fit:
     """The corners of the rising curve, over the raw probability."""
+    from sklearn.isotonic import IsotonicRegression
+
     curve = IsotonicRegression(y_min=0, y_max=1).fit(expit(scores), truth)
     corners = {"scores": curve.X_thresholds_.tolist(), "values": curve.y_thresholds_.tolist()}
     return Fit(corners, len(scores))

@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-import timm
 import torch
 from jaxtyping import Float
 from pydantic import Field, PositiveInt
@@ -146,6 +145,8 @@ def densenet121_ca(
         depths: dense layers in each block.
         growth: channels that a dense layer adds.
     """
+    import timm
+
     arguments = {"in_chans": spec.channels, "block_config": depths, "growth_rate": growth}
     net: Any = timm.create_model("densenet121", num_classes=num_classes, drop_rate=dropout, **arguments)
     model = ChannelAttentionDenseNet(num_classes, spec, net, placement)
@@ -161,6 +162,8 @@ def densenet121_ca(
 def _weights(pretrained: bool | str) -> tuple[dict[str, Tensor], str]:
     """A state dict in our names, and where it is from."""
     if pretrained is True:
+        import timm
+
         with fetching(_DOWNLOAD):
             state = timm.create_model(_DOWNLOAD, pretrained=True).state_dict()
         return _NAMES.translated(state), f"pretrained: true ({_DOWNLOAD})"

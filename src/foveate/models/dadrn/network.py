@@ -21,7 +21,6 @@ from collections.abc import Mapping
 from inspect import get_annotations
 from typing import Literal
 
-import timm
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
@@ -208,6 +207,8 @@ def _fill(trunk: ResidualTrunk, architecture: str, pretrained: bool | str) -> No
 
 
 def _download(name: str) -> dict[str, Tensor]:
+    import timm
+
     with fetching(name):
         state = timm.create_model(name, pretrained=True).state_dict()
     return {key: value for key, value in state.items() if not key.startswith("fc.")}

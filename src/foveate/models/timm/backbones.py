@@ -1,7 +1,8 @@
 """Any backbone of timm as a classifier whose last spatial map lies on the way to its logits.
 
 The head stays timm's own. Whether the logits are one linear layer on the averaged map, so that the
-analytic CAM exists, is found out by calculation and not by name.
+analytic CAM exists, is found out by calculation and not by name. timm is imported where it is called: with
+torchvision it takes longer than torch itself, and most networks of this package do without.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import timm
 import torch
 from jaxtyping import Float
 from pydantic import Field
@@ -141,6 +141,8 @@ def timm_classifier(
     Raises:
         UsageError: unknown architecture, or one that cannot do what is asked.
     """
+    import timm
+
     if not timm.is_model(architecture.partition(".")[0]):
         close = difflib.get_close_matches(architecture, timm.list_models(), n=5)
         raise UsageError(
@@ -170,6 +172,8 @@ def timm_classifier(
 
 
 def _create(architecture: str, num_classes: int, arguments: dict[str, Any]) -> nn.Module:
+    import timm
+
     try:
         net: nn.Module = timm.create_model(architecture, num_classes=num_classes, **arguments)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
@@ -203,6 +207,8 @@ def _average_of_patches(net: nn.Module) -> dict[str, Any]:
 
 def _with_weights(architecture: str, net: Any, arguments: dict[str, Any], pretrained: bool | str) -> Any:
     """Fill ``net`` from a reference network whose head has as many classes as the weights."""
+    import timm
+
     if pretrained is True:
         with fetching(architecture):
             reference = timm.create_model(architecture, pretrained=True, **arguments)
@@ -221,6 +227,8 @@ def _with_weights(architecture: str, net: Any, arguments: dict[str, Any], pretra
 
 
 def _from_file(architecture: str, arguments: dict[str, Any], given: str) -> Any:
+    import timm
+
     path = locate_weights(given, [architecture, architecture.partition(".")[0]])
     names = _classifiers(architecture)
     state = read_weights(path)
@@ -248,6 +256,8 @@ def _bare(key: str, heads: Sequence[str]) -> str:
 
 
 def _classifiers(architecture: str) -> tuple[str, ...]:
+    import timm
+
     names = timm.get_pretrained_cfg(architecture).classifier or ()
     return (names,) if isinstance(names, str) else tuple(names)
 
