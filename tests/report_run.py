@@ -28,6 +28,7 @@ from foveate.evaluate.localization.grids import spread, whole
 from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.probabilities.calibrators import Calibrator
 from foveate.evaluate.results.audit import Audit
+from foveate.evaluate.results.localization import BoxRuleFacts
 from foveate.evaluate.results.probes import Probes
 from foveate.evaluate.results.splits import Splits
 from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
@@ -204,18 +205,15 @@ def _write_evidence(folder: Path, table: PredictionTable, draws: np.random.Gener
     chosen = dict.fromkeys(
         ("heatmap", "random", "centre", "edge", "average", "ceiling"), BoxThresholds(1, (0, 1, 1))
     )
-    write_json(
-        folder / "localization.json",
-        summarise_localization(
-            scores,
-            split="test",
-            explainer="gradcam",
-            rule={"kind": "peak", "keep": "largest", "threshold": thresholds},
-            bootstrap=Bootstrap(100),
-            box_thresholds=chosen,
-            left_out={"predicted": "the maps of the predicted classes were not drawn"},
-        ),
-    )
+    summarise_localization(
+        scores,
+        split="test",
+        explainer="gradcam",
+        rule=BoxRuleFacts(kind="peak", keep="largest", threshold=thresholds),
+        bootstrap=Bootstrap(100),
+        box_thresholds=chosen,
+        left_out={"predicted": "the maps of the predicted classes were not drawn"},
+    ).write(folder)
 
 
 def _write_views(
@@ -276,16 +274,15 @@ def _write_views(
     write_shares(folder / "heatmaps", shares)
     axes = ("x", "y", "z", "w", "h", "d") if volumes else ("x", "y", "w", "h")
     _write_csv(folder / "boxes.csv", ("case_id", "view", "target", *axes, "score"), boxes)
-    rule = {"keep": "largest", "threshold": {"heatmap": 0.5, "random": 0.4, "centre": 0.5}}
-    summary = summarise_localization(
+    rule = BoxRuleFacts(keep="largest", threshold={"heatmap": 0.5, "random": 0.4, "centre": 0.5})
+    summarise_localization(
         [score for _, score in scores],
         split="test",
         explainer="integrated_gradients",
         rule=rule,
         bootstrap=Bootstrap(100),
         views=[view for view, _ in scores],
-    )
-    write_json(folder / "localization.json", summary)
+    ).write(folder)
 
 
 def _view(volumes: bool, draws: np.random.Generator) -> tuple[Array, Array, Array]:

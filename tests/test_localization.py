@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from foveate.errors import RunFailed, UsageError
-from foveate.evaluate.intervals import Bootstrap
+from foveate.evaluate.intervals import Bootstrap, Value
 from foveate.evaluate.localization import (
     BoxThresholds,
     CaseScore,
@@ -29,6 +31,7 @@ from foveate.evaluate.localization import (
 from foveate.evaluate.localization.grids import coverage, peaks_inside, seen_inside, spread, whole
 from foveate.evaluate.localization.published import CHESTXRAY14
 from foveate.evaluate.localization.wording import verdict
+from foveate.evaluate.results.localization import BoxRuleFacts, Localization
 from foveate.evaluate.scores import read_scores, write_scores
 from foveate.maps.heatmaps import MapEntry
 from foveate.maps.localize import BoxRule, localize_heatmap
@@ -240,8 +243,14 @@ ROWS = [
 ]
 
 
+def summarised(rows: Sequence[CaseScore], **options: Any) -> dict[str, Any]:
+    """The summary as ``localization.json`` holds it."""
+    rule = BoxRuleFacts(**options.pop("rule"))
+    return summarise_localization(rows, rule=rule, **options).to_json()
+
+
 def test_the_summary_averages_rows_by_class_and_method() -> None:
-    found = summarise_localization(
+    found = summarised(
         ROWS, split="test", explainer="gradcam", rule={"threshold": {"heatmap": 0.3}, "keep": "largest"}
     )
     assert json.loads(json.dumps(found, allow_nan=False)) == found
@@ -284,15 +293,13 @@ def test_the_summary_draws_patients() -> None:
     ]
     alone = [replace(row, patient_id=row.case_id) for row in rows]
     options = {"split": "test", "explainer": "gradcam", "rule": {}, "bootstrap": Bootstrap(400, seed=2)}
-    wide, narrow = (
-        summarise_localization(r, **options)["overall"]["methods"]["heatmap"]["iou"] for r in (rows, alone)
-    )
+    wide, narrow = (summarised(r, **options)["overall"]["methods"]["heatmap"]["iou"] for r in (rows, alone))
     assert wide["value"] == pytest.approx(narrow["value"])
     assert wide["high"] - wide["low"] > 1.8 * (narrow["high"] - narrow["low"])
 
 
 def test_a_summary_of_nothing_says_so() -> None:
-    found = summarise_localization([], split="test", explainer="gradcam", rule={})
+    found = summarised([], split="test", explainer="gradcam", rule={})
     assert found["overall"] == {"n": 0, "patients": 0, "methods": {}}
     assert found["by_class"] == {}
 
@@ -532,7 +539,7 @@ def test_box_accuracies_take_their_thresholds_from_validation_and_say_what_the_b
     chosen = choose_box_thresholds(val, val)
     assert chosen == BoxThresholds(0, (0, 0, 0))
     options = {"split": "test", "explainer": "cam", "rule": {}, "bootstrap": Bootstrap(50)}
-    found = summarise_localization(rows, box_thresholds={"heatmap": chosen}, **options)  # type: ignore[arg-type]
+    found = summarised(rows, box_thresholds={"heatmap": chosen}, **options)
     heatmap = found["overall"]["methods"]["heatmap"]
     values = {name: heatmap[name]["value"] for name in heatmap if name.startswith("max_box")}
     assert values == {
@@ -541,17 +548,17 @@ def test_box_accuracies_take_their_thresholds_from_validation_and_say_what_the_b
         "max_box_acc_at_best": 0.5,
         "max_box_acc_v2_at_best": pytest.approx((4 / 4 + 3 / 4 + 3 / 4) / 3),
     }
-    alone = summarise_localization(rows, **options)["overall"]["methods"]["heatmap"]  # type: ignore[arg-type]
+    alone = summarised(rows, **options)["overall"]["methods"]["heatmap"]
     assert alone["max_box_acc"]["value"] is None and "no validation case" in alone["max_box_acc"]["reason"]
     assert alone["max_box_acc_at_best"]["value"] == 0.5
-    old = summarise_localization(ROWS, **options)["overall"]["methods"]["heatmap"]  # type: ignore[arg-type]
+    old = summarised(ROWS, **options)["overall"]["methods"]["heatmap"]
     assert old["max_box_acc_at_best"]["reason"] == "not recorded for these maps"
     assert old["false_positives_iou"]["0.5"]["value"] is None
 
 
 def test_false_positives_are_averaged_per_map() -> None:
     rows = [_row(str(n), f"p{n}", "cyst", 0.5, false_iou=(n,) * 7, false_iobb=(2 * n,) * 5) for n in range(3)]
-    found = summarise_localization(rows, split="test", explainer="cam", rule={}, bootstrap=Bootstrap(50))
+    found = summarised(rows, split="test", explainer="cam", rule={}, bootstrap=Bootstrap(50))
     heatmap = found["overall"]["methods"]["heatmap"]
     assert heatmap["false_positives_iou"]["0.3"]["value"] == 1.0
     assert heatmap["false_positives_iobb"]["0.9"]["value"] == 2.0
@@ -562,7 +569,7 @@ def test_sizes_are_fixed_bands_where_several_are_filled_and_tertiles_where_not()
         return [_row(str(n), f"p{n}", "cyst", 0.5, area=area) for n, area in enumerate(areas)]
 
     options = {"split": "test", "explainer": "cam", "rule": {}, "bootstrap": Bootstrap(0)}
-    bands = summarise_localization(rows([0.005] * 5 + [0.01] + [0.2] * 5 + [1.0]), **options)["by_size"]  # type: ignore[arg-type]
+    bands = summarised(rows([0.005] * 5 + [0.01] + [0.2] * 5 + [1.0]), **options)["by_size"]
     assert {name: part["n"] for name, part in bands["strata"].items()} == {
         "small": 5,
         "medium": 1,
@@ -570,14 +577,14 @@ def test_sizes_are_fixed_bands_where_several_are_filled_and_tertiles_where_not()
     }
     assert bands["rule"].startswith("bands")
     areas = np.linspace(0.001, 0.009, 9)
-    thirds = summarise_localization(rows(areas.tolist()), **options)["by_size"]  # type: ignore[arg-type]
+    thirds = summarised(rows(areas.tolist()), **options)["by_size"]
     assert {name: part["n"] for name, part in thirds["strata"].items()} == {
         "small": 3,
         "medium": 3,
         "large": 3,
     }
     assert thirds["rule"].startswith("tertiles")
-    assert summarise_localization(ROWS, **options)["by_size"] == {}, "areas unknown"  # type: ignore[arg-type]
+    assert summarised(ROWS, **options)["by_size"] == {}, "areas unknown"
 
 
 def test_right_and_wrong_answers_are_told_apart() -> None:
@@ -585,7 +592,7 @@ def test_right_and_wrong_answers_are_told_apart() -> None:
         _row(str(n), f"p{n}", "cyst", iou, answer=answer)
         for n, (iou, answer) in enumerate([(0.8, "right"), (0.6, "right"), (0.1, "wrong")])
     ]
-    found = summarise_localization(rows, split="test", explainer="cam", rule={}, bootstrap=Bootstrap(0))
+    found = summarised(rows, split="test", explainer="cam", rule={}, bootstrap=Bootstrap(0))
     parts = {
         name: (part["n"], part["methods"]["heatmap"]["iou"]["value"])
         for name, part in found["by_answer"].items()
@@ -608,28 +615,35 @@ def _paired(heatmap: float, control: float, spread_: float) -> list[CaseScore]:
     [(0.7, 0.3, "better than"), (0.3, 0.7, "worse than"), (0.5, 0.5, "not shown to be better than")],
 )
 def test_differences_are_paired_and_told_in_words(heatmap: float, control: float, words: str) -> None:
+    def told(found: dict[str, Any]) -> str:
+        return verdict(Localization.from_json(found), "iou")
+
     rows = _paired(heatmap, control, 0.05)
-    found = summarise_localization(rows, split="test", explainer="cam", rule={}, bootstrap=Bootstrap(400))
+    found = summarised(rows, split="test", explainer="cam", rule={}, bootstrap=Bootstrap(400))
     difference = found["differences"]["random"]["iou"]
     pairs = [a.iou - b.iou for a, b in zip(rows[::2], rows[1::2], strict=True)]
     assert difference["value"] == pytest.approx(np.mean(pairs))
     assert difference["low"] < np.mean(pairs) < difference["high"]
-    assert verdict(found, "iou") == f"In IoU of boxes the heat maps are {words} a random map."
-    assert verdict({"differences": {}}, "iou") == ""
-    few = summarise_localization(rows[:8], split="test", explainer="cam", rule={}, bootstrap=Bootstrap(100))
-    assert verdict(few, "iou") == "In IoU of boxes nothing is compared: only 4 patients are marked."
-    unpaired = summarise_localization(
-        rows[:-1], split="test", explainer="cam", rule={}, bootstrap=Bootstrap(0)
+    assert (
+        verdict(Localization.from_json(found), "iou")
+        == f"In IoU of boxes the heat maps are {words} a random map."
     )
+    assert told(found | {"differences": {}}) == ""
+    few = summarised(rows[:8], split="test", explainer="cam", rule={}, bootstrap=Bootstrap(100))
+    assert (
+        verdict(Localization.from_json(few), "iou")
+        == "In IoU of boxes nothing is compared: only 4 patients are marked."
+    )
+    unpaired = summarised(rows[:-1], split="test", explainer="cam", rule={}, bootstrap=Bootstrap(0))
     assert unpaired["differences"] == {}, "one case has no random map"
 
 
 def test_published_rows_stand_beside_the_findings_that_have_them() -> None:
     rows = [_row("a", "p", "Nodule", 0.5), _row("b", "q", "Hernia", 0.5)]
-    found = summarise_localization(rows, split="test", explainer="cam", rule={}, bootstrap=Bootstrap(0))
+    found = summarised(rows, split="test", explainer="cam", rule={}, bootstrap=Bootstrap(0))
     assert list(found["published"]["rows"]) == ["Nodule"]
     assert found["published"]["rows"]["Nodule"]["localization_accuracy 0.3"] == 0.04
-    assert summarise_localization(ROWS, split="test", explainer="cam", rule={})["published"] is None
+    assert summarised(ROWS, split="test", explainer="cam", rule={})["published"] is None
     assert len(CHESTXRAY14) == 8
 
 
@@ -651,3 +665,15 @@ def test_the_example_of_the_docs_prints_what_it_says(capsys: pytest.CaptureFixtu
     exec(compile(block, "docs/localization.md", "exec"), {})
     said = re.findall(r"print\(.*?\)  # (.*)", block)
     assert capsys.readouterr().out.splitlines() == said
+
+
+def test_a_file_of_0_1_0_opens() -> None:
+    """Without controls' differences, groups by size and answer, and figures that came later."""
+    value = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 4, "patients": 4, "reason": None}
+    part = {"n": 4, "patients": 4, "methods": {"heatmap": {"pointing_game": value, "empty_maps": 1}}}
+    old = {"split": "test", "explainer": "gradcam", "rule": {"threshold": 0.5, "keep": "largest"}}
+    found = Localization.from_json(old | {"overall": part, "by_class": {"cyst": part}})
+    maps = found.overall.methods["heatmap"]
+    assert maps.figure("pointing_game") == Value(0.5, 0.4, 0.6, 4, 4) and maps.empty_maps == 1
+    assert maps.figure("iou") is None and maps.at("iobb_accuracy", "0.5") is None
+    assert found.rule.threshold == 0.5 and found.differences == {} and verdict(found, "iou") == ""

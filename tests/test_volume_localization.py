@@ -22,6 +22,7 @@ from foveate.evaluate.localization.controls import random_cells
 from foveate.evaluate.localization.grids import spread, whole
 from foveate.evaluate.localization.peaks import find_peaks
 from foveate.evaluate.localization.wording import main_measure, verdict
+from foveate.evaluate.results.localization import BoxRuleFacts
 from foveate.maps.heatmaps import MapEntry
 from foveate.maps.localize import BoxRule, localize_heatmap
 from foveate.maps.regions import Mask, Region
@@ -319,19 +320,26 @@ def test_only_volumes_are_summarised_with_cell_plane_and_depth() -> None:
         for method, values in {"heatmap": item.values, **control_maps(SHAPE)}.items():
             row = item.score(method, values, BoxRule(0.5))
             rows.append(CaseScore(**{**_fields(row), "case_id": str(number), "patient_id": str(number)}))
-    found = summarise_localization(rows, split="test", explainer="cam", rule={}, bootstrap=Bootstrap(100))
-    heatmap = found["overall"]["methods"]["heatmap"]
+    found = summarise_localization(
+        rows, split="test", explainer="cam", rule=BoxRuleFacts(), bootstrap=Bootstrap(100)
+    )
+    heatmap = found.to_json()["overall"]["methods"]["heatmap"]
     assert heatmap["cell_hit"]["value"] == 0.5 and heatmap["cell_chance"]["value"] == 1 / 8
     assert heatmap["plane_pointing"]["value"] == 0.75
     assert heatmap["depth_error"]["value"] == pytest.approx((1.5 * 6 + 9.5 * 6) / 12)
     assert heatmap["depth_error_mm"]["value"] == pytest.approx(2 * heatmap["depth_error"]["value"])
-    assert main_measure(found["overall"]["methods"]) == "cell_hit"
+    assert main_measure(found.overall.methods) == "cell_hit"
     assert "cells hit the heat maps are" in verdict(found, "cell_hit")
-    assert found["differences"]["centre"]["plane_pointing"]["value"] is not None
+    paired = found.differences["centre"].plane_pointing
+    assert paired is not None and paired.value is not None
     flat = [CaseScore(**{**_fields(row), "plane_iou": NAN, "cell_hit": NAN}) for row in rows]
-    planes = summarise_localization(flat, split="test", explainer="cam", rule={}, bootstrap=Bootstrap(0))
-    assert not {"cell_hit", "cell_chance", "depth_error"} & set(planes["overall"]["methods"]["heatmap"])
-    assert main_measure(planes["overall"]["methods"]) == "pointing_game"
+    planes = summarise_localization(
+        flat, split="test", explainer="cam", rule=BoxRuleFacts(), bootstrap=Bootstrap(0)
+    )
+    assert not {"cell_hit", "cell_chance", "depth_error"} & set(
+        planes.to_json()["overall"]["methods"]["heatmap"]
+    )
+    assert main_measure(planes.overall.methods) == "pointing_game"
 
 
 def _fields(row: CaseScore) -> dict[str, object]:

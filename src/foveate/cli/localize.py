@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from foveate.cli.target import RunOption, Target, open_run
 from foveate.cli.terminal import console, interval, new_table, number, say
+
+if TYPE_CHECKING:
+    from foveate.evaluate.results.localization import Localization
 
 
 def localize(target: Target, run: RunOption = None) -> None:
@@ -34,25 +36,27 @@ _SHOWN = (
 )
 
 
-def show_localization(found: Mapping[str, Any]) -> None:
+def show_localization(found: Localization) -> None:
     """Print localization beside its ceiling and its controls, and what it comes to."""
     from foveate.evaluate.localization.wording import MEASURES, METHODS, main_measure, verdict
+    from foveate.evaluate.results.parts import ABSENT
 
-    methods = (found.get("overall") or {}).get("methods") or {}
+    methods = found.overall.methods
     if not methods:
-        say(f"localization: {found.get('reason', 'no case has a true mask or box')}")
+        say(f"localization: {found.reason or 'no case has a true mask or box'}")
         return
-    shown = [name for name in _SHOWN if name in methods["heatmap"]]
+    heatmap = methods["heatmap"]
+    shown = [name for name in _SHOWN if heatmap.figure(name)]
     table = new_table("localization", *(name.replace("_", " ") for name in shown))
     for method, words in METHODS.items():
         if method in methods:
-            table.add_row(words.lower(), *(number(methods[method][name]) for name in shown))
+            table.add_row(words.lower(), *(number(methods[method].figure(name) or ABSENT) for name in shown))
     console.print(table)
     main = main_measure(methods)
-    own = methods["heatmap"][main]
+    own = heatmap.figure(main) or ABSENT
     say(f"{main.replace('_', ' ')} of the heat maps: {number(own)}, interval {interval(own)}")
-    if answers := found.get("by_answer"):
-        counts = ", ".join(f"{part['n']} {answer}ly answered" for answer, part in answers.items())
+    if answers := found.by_answer:
+        counts = ", ".join(f"{part.n} {answer}ly answered" for answer, part in answers.items())
         say(f"scored: {counts}")
     for measure in MEASURES:
         if said := verdict(found, measure):

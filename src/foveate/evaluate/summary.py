@@ -25,13 +25,13 @@ from foveate.evaluate.probabilities.utility import (
     decision_curves,
     predictive_value_intervals,
 )
+from foveate.evaluate.results.bootstrap import IntervalFacts
 from foveate.evaluate.results.metrics import (
     ClassCurves,
     ClassFigures,
     CohortFigures,
     ConfusionMatrix,
     FindingCounts,
-    IntervalFacts,
     Metrics,
     PrCurve,
     RocCurve,

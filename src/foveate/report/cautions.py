@@ -256,7 +256,7 @@ def _of_probes(files: RunFiles) -> Iterator[Caution]:
 
 def _of_maps(files: RunFiles) -> Iterator[Caution]:
     found = files.localization
-    methods = within(found, "overall", "methods")
+    methods = found.overall.methods if found else None
     if found and methods and not_beaten(found, measure := main_measure(methods)):
         yield _caution("maps-miss", verdict(found, measure), "localization")
     cards = within(files.trust, "methods") or {}
@@ -287,7 +287,7 @@ def _no_metadata(files: RunFiles) -> str:
 def _no_localization(files: RunFiles) -> str:
     if files.localization is None:
         return "foveate localize has not run"
-    return "" if within(files.localization, "overall", "methods") else "nothing is marked"
+    return "" if files.localization.overall.methods else "nothing is marked"
 
 
 _SHORTCUTS = "shortcuts in the image"

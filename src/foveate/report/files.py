@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from foveate.errors import InputRefused, UsageError
 from foveate.evaluate.intervals import Value
 from foveate.evaluate.results.audit import Audit
+from foveate.evaluate.results.localization import Localization
 from foveate.evaluate.results.metrics import Metrics
+from foveate.evaluate.results.parts import ABSENT
 from foveate.evaluate.results.probes import Probes
 from foveate.evaluate.results.splits import Splits
 from foveate.evaluate.sample import cases_in_words
@@ -27,7 +29,6 @@ from foveate.maps.heatmaps import CaseMaps, MapEntry, Share, read_case, read_ind
 from foveate.types import Box
 
 Json = Mapping[str, Any]
-ABSENT = Value(None, None, None, 0, 0, "not in the file")
 
 # File of a run → the command that makes it.
 MADE_BY = {
@@ -54,8 +55,8 @@ class RunFiles:
 
     Attributes:
         folder: the run folder.
-        audit, splits, probes: what the file holds, or None if absent.
-        study, run, metrics, localization, trust, bundle: the file's content (of the
+        audit, splits, localization, probes: what the file holds, or None if absent.
+        study, run, metrics, trust, bundle: the file's content (of the
             bundle ``bundle.json``), or None if absent.
         training: columns of ``training.csv`` by name, NaN where a cell is empty, or None if absent.
         predictions: the table of ``predictions.csv``, or None if absent.
@@ -72,7 +73,7 @@ class RunFiles:
     audit: Audit | None
     splits: Splits | None
     metrics: Metrics | None
-    localization: Json | None
+    localization: Localization | None
     training: Mapping[str, NDArray[np.float64]] | None
     predictions: PredictionTable | None
     heatmaps: tuple[MapEntry, ...] | None
@@ -129,7 +130,7 @@ class RunFiles:
             audit=Audit.read(folder),
             splits=Splits.read(folder),
             metrics=Metrics.read(folder),
-            localization=_read_json(folder / "localization.json"),
+            localization=Localization.read(folder),
             training=_read_training(folder / "training.csv"),
             predictions=read_predictions(predictions) if predictions.is_file() else None,
             heatmaps=_read_index(folder / "heatmaps" / "index.csv"),

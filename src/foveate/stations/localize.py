@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,8 +19,9 @@ from foveate.evaluate.localization import (
     summarise_localization,
 )
 from foveate.evaluate.localization.cases import sweep_ious
+from foveate.evaluate.results.localization import BoxRuleFacts, Localization
 from foveate.evaluate.scores import write_scores
-from foveate.files import write_atomic, write_json
+from foveate.files import write_atomic
 from foveate.maps.heatmaps import MapEntry, read_index
 from foveate.maps.localize import BoxRule, choose_threshold, localize_heatmap, sweep
 from foveate.stations.averages import Averages, training_averages
@@ -54,7 +53,7 @@ class Chosen:
     on: str
 
 
-def localize(run: Run, part: str = "test", track: Track = quiet) -> dict[str, Any]:
+def localize(run: Run, part: str = "test", track: Track = quiet) -> Localization:
     """Turn heat maps into boxes and test them; writes ``boxes.csv``, ``localization.json`` and ``.csv``.
 
     The thresholds of each method, controls included, are chosen on the validation cases that have a truth;
@@ -86,7 +85,7 @@ def localize(run: Run, part: str = "test", track: Track = quiet) -> dict[str, An
             rows,
             split=part,
             explainer=entries[0].explainer if entries else run.study.explain.method,
-            rule=_in_words(chosen.rules),
+            rule=_facts(chosen.rules),
             bootstrap=Bootstrap(settings.bootstrap, settings.level, run.study.seed, settings.interval),
             threshold_chosen_on=chosen.on,
             views=[view for view, _ in scored],
@@ -94,8 +93,9 @@ def localize(run: Run, part: str = "test", track: Track = quiet) -> dict[str, An
             left_out=left_out,
         )
         if not rows:
-            result["reason"] = f"no explained case of '{part}' has a true mask or box for its true class"
-        write_json(run.folder / "localization.json", result)
+            reason = f"no explained case of '{part}' has a true mask or box for its true class"
+            result = result.model_copy(update={"reason": reason})
+        result.write(run.folder)
         write_scores(run.folder / "localization.csv", rows)
         _write_boxes(run.folder / "boxes.csv", truths, entries, chosen.rules["heatmap"])
     note_cautions(run)
@@ -125,13 +125,12 @@ def _choose(run: Run, truths: Truths, averages: Averages, entries: Iterable[MapE
 
 def _chosen_at_home(run: Run, kind: RuleKind) -> Chosen:
     """The rules of the run that made the model, for an external test; else the default rule."""
-    path = run.folder / HOME / "localization.json"
-    home = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    told = home.get("rule", {}).get("threshold")
-    if home.get("threshold_chosen_on") != "val" or not isinstance(told, dict):
+    home = Localization.read(run.folder / HOME)
+    told = home.rule.threshold if home else None
+    if home is None or home.threshold_chosen_on != "val" or not isinstance(told, dict):
         reason = "nothing: no validation case is marked, default rule"
         return Chosen({"heatmap": BoxRule(kind=kind)}, {}, reason)
-    rules = {name: BoxRule(float(threshold)) for name, threshold in told.items()}
+    rules = {name: BoxRule(threshold) for name, threshold in told.items()}
     return Chosen(rules, {}, "validation cases of the run that made the model")
 
 
@@ -163,14 +162,15 @@ def _comparable(
     return [(view, row) for view, row in scored if row.method not in left_out], left_out
 
 
-def _in_words(rules: Mapping[str, BoxRule]) -> dict[str, object]:
+def _facts(rules: Mapping[str, BoxRule]) -> BoxRuleFacts:
     """The rule as ``localization.json`` tells it."""
     kind = rules["heatmap"].kind
-    said: dict[str, object] = {"kind": kind, "keep": "all" if kind == "two_thresholds" else "largest"}
-    if kind == "peak":
-        own = {name: rule.threshold for name, rule in rules.items() if name not in ("predicted", "ceiling")}
-        said["threshold"] = own
-    return said
+    own = {name: rule.threshold for name, rule in rules.items() if name not in ("predicted", "ceiling")}
+    return BoxRuleFacts(
+        kind=kind,
+        keep="all" if kind == "two_thresholds" else "largest",
+        threshold=own if kind == "peak" else None,
+    )
 
 
 def _write_boxes(path: Path, truths: Truths, entries: Sequence[MapEntry], rule: BoxRule) -> None:

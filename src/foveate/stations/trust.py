@@ -17,13 +17,13 @@ Content of ``trust.json``:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveate.errors import InputRefused, UsageError
-from foveate.evaluate.intervals import Bootstrap, Value
+from foveate.evaluate.intervals import Bootstrap
+from foveate.evaluate.results.localization import Localization, LocalizationFigures
 from foveate.evaluate.results.probes import Probes
 from foveate.evaluate.verdicts import CONTROLS, RULES
 from foveate.files import write_json
@@ -151,7 +151,7 @@ def _tell(run: Run, part: str, questions: Questions, patients: list[str]) -> Jso
     add_gaps(columns)
     told = tell(columns, methods, patients, bootstrap)
     flags, shortcuts = _flags(run)
-    explainer, located = _located(run.folder / "localization.json", part)
+    explainer, located = _located(run, part)
     cards: dict[str, Json] = {}
     for name in (*methods, *CONTROLS, *(["random_order"] if "random_order" in columns.numbers else ())):
         conditions = (
@@ -209,19 +209,14 @@ def _reasons(questions: Questions) -> dict[str, str]:
     return found
 
 
-def _located(path: Path, part: str) -> tuple[str, dict[str, dict[str, Value]]]:
+def _located(run: Run, part: str) -> tuple[str, dict[str, LocalizationFigures]]:
     """What ``foveate localize`` found on all marked cases of a part: one fact is to be told in one strength.
 
     Returns:
         Which method drew those maps, and its differences from each control by measure.
     """
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if found.get("split") != part:
-        return "", {}
-    return found["explainer"], {
-        control: {measure: Value(**value) for measure, value in own.items()}
-        for control, own in (found.get("differences") or {}).items()
-    }
+    found = Localization.read(run.folder)
+    return ("", {}) if found is None or found.split != part else (found.explainer, found.differences)
 
 
 def _flags(run: Run) -> tuple[list[str], str]:

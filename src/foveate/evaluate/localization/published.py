@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+
+from foveate.evaluate.results.localization import PublishedLocalization
 
 _FINDINGS = (
     "Atelectasis",
@@ -28,17 +29,13 @@ CHESTXRAY14["Cardiomegaly"]["iobb_accuracy 0.1"] = 1.0
 CHESTXRAY14["Nodule"]["iobb_accuracy 0.1"] = 0.15
 
 
-def published_beside(labels: Iterable[str]) -> dict[str, Any] | None:
-    """Published figures for these labels; None where none of them has any.
-
-    Returns:
-        ``source``, ``rule`` and ``rows``: by finding, figures named ``<measure> <threshold>``.
-    """
+def published_beside(labels: Iterable[str]) -> PublishedLocalization | None:
+    """Published figures for these labels; None where none of them has any."""
     rows = {name: dict(CHESTXRAY14[name]) for name in labels if name in CHESTXRAY14}
     if not rows:
         return None
-    return {
-        "source": "ChestX-ray14, 984 boxes on 880 test images (Wang et al. 2017)",
-        "rule": "two_thresholds",
-        "rows": rows,
-    }
+    return PublishedLocalization(
+        source="ChestX-ray14, 984 boxes on 880 test images (Wang et al. 2017)",
+        rule="two_thresholds",
+        rows=rows,
+    )

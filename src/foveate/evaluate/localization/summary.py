@@ -8,13 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from foveate.evaluate.intervals import Bootstrap, Floats, Interval, ratio
+from foveate.evaluate.intervals import Bootstrap, Floats, Interval, Value, ratio
 from foveate.evaluate.localization.cases import IOBB_THRESHOLDS, IOU_THRESHOLDS, CaseScore
 from foveate.evaluate.localization.published import published_beside
 from foveate.evaluate.localization.strata import by_size
 from foveate.evaluate.localization.wording import CONTROLS
 from foveate.evaluate.means import DIFFERENCE, SHARE, means
 from foveate.evaluate.rates import Rates, pair
+from foveate.evaluate.results.bootstrap import IntervalFacts
+from foveate.evaluate.results.localization import (
+    BoxRuleFacts,
+    Localization,
+    LocalizationFigures,
+    MarkedCases,
+    MethodLocalization,
+)
 
 BOX_IOUS = (0.3, 0.5, 0.7)
 """The overlaps asked for by MaxBoxAccV2 (Choe et al. 2020); MaxBoxAcc asks for the middle one."""
@@ -76,20 +84,20 @@ def summarise_localization(
     *,
     split: str,
     explainer: str,
-    rule: Mapping[str, object],
+    rule: BoxRuleFacts,
     bootstrap: Bootstrap | None = None,
     threshold_chosen_on: str = "val",
     views: Sequence[str] = (),
     box_thresholds: Mapping[str, BoxThresholds] | None = None,
     left_out: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
+) -> Localization:
     """Average the scores of all cases, over all and by class, size of the truth, answer and view.
 
     Args:
         rows: one per case, class, view and method.
         split: the part they are of.
         explainer: name in the ``EXPLAINERS`` table.
-        rule: how maps became boxes, in plain JSON values (the threshold of each method among them).
+        rule: how maps became boxes, with the threshold of each method.
         bootstrap: of the intervals; None takes 1,000 replicates at 95 %.
         threshold_chosen_on: the part on which the thresholds of the rule were chosen.
         views: the view that each row is of; where there are several, each is summarised as well.
@@ -97,47 +105,42 @@ def summarise_localization(
         left_out: by method, why it could not be scored.
 
     Returns:
-        Plain JSON. Every average is a ``Value`` whose ``n`` counts rows: cases, or pairs of case and finding,
-        or of case and view. The views of a case are of one patient, so their number makes no interval narrow.
+        What ``localization.json`` holds. Every average is a ``Value`` whose ``n`` counts rows: cases, or
+        pairs of case and finding, or of case and view. The views of a case are of one patient, so their
+        number makes no interval narrow.
     """
     drawn = bootstrap or Bootstrap()
     labels = list(dict.fromkeys(row.label for row in rows))
     named = list(dict.fromkeys(views))
 
-    def summary(chosen: Sequence[CaseScore]) -> dict[str, Any]:
+    def summary(chosen: Sequence[CaseScore]) -> MarkedCases:
         return _summary(chosen, drawn, box_thresholds or {})
 
     own_views = dict(zip(map(id, rows), views, strict=True)) if len(named) > 1 else {}
-    return {
-        "split": split,
-        "explainer": explainer,
-        "rule": dict(rule),
-        "threshold_chosen_on": threshold_chosen_on,
-        "iou_thresholds": list(IOU_THRESHOLDS),
-        "iobb_thresholds": list(IOBB_THRESHOLDS),
-        "box_ious": list(BOX_IOUS),
-        "bootstrap": {
-            "n": drawn.n,
-            "level": drawn.level,
-            "interval": drawn.method,
-            "unit": "patient",
-            "seed": drawn.seed,
-        },
-        "left_out": dict(left_out or {}),
-        "published": published_beside(labels),
-        "overall": summary(rows),
-        "differences": _differences(rows, drawn),
-        "by_class": {label: summary([row for row in rows if row.label == label]) for label in labels},
-        "by_size": by_size(rows, summary),
-        "by_answer": _by_answer(rows, summary),
-        "by_view": {
+    return Localization(
+        split=split,
+        explainer=explainer,
+        rule=rule,
+        threshold_chosen_on=threshold_chosen_on,
+        iou_thresholds=IOU_THRESHOLDS,
+        iobb_thresholds=IOBB_THRESHOLDS,
+        box_ious=BOX_IOUS,
+        bootstrap=IntervalFacts.of(drawn),
+        left_out=dict(left_out or {}),
+        published=published_beside(labels),
+        overall=summary(rows),
+        differences=_differences(rows, drawn),
+        by_class={label: summary([row for row in rows if row.label == label]) for label in labels},
+        by_size=by_size(rows, summary),
+        by_answer=_by_answer(rows, summary),
+        by_view={
             view: summary([row for row in rows if own_views[id(row)] == view])
             for view in (named if own_views else ())
         },
-    }
+    )
 
 
-def _differences(rows: Sequence[CaseScore], bootstrap: Bootstrap) -> dict[str, Any]:
+def _differences(rows: Sequence[CaseScore], bootstrap: Bootstrap) -> dict[str, LocalizationFigures]:
     """By control, how much better the heat maps are, paired on the same cases, with its interval."""
     by_method: dict[str, list[CaseScore]] = {}
     for row in rows:
@@ -145,16 +148,18 @@ def _differences(rows: Sequence[CaseScore], bootstrap: Bootstrap) -> dict[str, A
     heatmaps = by_method.get("heatmap", [])
     keys = [(row.case_id, row.label) for row in heatmaps]
     return {
-        method: _averages(
-            {
-                name: np.array(
-                    [getattr(a, name) - getattr(b, name) for a, b in zip(heatmaps, own, strict=True)]
-                )
-                for name in _measures(rows)
-            },
-            [row.patient_id for row in heatmaps],
-            bootstrap,
-            {name: DIFFERENCE for name in _measures(rows) if name not in _UNBOUNDED},
+        method: LocalizationFigures.model_validate(
+            _averages(
+                {
+                    name: np.array(
+                        [getattr(a, name) - getattr(b, name) for a, b in zip(heatmaps, own, strict=True)]
+                    )
+                    for name in _measures(rows)
+                },
+                [row.patient_id for row in heatmaps],
+                bootstrap,
+                {name: DIFFERENCE for name in _measures(rows) if name not in _UNBOUNDED},
+            )
         )
         for method, own in by_method.items()
         if method in CONTROLS and [(row.case_id, row.label) for row in own] == keys
@@ -167,8 +172,8 @@ def _measures(rows: Sequence[CaseScore]) -> tuple[str, ...]:
 
 
 def _by_answer(
-    rows: Sequence[CaseScore], summary: Callable[[Sequence[CaseScore]], dict[str, Any]]
-) -> dict[str, Any]:
+    rows: Sequence[CaseScore], summary: Callable[[Sequence[CaseScore]], MarkedCases]
+) -> dict[str, MarkedCases]:
     """Where the class was predicted, and where it was not; nothing where that is unknown."""
     parts = {answer: [row for row in rows if row.answer == answer] for answer in ("right", "wrong")}
     return {answer: summary(part) for answer, part in parts.items() if part}
@@ -176,21 +181,21 @@ def _by_answer(
 
 def _summary(
     rows: Sequence[CaseScore], bootstrap: Bootstrap, thresholds: Mapping[str, BoxThresholds]
-) -> dict[str, Any]:
+) -> MarkedCases:
     methods = list(dict.fromkeys(row.method for row in rows))
     by_method = {method: [row for row in rows if row.method == method] for method in methods}
-    return {
-        "n": len({(row.case_id, row.label) for row in rows}),
-        "patients": len({row.patient_id for row in rows}),
-        "methods": {
+    return MarkedCases(
+        n=len({(row.case_id, row.label) for row in rows}),
+        patients=len({row.patient_id for row in rows}),
+        methods={
             method: _method(chosen, bootstrap, thresholds.get(method)) for method, chosen in by_method.items()
         },
-    }
+    )
 
 
 def _method(
     rows: Sequence[CaseScore], bootstrap: Bootstrap, thresholds: BoxThresholds | None
-) -> dict[str, Any]:
+) -> MethodLocalization:
     """Every measure of one method, over one set of rows."""
     measures = _measures(rows)
     chances = [name for measure, name in CHANCES.items() if measure in measures]
@@ -210,7 +215,8 @@ def _method(
     values = _averages(flat, patients, bootstrap, bounds)
     nested = {group: {at: values.pop(f"{group} {at}") for at in own} for group, own in groups.items()}
     accuracies = _box_accuracies(rows, patients, bootstrap, thresholds)
-    return {**values, **accuracies, **nested, "empty_maps": sum(row.empty for row in rows)}
+    empty = sum(row.empty for row in rows)
+    return MethodLocalization.model_validate({**values, **accuracies, **nested, "empty_maps": empty})
 
 
 def _reaching(best: Floats, first: Floats, thresholds: Sequence[float]) -> dict[str, Floats]:
@@ -230,13 +236,12 @@ def _averages(
     patient_ids: Sequence[str],
     bootstrap: Bootstrap,
     bounds: Mapping[str, Interval],
-) -> dict[str, Any]:
+) -> dict[str, Value]:
     """Mean of each column over its defined rows, with its interval."""
     reasons = {
         name: _REASONS.get(name, _NOT_RECORDED) for name, column in columns.items() if np.isnan(column).any()
     }
-    found = means(columns, patient_ids, bootstrap, bounds=bounds, reasons=reasons)
-    return {name: value.to_json() for name, value in found.items()}
+    return means(columns, patient_ids, bootstrap, bounds=bounds, reasons=reasons)
 
 
 def _box_accuracies(
@@ -244,7 +249,7 @@ def _box_accuracies(
     patient_ids: Sequence[str],
     bootstrap: Bootstrap,
     thresholds: BoxThresholds | None,
-) -> dict[str, Any]:
+) -> dict[str, Value]:
     """MaxBoxAcc and MaxBoxAccV2, at thresholds of the validation cases and at the best of these cases."""
     recorded = all(row.largest_ious for row in rows)
     names = ("max_box_acc", "max_box_acc_v2", "max_box_acc_at_best", "max_box_acc_v2_at_best")
@@ -272,7 +277,7 @@ def _box_accuracies(
             reason=reasons[name],
             exact=None if name.endswith("at_best") else exact[m],
             edge=exact[m],
-        ).to_json()
+        )
         for m, name in enumerate(names)
     }
 

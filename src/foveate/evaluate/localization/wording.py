@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+
+from foveate.evaluate.results.localization import Localization, MethodLocalization
 
 METHODS = {
     "heatmap": "Heat map",
@@ -32,50 +33,49 @@ MEASURES = {
 """Measures that are told in sentences; the first two are of volumes."""
 
 
-def main_measure(methods: Mapping[str, Any]) -> str:
+def main_measure(methods: Mapping[str, MethodLocalization]) -> str:
     """The measure that speaks for a run: cells hit for volumes, the pointing game for planes.
 
     Args:
-        methods: the figures of each method, as ``localization.json`` holds them.
+        methods: the figures of each method.
     """
-    return next(iter(MEASURES)) if next(iter(MEASURES)) in methods.get("heatmap", {}) else "pointing_game"
+    maps = methods.get("heatmap")
+    return "pointing_game" if maps is None or maps.cell_hit is None else "cell_hit"
 
 
-def verdict(found: Mapping[str, Any], measure: str) -> str:
+def verdict(found: Localization, measure: str) -> str:
     """Whether heat maps do better than each control in one measure, by the intervals of paired differences.
 
     Args:
-        found: content of ``localization.json``.
+        found: from ``localization.json``.
         measure: a key of ``MEASURES``.
 
     Returns:
         One sentence; empty where nothing was compared.
     """
-    pairs = [own[measure] for own in (found.get("differences") or {}).values() if measure in own]
-    if pairs and (patients := min(pair["patients"] for pair in pairs)) < FEW_PATIENTS:
+    pairs = {name: pair for name, own in found.differences.items() if (pair := own.figure(measure))}
+    if pairs and (patients := min(pair.patients for pair in pairs.values())) < FEW_PATIENTS:
         return f"In {MEASURES[measure]} nothing is compared: only {patients} patients are marked."
     groups: dict[str, list[str]] = {"better than": [], "worse than": [], "not shown to be better than": []}
     for control, words in CONTROLS.items():
-        difference = (found.get("differences") or {}).get(control, {}).get(measure)
-        if difference is None or difference["low"] is None:
+        difference = pairs.get(control)
+        if difference is None or difference.low is None or difference.high is None:
             continue
-        outcome = "better than" if difference["low"] > 0 else "worse than" if difference["high"] < 0 else ""
+        outcome = "better than" if difference.low > 0 else "worse than" if difference.high < 0 else ""
         groups[outcome or "not shown to be better than"].append(words)
     said = [f"{outcome} {_listed(names)}" for outcome, names in groups.items() if names]
     return f"In {MEASURES[measure]} the heat maps are {'; '.join(said)}." if said else ""
 
 
-def not_beaten(found: Mapping[str, Any], measure: str) -> bool:
+def not_beaten(found: Localization, measure: str) -> bool:
     """Whether heat maps are not shown to be better than some control in a measure; False where none is known.
 
     Args:
-        found: content of ``localization.json``.
+        found: from ``localization.json``.
         measure: a key of ``MEASURES``.
     """
-    pairs = [own[measure] for own in (found.get("differences") or {}).values() if measure in own]
-    return any(
-        pair["low"] is not None and pair["low"] <= 0 and pair["patients"] >= FEW_PATIENTS for pair in pairs
-    )
+    pairs = [pair for own in found.differences.values() if (pair := own.figure(measure))]
+    return any(pair.low is not None and pair.low <= 0 and pair.patients >= FEW_PATIENTS for pair in pairs)
 
 
 def _listed(names: list[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.results.file import Part
@@ -27,3 +27,18 @@ class BootstrapFacts(Part):
     def of(cls, bootstrap: Bootstrap) -> Self:
         """The facts of a bootstrap."""
         return cls(n=bootstrap.n, level=bootstrap.level, seed=bootstrap.seed)
+
+
+class IntervalFacts(BootstrapFacts):
+    """How intervals were made, and of what kind they are.
+
+    Attributes:
+        interval: ``percentile`` or ``bca``; None in old files, whose intervals are percentile ones.
+    """
+
+    interval: Literal["percentile", "bca"] | None = None
+
+    @classmethod
+    def of(cls, bootstrap: Bootstrap) -> Self:
+        """The facts of a bootstrap."""
+        return cls(n=bootstrap.n, level=bootstrap.level, seed=bootstrap.seed, interval=bootstrap.method)

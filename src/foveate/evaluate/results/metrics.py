@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from foveate.evaluate.intervals import Value
-from foveate.evaluate.results.bootstrap import BootstrapFacts
+from foveate.evaluate.results.bootstrap import IntervalFacts
 from foveate.evaluate.results.file import Part, ResultFile
 from foveate.evaluate.results.parts import ABSENT, Figures, Unmade
 from foveate.evaluate.results.probabilities import (
@@ -24,16 +24,6 @@ from foveate.evaluate.results.probabilities import (
     RawCalibration,
 )
 from foveate.types import Task
-
-
-class IntervalFacts(BootstrapFacts):
-    """How intervals were made, and of what kind they are.
-
-    Attributes:
-        interval: ``percentile`` or ``bca``; None in old files, whose intervals are percentile ones.
-    """
-
-    interval: Literal["percentile", "bca"] | None = None
 
 
 class CohortFigures(Figures):

@@ -25,7 +25,7 @@ from foveate.report.comparing.comparison_tables import COLUMNS
 from foveate.report.comparing.tables import ComparisonTable, figure
 from foveate.report.figures.comparison import variants_figure
 from foveate.report.figures.drawing import svg
-from foveate.report.files import Json, RunFiles, value_of
+from foveate.report.files import Json, RunFiles
 from foveate.report.pictures.case_sheets import case_sheets
 from foveate.report.published import published_by_class
 from foveate.report.sections.section import Chart, within
@@ -101,11 +101,11 @@ def _figures(runs: Runs) -> Iterator[ComparisonTable]:
     yield _values("Calibrated probabilities", note, calibrated, _CALIBRATION)
     note = "Heat maps against true masks or boxes. Its controls stand in each run's own report."
     maps = {
-        label: {name: value_of(value) for name, value in found.items() if name in _LOCALIZATION}
+        label: run.localization.overall.methods.get("heatmap") if run.localization else None
         for label, run in runs.items()
-        for found in (within(run.localization, "overall", "methods", "heatmap") or {},)
     }
-    yield _values("Localization", note, maps, _LOCALIZATION)
+    named = {label: own.named() if own else None for label, own in maps.items()}
+    yield _values("Localization", note, named, _LOCALIZATION)
 
 
 def _by_class(runs: Runs) -> Iterator[ComparisonTable]:

@@ -7,11 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from foveate.evaluate.intervals import Value
 from foveate.evaluate.localization.summary import CHANCES
 from foveate.evaluate.localization.wording import CONTROLS, MEASURES, METHODS, verdict
+from foveate.evaluate.results.localization import Localization, MarkedCases, MethodLocalization
+from foveate.evaluate.results.parts import ABSENT
 from foveate.report.figures.drawing import svg
 from foveate.report.figures.localization import bench_figure, overlap_figure
-from foveate.report.files import Json, RunFiles, value_of
-from foveate.report.sections.section import Chart, Section, reasons, within
+from foveate.report.files import RunFiles
+from foveate.report.sections.section import Chart, Section, reasons
 
+Methods = Mapping[str, MethodLocalization]
 LOCALIZATION = {
     "cell_hit": ("Cell hit", "the hottest cell of the map’s grid holds the true region"),
     "plane_pointing": ("Pointing in the plane", "the strongest evidence, seen along the depth, lies inside"),
@@ -56,83 +59,73 @@ def localization(files: RunFiles) -> Section:
     found = files.localization
     if found is None:
         return Section("localization", "Localization", "localize", None)
-    methods = {name: part for name, part in found["overall"]["methods"].items()}
+    methods = found.overall.methods
     present = [name for name in METHODS if name in methods]
-    order = files.metrics.classes if files.metrics else found["by_class"]
-    scored = {name: found["by_class"][name] for name in order if name in found["by_class"]}
+    shown = [methods[name] for name in present]
+    order = files.metrics.classes if files.metrics else found.by_class
+    scored = {name: found.by_class[name] for name in order if name in found.by_class}
     groups = _groups(found, scored)
     content = {
-        "reason": "" if present else str(found.get("reason") or "nothing could be scored"),
-        "explainer": found["explainer"],
-        "part": found["split"],
-        "n": found["overall"]["n"],
-        "patients": found["overall"]["patients"],
+        "reason": "" if present else found.reason or "nothing could be scored",
+        "explainer": found.explainer,
+        "part": found.split,
+        "n": found.overall.n,
+        "patients": found.overall.patients,
         "rule": rule_in_words(found),
         "verdicts": [said for measure in MEASURES if (said := verdict(found, measure))],
         "names": [METHODS[name] for name in present],
         "measures": _measures(methods, present),
-        "accuracy": _accuracy(methods, present, "iou", "localization_accuracy"),
-        "accuracy_iobb": _accuracy(methods, present, "iobb", "iobb_accuracy"),
+        "accuracy": _accuracy(shown, "localization_accuracy", "false_positives_iou"),
+        "accuracy_iobb": _accuracy(shown, "iobb_accuracy", "false_positives_iobb"),
         "charts": _charts(methods, present),
         "groups": [(title, kind, note, _rows(parts, present)) for title, kind, note, parts in groups],
         "published": _published(found, scored),
-        "left_out": [(METHODS[name], why) for name, why in (found.get("left_out") or {}).items()],
+        "left_out": [(METHODS[name], why) for name, why in found.left_out.items()],
         "limited": reasons(_class_values(scored, present), undefined=False),
-        "empty": within(methods, "heatmap", "empty_maps"),
+        "empty": methods["heatmap"].empty_maps if "heatmap" in methods else 0,
     }
     return Section("localization", "Localization", "localize", content)
 
 
-def _measures(methods: Json, present: Sequence[str]) -> list[dict[str, object]]:
+def _measures(methods: Methods, present: Sequence[str]) -> list[dict[str, object]]:
     """One row per measure, with a figure for each method and what a random point would score."""
     return [
         {
             "key": key,
             "name": name,
             "meaning": meaning,
-            "values": [value_of(methods[method].get(key)) for method in present],
-            "chance": value_of(methods["heatmap"].get(CHANCES.get(key, ""))).value,
+            "values": [methods[method].figure(key) or ABSENT for method in present],
+            "chance": (methods["heatmap"].figure(CHANCES.get(key, "")) or ABSENT).value,
             "share": key not in _DISTANCES,
         }
         for key, (name, meaning) in LOCALIZATION.items()
-        if any(key in methods[method] for method in present)
+        if any(methods[method].figure(key) for method in present)
     ]
 
 
 def _accuracy(
-    methods: Json, present: Sequence[str], kind: str, key: str
+    methods: Sequence[MethodLocalization], key: str, wrong: str
 ) -> list[tuple[str, list[tuple[Value, float | None]]]]:
     """By threshold, accuracy and mean false positives of each method."""
-    curves = [methods[method].get(key, {}) for method in present]
-    false = [methods[method].get(f"false_positives_{kind}", {}) for method in present]
-    thresholds = sorted({at for curve in curves for at in curve}, key=float)
+    thresholds = sorted({at for own in methods for at in getattr(own, key)}, key=float)
     return [
-        (
-            at,
-            [
-                (value_of(curve.get(at)), value_of(wrong.get(at)).value)
-                for curve, wrong in zip(curves, false, strict=True)
-            ],
-        )
+        (at, [(own.at(key, at) or ABSENT, (own.at(wrong, at) or ABSENT).value) for own in methods])
         for at in thresholds
     ]
 
 
-def _charts(methods: Json, present: Sequence[str]) -> list[Chart]:
+def _charts(methods: Methods, present: Sequence[str]) -> list[Chart]:
     """The main measures on one scale, and the share of cases localized over the overlap asked for."""
     if "heatmap" not in present:
         return []
     values = {
-        LOCALIZATION[key][0]: {method: value_of(methods[method].get(key)) for method in present}
+        LOCALIZATION[key][0]: {method: methods[method].figure(key) or ABSENT for method in present}
         for key in _CHARTED
-        if value_of(methods["heatmap"].get(key)).value is not None
+        if (methods["heatmap"].figure(key) or ABSENT).value is not None
     }
     control = _best_control(methods, present)
     shown = [name for name in ("heatmap", control, "ceiling") if name in present]
-    curves = {
-        METHODS[method]: {at: value_of(raw) for at, raw in methods[method]["localization_accuracy"].items()}
-        for method in shown
-    }
+    curves = {METHODS[method]: methods[method].localization_accuracy for method in shown}
     return [
         Chart(
             svg(bench_figure(values, METHODS), "Main measures of heat maps, their ceiling and the controls")
@@ -141,103 +134,107 @@ def _charts(methods: Json, present: Sequence[str]) -> list[Chart]:
     ]
 
 
-def _best_control(methods: Json, present: Sequence[str]) -> str:
+def _best_control(methods: Methods, present: Sequence[str]) -> str:
     """The control with the highest mean IoU: the one to beat."""
     controls = [name for name in CONTROLS if name in present]
-    return max(controls, key=lambda name: value_of(methods[name].get("iou")).value or 0.0, default="")
+    return max(controls, key=lambda name: (methods[name].iou or ABSENT).value or 0.0, default="")
 
 
-def _groups(found: Json, scored: Json) -> Iterator[tuple[str, str, str, Json]]:
+def _groups(
+    found: Localization, scored: dict[str, MarkedCases]
+) -> Iterator[tuple[str, str, str, dict[str, MarkedCases]]]:
     """Title, kind, a note and the parts of each way to divide the cases that has more than one part."""
-    sizes = found.get("by_size") or {}
+    sizes = found.by_size
     bounds = {
         name: f"{name}, {100 * low:.3g} to {100 * high:.3g} %"
-        for name, (low, high) in (sizes.get("bounds") or {}).items()
+        for name, (low, high) in (sizes.bounds or {}).items()
     }
-    strata = {bounds.get(name, name): part for name, part in (sizes.get("strata") or {}).items()}
-    answers = {f"{name} answer": part for name, part in (found.get("by_answer") or {}).items()}
+    strata = {bounds.get(name, name): part for name, part in (sizes.strata or {}).items()}
+    answers = {f"{name} answer": part for name, part in found.by_answer.items()}
     divided = (
         ("Per class", "class", "", scored),
-        ("By size of the true region", "size", f"Groups are {sizes.get('rule')}.", strata),
+        ("By size of the true region", "size", f"Groups are {sizes.rule}.", strata),
         ("Right and wrong answers", "answer", "Wrong answers count in every figure above.", answers),
-        ("Per view", "view", "", found.get("by_view") or {}),
+        ("Per view", "view", "", found.by_view),
     )
     return (item for item in divided if len(item[3]) > 1)
 
 
-def _rows(parts: Json, present: Sequence[str]) -> list[dict[str, object]]:
+def _of(part: MarkedCases, method: str) -> MethodLocalization:
+    return part.methods.get(method) or MethodLocalization()
+
+
+def _rows(parts: Mapping[str, MarkedCases], present: Sequence[str]) -> list[dict[str, object]]:
     """A row for each part and main measure, with a figure for each method."""
     scored = [
         key
         for key in MEASURES
-        if any(key in found for part in parts.values() for found in part["methods"].values())
+        if any(found.figure(key) for part in parts.values() for found in part.methods.values())
     ]
     return [
         {
             "name": name,
-            "n": part["n"],
+            "n": part.n,
             "key": key,
             "measure": LOCALIZATION[key][0],
             "first": key == scored[0],
-            "values": [value_of(within(part, "methods", method, key)) for method in present],
+            "values": [_of(part, method).figure(key) or ABSENT for method in present],
         }
         for name, part in parts.items()
         for key in scored
     ]
 
 
-def _published(found: Json, scored: Json) -> dict[str, object] | None:
+def _published(found: Localization, scored: Mapping[str, MarkedCases]) -> dict[str, object] | None:
     """Published figures beside this run's own, finding by finding."""
-    published = found.get("published")
+    published = found.published
     if not published:
         return None
-    columns = list(dict.fromkeys(key for row in published["rows"].values() for key in row))
+    columns = [key.split() for key in dict.fromkeys(key for row in published.rows.values() for key in row)]
     return {
-        "source": published["source"],
-        "same_rule": within(found, "rule", "kind") == published["rule"],
-        "columns": [f"{'IoU' if key.startswith('loc') else 'IoBB'} ≥ {key.split()[1]}" for key in columns],
+        "source": published.source,
+        "same_rule": found.rule.kind == published.rule,
+        "columns": [f"{'IoU' if key.startswith('loc') else 'IoBB'} ≥ {at}" for key, at in columns],
         "rows": [
             (
                 name,
-                scored[name]["n"],
+                scored[name].n,
                 [
-                    (value_of(within(scored[name], "methods", "heatmap", *key.split())), row.get(key))
-                    for key in columns
+                    (_of(scored[name], "heatmap").at(key, at) or ABSENT, row.get(f"{key} {at}"))
+                    for key, at in columns
                 ],
             )
-            for name, row in published["rows"].items()
+            for name, row in published.rows.items()
             if name in scored
         ],
     }
 
 
-def _class_values(scored: Json, present: Sequence[str]) -> Iterator[tuple[str, str, Value]]:
+def _class_values(
+    scored: Mapping[str, MarkedCases], present: Sequence[str]
+) -> Iterator[tuple[str, str, Value]]:
     for name, part in scored.items():
         for method in present:
-            for key in (key for key in MEASURES if key in part["methods"].get(method, {})):
-                words = f"{LOCALIZATION[key][0]}, {METHODS[method].lower()}"
-                yield name, words, value_of(within(part, "methods", method, key))
+            for key in MEASURES:
+                if value := _of(part, method).figure(key):
+                    yield name, f"{LOCALIZATION[key][0]}, {METHODS[method].lower()}", value
 
 
-def rule_in_words(found: Json) -> str:
+def rule_in_words(found: Localization) -> str:
     """How a heat map became a box."""
-    rule = found["rule"]
-    if (kind := rule.get("kind", "peak")) in _RULES:
-        return _RULES[kind]
-    threshold = rule.get("threshold")
-    shares = (
-        {name: float(share) for name, share in threshold.items()} if isinstance(threshold, Mapping) else {}
-    )
+    rule = found.rule
+    if rule.kind in _RULES:
+        return _RULES[rule.kind]
+    shares = rule.threshold if isinstance(rule.threshold, dict) else {}
     cuts = ", ".join(
         f"{METHODS.get(name, name).lower()} at {100 * share:g} %" for name, share in shares.items()
     )
     kept = (
-        "the largest connected region is kept"
-        if rule.get("keep") == "largest"
-        else "every connected region is kept"
+        "the largest connected region is kept" if rule.keep == "largest" else "every connected region is kept"
     )
-    chosen = found["threshold_chosen_on"]
+    chosen = found.threshold_chosen_on
     where = "chosen on validation cases only" if chosen == "val" else f"chosen on {chosen}"
     return (
-        f"Evidence below a share of the map’s maximum is cut off ({cuts or threshold}; {where}), and {kept}."
+        f"Evidence below a share of the map’s maximum is cut off ({cuts or rule.threshold}; {where}), "
+        f"and {kept}."
     )

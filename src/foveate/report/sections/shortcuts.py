@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from foveate.evaluate.intervals import Value
+from foveate.evaluate.results.parts import ABSENT
 from foveate.evaluate.results.probes import Alone, AskedRegion, EvidenceShares, Probes, Shortcut
 from foveate.report.figures import drawing
 from foveate.report.figures.shortcuts import tiles_figure
-from foveate.report.files import ABSENT, RunFiles
+from foveate.report.files import RunFiles
 from foveate.report.sections.section import Chart, Section, reasons
 
 NAMES = {

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from foveate.evaluate.intervals import Value
 from foveate.evaluate.localization.wording import main_measure
+from foveate.evaluate.results.localization import Localization
 from foveate.report.cautions import find_cautions
-from foveate.report.files import Json, RunFiles, value_of
+from foveate.report.files import RunFiles
 from foveate.report.sections.localization import LOCALIZATION
 from foveate.report.sections.one_minute import one_minute
 from foveate.report.sections.provenance import date_in_words
@@ -61,7 +62,7 @@ def _facts(files: RunFiles) -> Iterator[tuple[str, str]]:
     if size := within(files.study, "preprocess", "size"):
         yield "Input", " × ".join(str(side) for side in size) + " pixels"
     if files.localization:
-        yield "Heat maps", str(files.localization["explainer"])
+        yield "Heat maps", files.localization.explainer
 
 
 def _tiles(files: RunFiles) -> Iterator[Tile]:
@@ -70,24 +71,24 @@ def _tiles(files: RunFiles) -> Iterator[Tile]:
         value = metrics.metrics.figure(key) if metrics else None
         chance = chances(metrics)[key] if metrics else None
         yield Tile(name, value, chance, f"guessing: {chance:.2g}" if chance else "", "evaluate")
-    if files.localization is None or within(files.localization, "overall", "methods"):
+    if files.localization is None or files.localization.overall.methods:
         yield _pointing_tile(files.localization)
 
 
-def _pointing_tile(localization: Json | None) -> Tile:
+def _pointing_tile(localization: Localization | None) -> Tile:
     """The pointing game, or cells hit in volumes, beside what the controls and the grid's ceiling reach."""
     if localization is None:
         return Tile("Pointing game", None, None, "", "localize")
-    methods = localization["overall"]["methods"]
+    methods = localization.overall.methods
     measure = main_measure(methods)
-    values = {name: value_of(part.get(measure)) for name, part in methods.items()}
-    nothing = Value(None, None, None, 0, 0, str(localization.get("reason") or "nothing could be scored"))
+    values = {name: part.figure(measure) for name, part in methods.items()}
+    nothing = Value(None, None, None, 0, 0, localization.reason or "nothing could be scored")
     words = {"random": "random map", "centre": "always the centre", "ceiling": "ceiling"}
     beside = [
         f"{word}: {found:.2f}"
         for key, word in words.items()
-        if (found := values.get(key, nothing).value) is not None
+        if (found := (values.get(key) or nothing).value) is not None
     ]
-    chance = values.get("random", nothing).value
+    chance = (values.get("random") or nothing).value
     name = LOCALIZATION[measure][0]
-    return Tile(name, values.get("heatmap", nothing), chance, ", ".join(beside), "localize")
+    return Tile(name, values.get("heatmap") or nothing, chance, ", ".join(beside), "localize")

@@ -9,6 +9,7 @@ from typing import Any
 from foveate.evaluate.intervals import Bootstrap, Floats, Value
 from foveate.evaluate.localization.wording import FEW_PATIENTS
 from foveate.evaluate.means import DIFFERENCE, SHARE, means
+from foveate.evaluate.results.localization import LocalizationFigures
 from foveate.evaluate.verdicts import (
     CONTROLS,
     Condition,
@@ -23,7 +24,7 @@ from foveate.evaluate.verdicts import (
 from foveate.stations.trust_card.columns import CaseFigures
 
 Json = dict[str, Any]
-Located = Mapping[str, Mapping[str, Value]]  # by control and measure
+Located = Mapping[str, LocalizationFigures]  # by control
 FAITHFULNESS = ("gap_blur", "gap_mean", "road", "sensitivity_n")
 FORGOTTEN = {"half of the layers": "randomised_half", "all layers": "randomised"}
 ENOUGH = 2  # of these four ways
@@ -155,7 +156,7 @@ def _against_controls(
     ways = {control: [found[name] for name in FAITHFULNESS] for control, found in differences.items()}
     measure = IN_PLANE if all(IN_PLANE in found for found in differences.values()) else "pointing_game"
     points = {
-        control: [located.get(control, {}).get(measure) or found[measure]]
+        control: [(located[control].figure(measure) if control in located else None) or found[measure]]
         for control, found in differences.items()
     }
     return {
