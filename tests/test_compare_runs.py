@@ -21,6 +21,7 @@ from foveate.evaluate.scores import write_scores
 from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
 from foveate.files import write_json
 from foveate.types import Prediction
+from made_results import probes_that_found
 from page import Node, parse
 from report_run import write_run
 
@@ -213,7 +214,7 @@ def test_runs_side_by_side_show_what_each_has_found(runs: Path, tmp_path: Path) 
     shutil.copytree(runs / "ours" / "seed0", ours)
     verdict = {"usable_for": [], "sentence": "not shown to be better than an edge map"}
     write_json(ours / "trust.json", {"methods": {"gradcam": {"verdict": verdict}}})
-    write_json(ours / "probes.json", {"shortcuts": [{"sentence": "a marker at the top right decides"}]})
+    probes_that_found("a marker at the top right decides").write(ours)
     (ours / "report.html").write_text("page")
     metrics = json.loads((ours / "metrics.json").read_text())
     mended = {"ece": {**metrics["calibration"]["ece"], "value": 0.0123}}

@@ -20,7 +20,6 @@ from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.means import means
 from foveate.evaluate.results.splits import Splits
 from foveate.evaluate.verdicts import FAITHFUL, LOCALIZING, SHORTCUT
-from foveate.files import write_json
 from foveate.prepare.preprocess import Preprocess
 from foveate.stations.run import Run
 from foveate.stations.trust import trust
@@ -30,6 +29,7 @@ from foveate.stations.trust_card.plan import TrustPlan, in_order
 from foveate.study.settings import PreprocessConfig, SplitConfig
 from foveate.study.study import Study
 from foveate.types import Case, Cohort
+from made_results import probes_that_found
 
 SIDE = 32
 SQUARE, DECOY = (slice(4, 12), slice(18, 26)), (slice(22, 30), slice(2, 10))
@@ -140,7 +140,7 @@ def test_a_network_that_reads_elsewhere_has_faithful_maps_that_do_not_localize(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bundles, "load_bundle", lambda _: bundle_of(ReadsSquare(DECOY)))
-    write_json(run.folder / "probes.json", {"shortcuts": [{"sentence": "A marker decides."}]})
+    probes_that_found("A marker decides.").write(run.folder)
     card = trust(run, methods=("hirescam",))
     found = states(card, "hirescam")
     assert (found["faithful"], found["localizing"]) == ("passed", "failed")
