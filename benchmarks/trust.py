@@ -137,7 +137,7 @@ def main() -> None:
         whole, worked = time.perf_counter() - began, time.process_time() - worked
         noise.measure()
     sheet.say(
-        f"{card['n']} cases of {chosen.size} pixels, {chosen.model}, {', '.join(card['methods'])}: "
+        f"{card.n} cases of {chosen.size} pixels, {chosen.model}, {', '.join(card.methods)}: "
         f"{whole:.0f} s, of processors {worked:.0f} s."
     )
     show(clock, whole, chosen.size, sheet)

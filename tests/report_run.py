@@ -31,6 +31,7 @@ from foveate.evaluate.results.audit import Audit
 from foveate.evaluate.results.localization import BoxRuleFacts
 from foveate.evaluate.results.probes import Probes
 from foveate.evaluate.results.splits import Splits
+from foveate.evaluate.results.trust import TrustCard
 from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
 from foveate.files import write_atomic, write_json
 from foveate.maps.heatmaps import MapEntry, Share, file_name, write_case, write_index, write_shares
@@ -96,7 +97,7 @@ def write_run(
     _write_training(folder / "training.csv")
     _write_provenance(folder, task)
     _write_probes(folder, classes, views, table)
-    write_json(folder / "trust.json", trust_card(table.part("test").patient_ids, classes))
+    TrustCard.from_json(trust_card(table.part("test").patient_ids, classes)).write(folder)
     return folder
 
 

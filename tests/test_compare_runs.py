@@ -21,7 +21,7 @@ from foveate.evaluate.scores import write_scores
 from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
 from foveate.files import write_json
 from foveate.types import Prediction
-from made_results import probes_that_found
+from made_results import card_that_says, probes_that_found
 from page import Node, parse
 from report_run import write_run
 
@@ -212,12 +212,15 @@ def side_by_side(tmp_path: Path, *folders: Path | str) -> tuple[Node, dict[str, 
 def test_runs_side_by_side_show_what_each_has_found(runs: Path, tmp_path: Path) -> None:
     ours = tmp_path / "ours"
     shutil.copytree(runs / "ours" / "seed0", ours)
-    verdict = {"usable_for": [], "sentence": "not shown to be better than an edge map"}
-    write_json(ours / "trust.json", {"methods": {"gradcam": {"verdict": verdict}}})
+    card_that_says("gradcam", "not shown to be better than an edge map").write(ours)
     probes_that_found("a marker at the top right decides").write(ours)
     (ours / "report.html").write_text("page")
     metrics = json.loads((ours / "metrics.json").read_text())
-    mended = {"ece": {**metrics["calibration"]["ece"], "value": 0.0123}}
+    mended = {
+        "ece": {**metrics["calibration"]["ece"], "value": 0.0123},
+        "bins": metrics["calibration"]["bins"],
+        "change": {},
+    }
     write_json(
         ours / "metrics.json", metrics | {"calibration": {**metrics["calibration"], "calibrated": mended}}
     )

@@ -117,7 +117,7 @@ def card(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bundles, "load_bundle", lambda _: bundle)
-        yield trust(run)
+        yield trust(run).to_json()
 
 
 def kept(card: dict[str, Any], name: str, stage: str) -> float:

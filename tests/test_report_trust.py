@@ -9,6 +9,7 @@ import pytest
 
 from foveate.cli.terminal import console
 from foveate.cli.trust import show_trust
+from foveate.evaluate.results.trust import TrustCard
 from foveate.files import write_json
 from foveate.report.build import write_report
 from foveate.report.files import value_of
@@ -92,17 +93,32 @@ def test_guided_methods_come_with_their_caveat(run: Path, tmp_path: Path) -> Non
     said = section.one("tr", data_method="guided_backprop").one("td").one("small").text
     assert said.startswith("Beware: guided maps stay much the same") and "Adebayo" in said
     with console.capture() as caught:
-        show_trust(card)
+        show_trust(TrustCard.from_json(card))
     assert "beware of guided_backprop: guided maps stay much the same" in caught.get()
 
 
 def test_what_is_printed(run: Path) -> None:
     card = json.loads((run / "trust.json").read_text())
     with console.capture() as caught:
-        show_trust(card | {"flags": ["A marker decides."]})
+        show_trust(TrustCard.from_json(card | {"flags": ["A marker decides."]}))
     lines = caught.get().splitlines()
     assert lines[0].strip() == "beware: A marker decides."
     rows = {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
     forgets = next(line.split() for line in lines if "forgets" in line).index("forgets") - 2  # "16 cases"
     assert rows["gradcam"][forgets] == "✓" and rows["smoothgrad"][forgets] == "✗"
     assert f"gradcam: {card['methods']['gradcam']['verdict']['sentence']}" in caught.get()
+
+
+def test_a_file_of_0_1_0_opens(run: Path) -> None:
+    old = json.loads((run / "trust.json").read_text())
+    for name in ("format", "classes", "rivals"):
+        del old[name]
+    del old["plan"]["costly"]
+    for found in (*old["methods"].values(), *old["controls"].values()):
+        for condition in found.get("conditions", {}).values():
+            del condition["worse_than"]
+    card = TrustCard.from_json(old)
+    assert card.format == 0 and card.plan.costly == () and card.rivals == {}
+    assert card.verdicts["gradcam"].usable_for and "cam" in card.verdicts
+    assert card.methods["gradcam"].conditions["randomisation"].worse_than == ()
+    assert card.cards["edge"].score("nothing of the kind").value is None

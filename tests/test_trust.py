@@ -120,7 +120,7 @@ def states(card: dict, name: str) -> dict[str, str]:
 
 
 def test_maps_of_a_network_that_reads_a_known_square(run: Run) -> None:
-    card = trust(run)
+    card = trust(run).to_json()
     assert json.loads((run.folder / "trust.json").read_text()) == card
     assert (card["n"], card["patients"], card["split"]) == (20, 10, "test")
     for name in METHODS:
@@ -141,7 +141,7 @@ def test_a_network_that_reads_elsewhere_has_faithful_maps_that_do_not_localize(
 ) -> None:
     monkeypatch.setattr(bundles, "load_bundle", lambda _: bundle_of(ReadsSquare(DECOY)))
     probes_that_found("A marker decides.").write(run.folder)
-    card = trust(run, methods=("hirescam",))
+    card = trust(run, methods=("hirescam",)).to_json()
     found = states(card, "hirescam")
     assert (found["faithful"], found["localizing"]) == ("passed", "failed")
     assert card["flags"] == ["A marker decides."]
@@ -160,7 +160,7 @@ def test_two_other_models(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(rivals, "load_bundle", lambda folder: models[Path(folder).name])
     card = trust(
         run, methods=("hirescam",), rivals={"second": tmp_path / "second", "permuted": tmp_path / "permuted"}
-    )
+    ).to_json()
     found = card["methods"]["hirescam"]
     assert found["conditions"]["permuted"]["state"] == "passed"
     assert found["scores"]["second"]["value"] == pytest.approx(1.0)
@@ -177,7 +177,7 @@ def test_another_kind_of_model_is_refused(run: Run, tmp_path: Path, monkeypatch:
 
 
 def test_a_method_that_the_model_cannot_have_is_told(run: Run) -> None:
-    card = trust(run, methods=("cam", "hirescam"))
+    card = trust(run, methods=("cam", "hirescam")).to_json()
     assert card["methods"]["cam"]["verdict"]["sentence"].startswith("not tested: ")
     assert states(card, "hirescam")["randomisation"] == "passed"
     with pytest.raises(UsageError, match="no explainer 'gradcamp'"):

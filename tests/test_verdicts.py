@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from foveate.evaluate.intervals import Value
 from foveate.evaluate.verdicts import (
+    CONDITIONS,
     FAITHFUL,
     LOCALIZING,
     RULES,
@@ -120,6 +123,20 @@ def test_what_one_condition_does_to_the_verdict(
 
 def test_a_shortcut_is_told_beside_a_faithful_picture() -> None:
     assert judge(GOOD, flagged=True).sentence.endswith(f"; {SHORTCUT}.")
+
+
+def test_the_table_of_the_docs_is_that_of_the_conditions() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "trust.md").read_text(encoding="utf-8")
+    table = page[page.index("| condition | in the terminal |") :].split("\n\n")[0].splitlines()[2:]
+    stated = [tuple(cell.strip() for cell in row.strip("|").split(" | ")) for row in table]
+    assert stated == [
+        (f"`{key}`", facts.short, facts.sentence, facts.rule) for key, facts in CONDITIONS.items()
+    ]
+
+
+def test_short_names_tell_conditions_apart() -> None:
+    short = [facts.short for facts in CONDITIONS.values()]
+    assert len(set(short)) == len(short) and sum(map(len, short)) + len(short) <= 80
 
 
 def test_every_condition_has_its_rule_in_words() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from foveate.evaluate.intervals import Bootstrap
-from foveate.evaluate.verdicts import CONTROLS, RULES
+from foveate.evaluate.verdicts import CONTROLS, RULES, judge
 from foveate.stations.trust_card.columns import CaseFigures
-from foveate.stations.trust_card.telling import add_gaps, card_of, conditions_of, tell, verdict_of
+from foveate.stations.trust_card.telling import add_gaps, card_of, conditions_of, tell
 
 #: By map: how far it is right about the model, how far it changes when the model forgets, how stable it is.
 _MAPS = {
@@ -71,9 +71,10 @@ def _told(
     cards: dict[str, Any] = {}
     for name in (*_MAPS, "random_order"):
         conditions = {} if name == "random_order" else conditions_of(name, told, reasons)
-        cards[name] = card_of(name, told, conditions, columns)
+        card = card_of(name, told, conditions, columns)
         if name in methods:
-            cards[name]["verdict"] = verdict_of(conditions, bool(flags))
+            card = card.model_copy(update={"verdict": judge(conditions, flagged=bool(flags))})
+        cards[name] = card.model_dump(mode="json")
     return {
         "split": "test",
         "n": len(patients),

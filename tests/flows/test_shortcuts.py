@@ -43,7 +43,7 @@ def probed(folder: Path, *, shortcut: bool, epochs: int) -> Json:
     split(run)
     train(run)
     found = probe(run).to_json()
-    card = trust(run)
+    card = trust(run).to_json()
     assert card["flags"] == [item["sentence"] for item in found["shortcuts"]]
     assert ("use a shortcut" in card["methods"]["gradcam"]["verdict"]["sentence"]) == bool(card["flags"])
     page = write_report(run.folder).read_text(encoding="utf-8")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -12,6 +11,9 @@ from rich.table import Table
 
 from foveate.cli.target import Part, RunOption, Target, open_run
 from foveate.cli.terminal import console, say, show_caveats
+
+if TYPE_CHECKING:
+    from foveate.evaluate.results.trust import TrustCard
 
 
 def trust(
@@ -55,36 +57,29 @@ def trust(
 
 
 _MARKS = {"passed": "✓", "failed": "[bold red]✗[/bold red]", "not tested": "[dim]–[/dim]"}
-_SHORT = {  # eleven columns in eighty letters
-    "randomisation": "forgets",
-    "permuted": "labels",
-    "positive": "for",
-    "negative": "against",
-    "localizing": "points",
-    "attention": "agrees",
-}
 
 
-def show_trust(found: Mapping[str, Any]) -> None:
+def show_trust(found: TrustCard) -> None:
     """Print what ``trust.json`` holds, in short."""
-    for sentence in found["flags"]:
+    from foveate.evaluate.verdicts import CONDITIONS
+
+    for sentence in found.flags:
         say(f"beware: {sentence}")
-    if not found["flags"]:
-        say(found["shortcuts"])
-    cards = {**found["methods"], **found["controls"]}
-    tested = {name: card["conditions"] for name, card in cards.items() if card.get("conditions")}
+    if not found.flags:
+        say(found.shortcuts)
+    tested = {name: card.conditions for name, card in found.cards.items() if card.conditions}
     asked = dict.fromkeys(
-        name for states in tested.values() for name, own in states.items() if own["state"] != "not tested"
+        name for states in tested.values() for name, own in states.items() if own.state != "not tested"
     )
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(f"  {found['n']} cases", no_wrap=True)
+    table.add_column(f"  {found.n} cases", no_wrap=True)
     for condition in asked:
-        short = _SHORT.get(condition, condition)
+        short = CONDITIONS[condition].short
         table.add_column(short, no_wrap=True, min_width=len(short))
     for name, conditions in tested.items():
-        states = (conditions.get(condition, {}).get("state", "") for condition in asked)
+        states = (conditions[condition].state if condition in conditions else "" for condition in asked)
         table.add_row(f"  {escape(name)}", *(_MARKS.get(state, "") for state in states))
     console.print(table)
-    for name, card in found["methods"].items():
-        say(f"{name}: {card['verdict']['sentence']}")
-    show_caveats(found["methods"])
+    for name, verdict in found.verdicts.items():
+        say(f"{name}: {verdict.sentence}")
+    show_caveats(found.methods)

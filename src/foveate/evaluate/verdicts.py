@@ -7,8 +7,8 @@ interval over patients, not by a mean: a method has to show what it claims.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from foveate.evaluate.intervals import Value
 
@@ -20,44 +20,99 @@ FEWEST = 5
 """Patients below whom nothing is decided: an interval over fewer says little."""
 CONTROLS = {"random": "a random map", "centre": "a centred map", "edge": "an edge map"}
 FAITHFUL, LOCALIZING = "showing what the answer rests on", "localizing"
-RULES = {
-    "faithful": (
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionFacts:
+    """What a method is asked to show.
+
+    Attributes:
+        short: its name in the terminal, where eleven columns must fit into eighty letters.
+        sentence: its name on the page.
+        rule: when it is passed.
+        fault: what a verdict says of a method that fails it; empty where the verdict says so otherwise.
+    """
+
+    short: str
+    sentence: str
+    rule: str
+    fault: str = ""
+
+
+CONDITIONS = {
+    "faithful": ConditionFacts(
+        "faithful",
+        "It shows what the score depends on",
         "With what the map points at taken away, the score falls faster than in the opposite order (blur, "
         "mean, ROAD), and the map's values in random places add up to what the score loses without them "
         "(sensitivity-n). In two of these four ways the interval of the paired difference from the random, "
         "from the centred and from the edge map lies above 0, and in none below. A way by which the image "
-        "loses nothing decides nothing."
+        "loses nothing decides nothing.",
     ),
-    "randomisation": (
+    "randomisation": ConditionFacts(
+        "forgets",
+        "It changes when the model forgets",
         "With the later half of the layers drawn anew, and with all of them, the map is another picture: the "
         f"interval of the rank correlation of the magnitudes lies below {ALIKE} both times. (Guided maps are "
-        "known to survive the first.)"
+        "known to survive the first.)",
+        "it stays the same when the model's layers are drawn anew",
     ),
-    "permuted": "A model trained on permuted labels gives another picture, by the same rule.",
-    "noise": (
+    "permuted": ConditionFacts(
+        "labels",
+        "It changes when the labels were nonsense",
+        "A model trained on permuted labels gives another picture, by the same rule.",
+        "a model trained on permuted labels draws the same picture",
+    ),
+    "noise": ConditionFacts(
+        "noise",
+        "A little noise leaves it as it is",
         "With a little noise on the image the picture stays the same: the interval of the rank correlation "
-        f"lies above {ALIKE}."
+        f"lies above {ALIKE}.",
+        "a little noise changes the picture",
     ),
-    "shift": (
-        "With the image moved a little, and the map moved back, the picture stays the same, by the same rule."
+    "shift": ConditionFacts(
+        "shift",
+        "It moves with the image",
+        "With the image moved a little, and the map moved back, the picture stays the same, by the same "
+        "rule.",
+        "moving the image a little changes the picture",
     ),
-    "second": "A second training gives the same picture, by the same rule.",
-    "positive": (
+    "second": ConditionFacts(
+        "second",
+        "A second training draws the same",
+        "A second training gives the same picture, by the same rule.",
+        "another training draws another picture",
+    ),
+    "positive": ConditionFacts(
+        "for",
+        "What it calls evidence for counts",
         "Without its strongest positive evidence the score falls by more than without the same share of "
-        "random places: the interval of the paired difference lies above 0."
+        "random places: the interval of the paired difference lies above 0.",
+        "what it calls evidence for the class counts no more than random places",
     ),
-    "negative": (
+    "negative": ConditionFacts(
+        "against",
+        "What it calls evidence against counts",
         "Without its strongest negative evidence the score rises: the interval lies above 0. Told, but no "
-        "ground for a verdict."
+        "ground for a verdict.",
+        "what it calls evidence against the class is not shown to be any",
     ),
-    "localizing": (
+    "localizing": ConditionFacts(
+        "points",
+        "It points at what is marked",
         "The strongest evidence for the true class lies inside the marked region more often than that of "
-        "the random, the centred and the edge map: the interval of each paired difference lies above 0."
+        "the random, the centred and the edge map: the interval of each paired difference lies above 0.",
     ),
-    "attention": (
+    "attention": ConditionFacts(
+        "agrees",
+        "It agrees with the model’s attention",
         "The map agrees with the model's own attention: the interval of their rank correlation lies above "
-        "that with the attention for another patient. Told, but no ground for a verdict."
+        "that with the attention for another patient. Told, but no ground for a verdict.",
     ),
+}
+"""By its key in ``trust.json``; file, terminal, report and docs/trust.md draw from this table."""
+RULES = {
+    **{key: facts.rule for key, facts in CONDITIONS.items()},
     FAITHFUL: (
         "Usable if faithful and randomisation are passed, and permuted, noise, shift and positive not failed."
     ),
@@ -67,15 +122,6 @@ SHORTCUT = "but the model was found to use a shortcut: the picture may be faithf
 _GROUNDS = {
     FAITHFUL: (("faithful", "randomisation"), ("noise", "shift", "permuted", "positive")),
     LOCALIZING: (("localizing", "randomisation"), ("noise", "shift")),
-}
-_FAULTS = {
-    "randomisation": "it stays the same when the model's layers are drawn anew",
-    "noise": "a little noise changes the picture",
-    "shift": "moving the image a little changes the picture",
-    "permuted": "a model trained on permuted labels draws the same picture",
-    "positive": "what it calls evidence for the class counts no more than random places",
-    "negative": "what it calls evidence against the class is not shown to be any",
-    "second": "another training draws another picture",
 }
 
 
@@ -95,10 +141,6 @@ class Condition:
     not_beaten: tuple[str, ...] = ()
     worse_than: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain text."""
-        return asdict(self) | {"not_beaten": list(self.not_beaten), "worse_than": list(self.worse_than)}
-
     def in_words(self) -> str:
         """How the method compares with controls that it did not beat, worst first."""
         ties = [control for control in self.not_beaten if control not in self.worse_than]
@@ -117,10 +159,6 @@ class MapVerdict:
 
     usable_for: tuple[str, ...]
     sentence: str
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain text."""
-        return {"usable_for": list(self.usable_for), "sentence": self.sentence}
 
 
 def not_tested(reason: str) -> Condition:
@@ -224,7 +262,11 @@ def judge(conditions: Mapping[str, Condition], *, flagged: bool = False) -> MapV
     usable = tuple(purpose for purpose in _GROUNDS if _may_be_used(conditions, purpose))
     parts = [f"usable for {' and '.join(usable)}"] if usable else []
     parts += [_refusal(conditions, purpose) for purpose in _GROUNDS if purpose not in usable]
-    parts += [fault for name, fault in _FAULTS.items() if _state(conditions, name) == "failed"]
+    parts += [
+        facts.fault
+        for name, facts in CONDITIONS.items()
+        if facts.fault and _state(conditions, name) == "failed"
+    ]
     parts += [SHORTCUT] if flagged else []
     return MapVerdict(usable, "; ".join(part for part in parts if part) + ".")
 

@@ -259,11 +259,11 @@ def _of_maps(files: RunFiles) -> Iterator[Caution]:
     methods = found.overall.methods if found else None
     if found and methods and not_beaten(found, measure := main_measure(methods)):
         yield _caution("maps-miss", verdict(found, measure), "localization")
-    cards = within(files.trust, "methods") or {}
-    method = within(files.study, "explain", "method") or next(iter(cards), "")
-    card = cards.get(method)
-    if card and not card["verdict"]["usable_for"]:
-        yield _caution("maps-unusable", f"Heat maps by {method}: {card['verdict']['sentence']}", "trust")
+    verdicts = files.trust.verdicts if files.trust else {}
+    method = within(files.study, "explain", "method") or next(iter(verdicts), "")
+    told = verdicts.get(method)
+    if told and not told.usable_for:
+        yield _caution("maps-unusable", f"Heat maps by {method}: {told.sentence}", "trust")
 
 
 _GATHERERS: tuple[Callable[[RunFiles], Iterator[Caution]], ...] = (

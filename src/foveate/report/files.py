@@ -23,6 +23,7 @@ from foveate.evaluate.results.metrics import Metrics
 from foveate.evaluate.results.parts import ABSENT
 from foveate.evaluate.results.probes import Probes
 from foveate.evaluate.results.splits import Splits
+from foveate.evaluate.results.trust import TrustCard
 from foveate.evaluate.sample import cases_in_words
 from foveate.evaluate.table import PredictionTable, read_predictions
 from foveate.maps.heatmaps import CaseMaps, MapEntry, Share, read_case, read_index, read_shares
@@ -79,7 +80,7 @@ class RunFiles:
     heatmaps: tuple[MapEntry, ...] | None
     boxes: Mapping[tuple[str, str, str], tuple[Box, ...]] | None
     shares: tuple[Share, ...] = ()
-    trust: Json | None = None
+    trust: TrustCard | None = None
     probes: Probes | None = None
     answers: Mapping[str, str] = field(default_factory=dict)
     bundle: Json | None = None
@@ -136,7 +137,7 @@ class RunFiles:
             heatmaps=_read_index(folder / "heatmaps" / "index.csv"),
             boxes=_read_boxes(folder / "boxes.csv"),
             shares=_read_shares(folder / "heatmaps" / "shares.csv"),
-            trust=_read_json(folder / "trust.json"),
+            trust=TrustCard.read(folder),
             probes=Probes.read(folder),
             answers=_read_answers(folder / "answers.yaml"),
             bundle=_read_json(folder / "bundle" / "bundle.json"),

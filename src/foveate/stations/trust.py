@@ -1,32 +1,17 @@
-"""Can the pictures be trusted? Heat maps are tested against controls; writes ``trust.json``.
-
-Content of ``trust.json``:
-
-* ``split``, ``n``, ``patients``, ``classes``: whose maps were tested, each for the class that was predicted.
-* ``plan``: how many cases each question was asked of; methods under ``costly`` of half of ``faithful`` and of
-  half of ``sanity``.
-* ``rules``: what decides, in words (``foveate.evaluate.verdicts``).
-* ``flags``: what the probes found that the model should not look at; ``shortcuts`` says whether they ran.
-* ``methods``: by method ``conditions`` (``passed``, ``failed`` or ``not tested``, with the reason),
-  ``scores``, ``differences`` from each control (method less control), mean ``curves``, and the ``verdict``.
-* ``controls``: the same of the random, the centred and the edge map, without a verdict; ``random_order`` has
-  scores and curves of a random order of the squares.
-* ``shares``: by curve, shares of the squares; ``stages``: what each step of the randomisation drew anew;
-  ``rivals``: the other models.
-"""
+"""Can the pictures be trusted? Heat maps are tested against controls; writes ``trust.json``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from foveate.errors import InputRefused, UsageError
 from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.results.localization import Localization, LocalizationFigures
 from foveate.evaluate.results.probes import Probes
-from foveate.evaluate.verdicts import CONTROLS, RULES
-from foveate.files import write_json
+from foveate.evaluate.results.trust import MethodCard, TrustCard, TrustPlanFacts
+from foveate.evaluate.verdicts import CONTROLS, RULES, MapVerdict, judge
 from foveate.stations.batches import cases_of, prepared_batches, raise_if_partial
 from foveate.stations.cautions import note_cautions
 from foveate.stations.run import Run
@@ -38,7 +23,6 @@ if TYPE_CHECKING:
     from foveate.stations.trust_card.asking import Questions
 
 NO_PROBES = "shortcuts were not looked for: run `foveate probe`"
-Json = dict[str, Any]
 
 
 def trust(
@@ -50,7 +34,7 @@ def trust(
     retrain: bool = False,
     console: Console | None = None,
     track: Track = quiet,
-) -> Json:
+) -> TrustCard:
     """Test the heat maps of a run; writes ``trust.json``.
 
     Args:
@@ -63,7 +47,7 @@ def trust(
         track: shows progress.
 
     Returns:
-        What ``trust.json`` holds; see the module.
+        What ``trust.json`` holds.
 
     Raises:
         UsageError: no such method, a rival does not fit, or the part has no cases.
@@ -76,13 +60,11 @@ def trust(
         questions, patients = _ask(
             run, part, methods, _rivals(run, rivals or {}, retrain, console), refused, track
         )
-        result = {"split": part, "n": len(patients), "patients": len(set(patients))} | _tell(
-            run, part, questions, patients
-        )
-        write_json(run.folder / "trust.json", result)
+        card = _tell(run, part, questions, patients)
+        card.write(run.folder)
     note_cautions(run)
-    raise_if_partial(refused, f"tested the heat maps of {result['n']} cases")
-    return result
+    raise_if_partial(refused, f"tested the heat maps of {card.n} cases")
+    return card
 
 
 def _rivals(
@@ -141,9 +123,9 @@ def _ask(
     return questions, patients
 
 
-def _tell(run: Run, part: str, questions: Questions, patients: list[str]) -> Json:
+def _tell(run: Run, part: str, questions: Questions, patients: list[str]) -> TrustCard:
     from foveate.stations.trust_card.plan import is_costly
-    from foveate.stations.trust_card.telling import add_gaps, card_of, conditions_of, tell, verdict_of
+    from foveate.stations.trust_card.telling import add_gaps, card_of, conditions_of, tell
 
     settings, columns, plan = run.study.evaluate, questions.columns, questions.plan
     bootstrap = Bootstrap(settings.bootstrap, settings.level, run.study.seed, settings.interval)
@@ -152,7 +134,7 @@ def _tell(run: Run, part: str, questions: Questions, patients: list[str]) -> Jso
     told = tell(columns, methods, patients, bootstrap)
     flags, shortcuts = _flags(run)
     explainer, located = _located(run, part)
-    cards: dict[str, Json] = {}
+    cards: dict[str, MethodCard] = {}
     for name in (*methods, *CONTROLS, *(["random_order"] if "random_order" in columns.numbers else ())):
         conditions = (
             {}
@@ -161,30 +143,34 @@ def _tell(run: Run, part: str, questions: Questions, patients: list[str]) -> Jso
         )
         cards[name] = card_of(name, told, conditions, columns)
         if name in methods:
-            cards[name]["verdict"] = verdict_of(conditions, bool(flags))
+            verdict = judge(conditions, flagged=bool(flags))
+            cards[name] = cards[name].model_copy(update={"verdict": verdict})
     impossible = {name: why for name, why in questions.impossible.items() if name != "attention"}
-    return {
-        "classes": list(questions.bundle.classes),
-        "level": settings.level,
-        "plan": {
-            "cases": plan.cases,
-            "faithful": plan.faithful,
-            "sanity": plan.sanity,
-            "costly": [name for name in methods if is_costly(name)],
-        },
-        "rules": RULES,
-        "flags": flags,
-        "shortcuts": shortcuts,
-        "methods": {name: cards[name] for name in methods}
+    return TrustCard(
+        split=part,
+        n=len(patients),
+        patients=len(set(patients)),
+        classes=questions.bundle.classes,
+        level=settings.level,
+        plan=TrustPlanFacts(
+            cases=plan.cases,
+            faithful=plan.faithful,
+            sanity=plan.sanity,
+            costly=tuple(name for name in methods if is_costly(name)),
+        ),
+        rules=RULES,
+        flags=tuple(flags),
+        shortcuts=shortcuts,
+        methods={name: cards[name] for name in methods}
         | {
-            name: {"verdict": {"usable_for": [], "sentence": f"not tested: {why}."}}
+            name: MethodCard(verdict=MapVerdict((), f"not tested: {why}."))
             for name, why in impossible.items()
         },
-        "controls": {name: card for name, card in cards.items() if name not in methods},
-        "shares": questions.shares,
-        "stages": questions.stages,
-        "rivals": {kind: str(rival.source) for kind, rival in questions.rivals.items()},
-    }
+        controls={name: card for name, card in cards.items() if name not in methods},
+        shares={curve: tuple(points) for curve, points in questions.shares.items()},
+        stages=tuple(questions.stages),
+        rivals={kind: str(rival.source) for kind, rival in questions.rivals.items()},
+    )
 
 
 def _known(methods: Sequence[str]) -> list[str]:

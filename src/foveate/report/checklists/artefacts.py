@@ -9,7 +9,7 @@ from foveate.evaluate.intervals import Value
 from foveate.evaluate.sample import cases_in_words, counted
 from foveate.report.cautions import find_cautions
 from foveate.report.checklists.item import ItemAnswer
-from foveate.report.files import Json, RunFiles
+from foveate.report.files import RunFiles
 from foveate.report.sections.cohort import PartCounts, count_parts
 from foveate.report.sections.section import within
 
@@ -314,10 +314,7 @@ def trust(files: RunFiles) -> ItemAnswer:
     """What the trust card says of them."""
     if files.trust is None:
         return ItemAnswer("", "trust", "trust.json")
-    methods: Mapping[str, Json] = files.trust.get("methods") or {}
-    told = [
-        f"{name}: {found['verdict']['sentence']}" for name, found in methods.items() if "verdict" in found
-    ]
+    told = [f"{name}: {found.sentence}" for name, found in files.trust.verdicts.items()]
     return ItemAnswer(" ".join(told) or "Tested.", "trust", "trust.json")
 
 

@@ -15,6 +15,7 @@ from foveate.evaluate.comparing.comparison import located
 from foveate.evaluate.comparing.paired import RunFigures
 from foveate.evaluate.intervals import Bootstrap, Value
 from foveate.evaluate.results.parts import ABSENT, Figures
+from foveate.evaluate.results.trust import TrustCard
 from foveate.evaluate.scores import read_scores
 from foveate.evaluate.table import PredictionTable
 from foveate.files import write_atomic
@@ -162,7 +163,7 @@ def _values(
 
 def _trust(runs: Runs) -> ComparisonTable:
     """The verdict on every method of every run."""
-    verdicts = {label: _verdicts(run.trust or {}) for label, run in runs.items()}
+    verdicts = {label: _verdicts(run.trust) for label, run in runs.items()}
     methods = list(dict.fromkeys(method for found in verdicts.values() for method in found))
     rows = [
         (label, *(found.get(method, "not tested") for method in methods))
@@ -173,11 +174,9 @@ def _trust(runs: Runs) -> ComparisonTable:
     return ComparisonTable("Trust in heat maps", note, ("Run", *methods), tuple(rows))
 
 
-def _verdicts(trust: Json) -> dict[str, str]:
+def _verdicts(trust: TrustCard | None) -> dict[str, str]:
     """By method, the verdict's sentence."""
-    methods = trust.get("methods") or {}
-    sentences = {name: within(found, "verdict", "sentence") for name, found in methods.items()}
-    return {name: str(text) for name, text in sentences.items() if text}
+    return {name: found.sentence for name, found in trust.verdicts.items()} if trust else {}
 
 
 def _shortcuts(runs: Runs) -> ComparisonTable:

@@ -151,11 +151,11 @@ def _pictures(files: RunFiles) -> Iterator[str]:
     if files.trust is None:
         yield "Not tested yet: run foveate trust."
         return
-    cards = files.trust["methods"]
+    verdicts = files.trust.verdicts
     asked = within(files.study, "explain", "method")
-    own = asked if asked in cards else next(iter(cards))
-    yield f"{own}: {cards[own]['verdict']['sentence']}"
-    rest = {name: bool(card["verdict"]["usable_for"]) for name, card in cards.items() if name != own}
+    own = asked if asked in verdicts else next(iter(verdicts))
+    yield f"{own}: {verdicts[own].sentence}"
+    rest = {name: bool(found.usable_for) for name, found in verdicts.items() if name != own}
     if useful := [name for name, usable in rest.items() if usable]:
         yield f"Other methods that may be used: {', '.join(useful)}."
     if useless := [name for name, usable in rest.items() if not usable]:

@@ -5,26 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from foveate.evaluate.intervals import Value
-from foveate.evaluate.verdicts import ALIKE
+from foveate.evaluate.results.trust import MethodCard, TrustCard
+from foveate.evaluate.verdicts import ALIKE, CONDITIONS, Condition
 from foveate.report.figures import drawing
 from foveate.report.figures.trust import CONTROL_NAMES, gaps_figure, removal_figure, stages_figure
-from foveate.report.files import Json, RunFiles, value_of
+from foveate.report.files import RunFiles
 from foveate.report.sections.section import Chart, Section
 from foveate.study.methods import caveat
 
-CONDITIONS = {
-    "faithful": "It shows what the score depends on",
-    "randomisation": "It changes when the model forgets",
-    "permuted": "It changes when the labels were nonsense",
-    "noise": "A little noise leaves it as it is",
-    "shift": "It moves with the image",
-    "second": "A second training draws the same",
-    "positive": "What it calls evidence for counts",
-    "negative": "What it calls evidence against counts",
-    "localizing": "It points at what is marked",
-    "attention": "It agrees with the model’s attention",
-}
 SCORES = {
     "gap_blur": "Gap between insertion and deletion, blurred",
     "gap_mean": "Gap between insertion and deletion, mean",
@@ -59,28 +47,27 @@ def trust(files: RunFiles) -> Section:
     found = files.trust
     if found is None:
         return Section("trust", "Trust card", "trust", None)
-    cards: dict[str, Json] = {**found["methods"], **found["controls"]}
-    tested = {name: card for name, card in cards.items() if card.get("scores")}
-    methods = [name for name in found["methods"] if name in tested]
-    shown = [name for name in tested if tested[name].get("conditions")]
+    tested = {name: card for name, card in found.cards.items() if card.scores}
+    methods = [name for name in found.methods if name in tested]
+    shown = [name for name in tested if tested[name].conditions]
     content = {
-        "flags": found["flags"],
-        "shortcuts": found["shortcuts"],
-        "part": found["split"],
-        "n": found["n"],
-        "patients": found["patients"],
-        "level": f"{100 * found['level']:g} %",
-        "plan": found["plan"],
-        "verdicts": [(name, card["verdict"], caveat(name)) for name, card in found["methods"].items()],
+        "flags": found.flags,
+        "shortcuts": found.shortcuts,
+        "part": found.split,
+        "n": found.n,
+        "patients": found.patients,
+        "level": f"{100 * found.level:g} %",
+        "plan": found.plan,
+        "verdicts": [(name, told, caveat(name)) for name, told in found.verdicts.items()],
         "names": [_name(name) for name in shown],
         "conditions": list(_conditions(tested, shown)),
         "reasons": list(_reasons(tested, methods)),
         "charts": list(_charts(found, tested, methods)),
         "columns": [_name(name) for name in tested],
         "scores": list(_scores(tested)),
-        "rules": [(name, _rule_name(name), text) for name, text in found["rules"].items()],
-        "stages": found["stages"],
-        "rivals": found["rivals"],
+        "rules": [(name, _rule_name(name), text) for name, text in found.rules.items()],
+        "stages": found.stages,
+        "rivals": found.rivals,
     }
     return Section("trust", "Trust card", "trust", content)
 
@@ -90,34 +77,31 @@ def _name(name: str) -> str:
 
 
 def _rule_name(name: str) -> str:
-    return CONDITIONS.get(name, f"Usable for {name}")
+    return CONDITIONS[name].sentence if name in CONDITIONS else f"Usable for {name}"
 
 
-def _conditions(tested: Mapping[str, Json], shown: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for key, name in CONDITIONS.items():
-        cells = [tested[method]["conditions"].get(key) for method in shown]
-        if any(cell and cell["state"] != "not tested" for cell in cells):
-            yield {"key": key, "name": name, "cells": [_cell(cell) for cell in cells]}
+def _conditions(tested: Mapping[str, MethodCard], shown: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for key, facts in CONDITIONS.items():
+        cells = [tested[method].conditions.get(key) for method in shown]
+        if any(cell and cell.state != "not tested" for cell in cells):
+            yield {"key": key, "name": facts.sentence, "cells": [_cell(cell) for cell in cells]}
 
 
-def _cell(condition: Json | None) -> dict[str, str]:
+def _cell(condition: Condition | None) -> dict[str, str]:
     """State, symbol and reason; a control has no condition where it is what others are compared with."""
     if condition is None:
         return {"state": "", "symbol": "", "reason": ""}
-    return {
-        "state": condition["state"],
-        "symbol": _SYMBOLS[condition["state"]],
-        "reason": condition["reason"],
-    }
+    return {"state": condition.state, "symbol": _SYMBOLS[condition.state], "reason": condition.reason}
 
 
-def _reasons(tested: Mapping[str, Json], methods: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _reasons(tested: Mapping[str, MethodCard], methods: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Why conditions were not tested, each reason once with its conditions and methods."""
     grouped: dict[str, dict[str, list[str]]] = {}
     for method in methods:
-        for key, condition in tested[method]["conditions"].items():
-            if condition["state"] == "not tested":
-                grouped.setdefault(condition["reason"], {}).setdefault(CONDITIONS[key], []).append(method)
+        for key, condition in tested[method].conditions.items():
+            if condition.state == "not tested":
+                named = grouped.setdefault(condition.reason, {})
+                named.setdefault(_rule_name(key), []).append(method)
     for reason, names in grouped.items():
         everywhere = all(len(who) == len(methods) for who in names.values())
         who = (
@@ -126,36 +110,32 @@ def _reasons(tested: Mapping[str, Json], methods: Sequence[str]) -> Iterator[tup
         yield ", ".join(f"“{name}”" for name in names) + who, reason
 
 
-def _charts(found: Json, tested: Mapping[str, Json], methods: Sequence[str]) -> Iterator[Chart]:
+def _charts(found: TrustCard, tested: Mapping[str, MethodCard], methods: Sequence[str]) -> Iterator[Chart]:
     for curve, title in _REMOVALS.items():
-        told = {name: card["curves"].get(curve) or () for name, card in tested.items()}
+        told = {name: card.curves.get(curve) or () for name, card in tested.items()}
         curves = {name: points for name, points in told.items() if any(point is not None for point in points)}
-        if curves and curve in found["shares"]:
-            figure = removal_figure(found["shares"][curve], curves, methods)
+        if curves and curve in found.shares:
+            figure = removal_figure(found.shares[curve], curves, methods)
             yield Chart(drawing.svg(figure, title), title)
     for key, way in _GAPS.items():
         values = {
-            name: value for name, card in tested.items() if (value := _value(card, key)).value is not None
+            name: value for name, card in tested.items() if (value := card.score(key)).value is not None
         }
         if values:
             title = f"Faster by the map’s order than against it: {way}"
             yield Chart(drawing.svg(gaps_figure(values, methods), title), title)
     stages = {
-        name: [_value(card, f"randomised_{number}") for number in range(len(found["stages"]))]
+        name: [card.score(f"randomised_{number}") for number in range(len(found.stages))]
         for name, card in tested.items()
-        if "randomised" in card["scores"]
+        if "randomised" in card.scores
     }
     if stages:
         title = "What is left of the map when the model forgets"
         yield Chart(drawing.svg(stages_figure(stages, methods, ALIKE), title), title)
 
 
-def _scores(tested: Mapping[str, Json]) -> Iterator[dict[str, Any]]:
+def _scores(tested: Mapping[str, MethodCard]) -> Iterator[dict[str, Any]]:
     for key, name in SCORES.items():
-        values = [_value(card, key) for card in tested.values()]
+        values = [card.score(key) for card in tested.values()]
         if any(value.value is not None for value in values):
             yield {"key": key, "name": name, "values": values}
-
-
-def _value(card: Json, key: str) -> Value:
-    return value_of(card["scores"].get(key))

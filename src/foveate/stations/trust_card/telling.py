@@ -1,21 +1,20 @@
-"""From figures of single cases to what ``trust.json`` says: means, differences, conditions, verdicts."""
+"""From figures of single cases to what ``trust.json`` says: means, differences, conditions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from foveate.evaluate.intervals import Bootstrap, Floats, Value
 from foveate.evaluate.localization.wording import FEW_PATIENTS
 from foveate.evaluate.means import DIFFERENCE, SHARE, means
 from foveate.evaluate.results.localization import LocalizationFigures
+from foveate.evaluate.results.trust import MethodCard
 from foveate.evaluate.verdicts import (
     CONTROLS,
     Condition,
     above_nought,
     beats,
-    judge,
     not_tested,
     other_picture,
     other_pictures,
@@ -23,7 +22,6 @@ from foveate.evaluate.verdicts import (
 )
 from foveate.stations.trust_card.columns import CaseFigures
 
-Json = dict[str, Any]
 Located = Mapping[str, LocalizationFigures]  # by control
 FAITHFULNESS = ("gap_blur", "gap_mean", "road", "sensitivity_n")
 FORGOTTEN = {"half of the layers": "randomised_half", "all layers": "randomised"}
@@ -130,22 +128,16 @@ def conditions_of(
     }
 
 
-def card_of(method: str, told: TrustMeans, conditions: Mapping[str, Condition], columns: CaseFigures) -> Json:
-    """Scores, curves and conditions of one method or control, as plain JSON."""
-    return {
-        "conditions": {name: condition.to_json() for name, condition in conditions.items()},
-        "scores": {name: value.to_json() for name, value in told.scores.get(method, {}).items()},
-        "differences": {
-            control: {name: value.to_json() for name, value in found.items()}
-            for control, found in told.differences.get(method, {}).items()
-        },
-        "curves": {name: columns.mean_curve(method, name) for name in columns.curves.get(method, {})},
-    }
-
-
-def verdict_of(conditions: Mapping[str, Condition], flagged: bool) -> Json:
-    """The verdict on a method, as plain JSON."""
-    return judge(conditions, flagged=flagged).to_json()
+def card_of(
+    method: str, told: TrustMeans, conditions: Mapping[str, Condition], columns: CaseFigures
+) -> MethodCard:
+    """Scores, curves and conditions of one method or control."""
+    return MethodCard(
+        conditions=dict(conditions),
+        scores=dict(told.scores.get(method, {})),
+        differences={control: dict(found) for control, found in told.differences.get(method, {}).items()},
+        curves={name: tuple(columns.mean_curve(method, name)) for name in columns.curves.get(method, {})},
+    )
 
 
 def _against_controls(
