@@ -375,6 +375,6 @@ def test_after_the_first_epoch_the_gradient_decides_anew_and_a_resumed_run_remem
     result = fit(study, cohort, splits, tmp_path / "run", cache=cache)
     assert set(used) == {later == "bfloat16"} and result.resumed
     first = "bfloat16" if began.half else "float32"
-    assert result.computed["precision"] == [first, later]
-    assert result.computed["cosine"] == [0.99, cosine]
-    assert result.computed["threads"] == torch.get_num_threads() and result.computed["exact"] is True
+    assert result.computed.precision == (first, later)
+    assert result.computed.cosine == (0.99, cosine)
+    assert result.computed.threads == torch.get_num_threads() and result.computed.exact is True

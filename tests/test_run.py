@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from cohort_files import good, image_folder, write_csv
 from foveate.errors import ManifestRefused, UsageError
+from foveate.evaluate.results.run import RunRecord
 from foveate.stations.run import Run
 from foveate.study.study import Study
 
@@ -42,3 +44,22 @@ def test_the_study_says_in_which_order_the_scores_are(tmp_path: Path) -> None:
     few = Study.model_validate({"name": "order", "data": data | {"classes": order[:1]}})
     with pytest.raises(ManifestRefused, match="unknown label"):
         Run.create(few, tmp_path / "few").cohort()
+
+
+def test_a_record_of_0_1_0_opens(tmp_path: Path) -> None:
+    old = {
+        "name": "lesions",
+        "foveate": "0.1.0",
+        "date": "2026-11-21T06:04:22+00:00",
+        "command": ["foveate", "run", "study.yaml"],
+        "seed": 7,
+        "hashes": {"manifest": "0" * 64, "study": "1" * 64},
+        "versions": {"python": "3.11.9"},
+        "device": {"system": "Linux x86_64", "cores": 2},
+        "stations": {"audit": {"started": "2026-11-21T06:00:00+00:00", "seconds": 3.25, "command": ["f"]}},
+    }
+    (tmp_path / "run.json").write_text(json.dumps(old))
+    record = RunRecord.read(tmp_path)
+    assert record is not None and record.format == 0 and record.seconds == 3.25 and record.allowed == ()
+    assert record.hashes.manifest == "0" * 64 and record.hashes.weights is None
+    assert record.to_json()["hashes"] == old["hashes"] and record.to_json()["stations"] == old["stations"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from foveate.evaluate.comparing.comparison import (
 )
 from foveate.evaluate.comparing.paired import RunFigures
 from foveate.evaluate.intervals import Bootstrap
+from foveate.evaluate.results.run import RunRecord
 from foveate.files import sha256_of, write_json
 from foveate.report.cautions import of_runs
 from foveate.report.comparing.comparison import write_comparison
@@ -159,18 +159,10 @@ def _changes(study: Study, base: Study) -> list[str]:
 
 def _origin(folder: Path, study: Study) -> dict[str, Any]:
     """Where a run lies, and what it was trained and tested on."""
-    splits = folder / "splits.json"
+    splits, record = folder / "splits.json", RunRecord.read(folder)
     return {
         "folder": str(folder),
         "manifest": study.data.manifest.name,
-        "manifest_sha256": _recorded(folder).get("manifest"),
+        "manifest_sha256": record.hashes.manifest if record else None,
         "splits_sha256": sha256_of(splits) if splits.is_file() else None,
     }
-
-
-def _recorded(folder: Path) -> Mapping[str, Any]:
-    """The hashes that the run noted when it was made."""
-    path = folder / "run.json"
-    found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    hashes: Mapping[str, Any] = found.get("hashes") or {}
-    return hashes

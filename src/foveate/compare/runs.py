@@ -10,7 +10,6 @@ everything, so the same command is given again.
 
 from __future__ import annotations
 
-import json
 import shutil
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from foveate.compare.grid import GridPlan
 from foveate.errors import FoveateError, Partial, RunFailed, UsageError
+from foveate.evaluate.results.run import RunRecord
 from foveate.files import sha256_of, write_atomic
 from foveate.stations.audit import audit
 from foveate.stations.evaluate import evaluate
@@ -343,9 +343,8 @@ def _predict_without(run: Run, view: str, track: Track) -> None:
 
 def is_done(folder: Path, station: str, leaves: str = "") -> bool:
     """Whether a station ran to its end and what it left is there."""
-    record = folder / "run.json"
-    there = (folder / (leaves or _LEAVES[station])).is_file() and record.is_file()
-    return there and station in json.loads(record.read_text())["stations"]
+    record = RunRecord.read(folder) if (folder / (leaves or _LEAVES[station])).is_file() else None
+    return record is not None and station in record.stations
 
 
 class Clock:
@@ -356,10 +355,9 @@ class Clock:
 
     def count(self, job: TrainingJob) -> None:
         """Add a run, by what its own record says it took."""
-        record = job.planned.folder / "run.json"
-        if record.is_file():
-            done = json.loads(record.read_text())["stations"].values()
-            self._seconds.setdefault(job.planned.label, []).append(sum(item["seconds"] for item in done))
+        record = RunRecord.read(job.planned.folder)
+        if record is not None:
+            self._seconds.setdefault(job.planned.label, []).append(record.seconds)
 
     def left(self, jobs: Sequence[TrainingJob], at_once: int = 1) -> str:
         """Time for the runs that are left: of a label by its own runs, of a new one by all."""

@@ -22,6 +22,7 @@ from foveate.evaluate.results.localization import Localization
 from foveate.evaluate.results.metrics import Metrics
 from foveate.evaluate.results.parts import ABSENT
 from foveate.evaluate.results.probes import Probes
+from foveate.evaluate.results.run import RunRecord
 from foveate.evaluate.results.splits import Splits
 from foveate.evaluate.results.trust import TrustCard
 from foveate.evaluate.sample import cases_in_words
@@ -70,7 +71,7 @@ class RunFiles:
 
     folder: Path
     study: Json | None
-    run: Json | None
+    run: RunRecord | None
     audit: Audit | None
     splits: Splits | None
     metrics: Metrics | None
@@ -127,7 +128,7 @@ class RunFiles:
         return cls(
             folder=folder,
             study=_read_yaml(folder / "study.yaml"),
-            run=_read_json(folder / "run.json"),
+            run=RunRecord.read(folder),
             audit=Audit.read(folder),
             splits=Splits.read(folder),
             metrics=Metrics.read(folder),

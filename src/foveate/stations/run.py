@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import sys
@@ -13,14 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 from foveate import __version__
 from foveate.data.external import ExternalTest
 from foveate.data.manifest.kept import CohortKeeper
 from foveate.errors import UsageError
 from foveate.evaluate.results.file import ResultFile
-from foveate.files import sha256_of, write_atomic, write_json
+from foveate.evaluate.results.run import RunHashes, RunRecord, StationRecord, TrainingFacts
+from foveate.files import sha256_of, write_atomic
 from foveate.study.study import Study
 from foveate.types import Cohort
 
@@ -40,6 +40,13 @@ _RECORDED = (
 
 
 Result = TypeVar("Result", bound=ResultFile)
+
+
+@dataclass
+class StationFacts:
+    """What a station tells of itself while it runs: of a training, how it is computed."""
+
+    computed: TrainingFacts | None = None
 
 
 def alike(one: Study, other: Study) -> bool:
@@ -164,47 +171,44 @@ class Run:
         return self._keeper.cohort(self.folder, self.study.data, test.expected if test else None)
 
     @contextmanager
-    def station(self, name: str) -> Iterator[dict[str, Any]]:
+    def station(self, name: str) -> Iterator[StationFacts]:
         """Record in ``run.json`` when a station ran, for how long, and with which versions.
 
         Yields:
-            Facts of the station's own that shall stand there too; empty at first.
+            What else of the station shall stand there; empty at first.
         """
-        started, clock, facts = datetime.now(UTC), time.perf_counter(), dict[str, Any]()
+        started, clock, facts = datetime.now(UTC), time.perf_counter(), StationFacts()
         yield facts
-        record = self._record()
-        record["stations"][name] = {
-            "started": started.isoformat(timespec="seconds"),
-            "seconds": round(time.perf_counter() - clock, 2),
-            "command": _command(),
-            **facts,
-        }
-        write_json(self.folder / "run.json", record)
+        before = RunRecord.read(self.folder)
+        done = StationRecord(
+            started=started.isoformat(timespec="seconds"),
+            seconds=round(time.perf_counter() - clock, 2),
+            command=_command(),
+            computed=facts.computed,
+        )
+        RunRecord(
+            name=self.study.name,
+            foveate=__version__,
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
+            command=_command(),
+            seed=self.study.seed,
+            allowed=tuple(self.study.audit.allow),
+            hashes=self._hashes(),
+            versions=versions(),
+            device=device(),
+            stations={**(before.stations if before else {}), name: done},
+        ).write(self.folder)
 
-    def _record(self) -> dict[str, Any]:
-        path = self.folder / "run.json"
-        stations = cast(dict[str, Any], json.loads(path.read_text()))["stations"] if path.is_file() else {}
-        return {
-            "name": self.study.name,
-            "foveate": __version__,
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": _command(),
-            "seed": self.study.seed,
-            "allowed": list(self.study.audit.allow),
-            "hashes": self._hashes(),
-            "versions": versions(),
-            "device": device(),
-            "stations": stations,
-        }
+    def _hashes(self) -> RunHashes:
+        def hash_of(path: Path) -> str | None:
+            return sha256_of(path) if path.is_file() else None
 
-    def _hashes(self) -> dict[str, str]:
-        files = {
-            "manifest": self.study.data.manifest,
-            "study": self.folder / "study.yaml",
-            "splits": self.folder / "splits.json",
-            "weights": self.folder / "bundle" / "model.safetensors",
-        }
-        return {name: sha256_of(path) for name, path in files.items() if path.is_file()}
+        return RunHashes(
+            manifest=hash_of(self.study.data.manifest),
+            study=hash_of(self.folder / "study.yaml"),
+            splits=hash_of(self.folder / "splits.json"),
+            weights=hash_of(self.folder / "bundle" / "model.safetensors"),
+        )
 
 
 def versions() -> dict[str, str]:
@@ -223,5 +227,5 @@ def device() -> dict[str, str | int]:
     return {"system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count() or 1}
 
 
-def _command() -> list[str]:
-    return [Path(sys.argv[0]).name, *sys.argv[1:]]
+def _command() -> tuple[str, ...]:
+    return (Path(sys.argv[0]).name, *sys.argv[1:])

@@ -39,7 +39,7 @@ def train(run: Run, console: Console | None = None) -> FitResult:
         fold = run.study.split.fold
         cohort, parts = run.cohort(), splits.folds[fold]
         result = fit(run.study, cohort, splits, run.folder, fold=fold, console=console)
-        facts["computed"] = dict(result.computed)
+        facts.computed = result.computed
         learned = {
             case.case_id: case.patient_id
             for case in cohort.cases

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from foveate.data.cache import default_cache_folder
 from foveate.data.dataset import CacheFill
 from foveate.device import keep_freed_memory
 from foveate.errors import UsageError
+from foveate.evaluate.results.run import TrainingFacts
 from foveate.evaluate.results.splits import Splits
 from foveate.models import build_model, count_classes, make_criterion
 from foveate.prepare.preprocess import Preprocess
@@ -61,7 +61,7 @@ class FitResult:
     filled: CacheFill
     resumed: bool
     bundle: Path
-    computed: Mapping[str, Any]
+    computed: TrainingFacts
 
 
 def fit(

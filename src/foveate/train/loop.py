@@ -23,6 +23,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from foveate.contract import Classifier
 from foveate.errors import RunFailed
+from foveate.evaluate.results.run import TrainingFacts
 from foveate.study.study import Study
 from foveate.train.averaging import Weights, in_place, running_mean
 from foveate.train.checkpoint import (
@@ -188,19 +189,21 @@ class Loop:
                 self._save_if_due(epoch_ends=True)
         log.close()
 
-    def computed(self) -> dict[str, Any]:
+    def computed(self) -> TrainingFacts:
         """How the training was computed, for ``run.json``: precision, threads, what exact results need."""
         plan, checked = self._plan, self._plan.checked
         later = plan.choice.half if self.state.half is None else self.state.half
-        return {
-            "precision": ["bfloat16" if half else "float32" for half in (plan.choice.half, later)],
-            "channels_last": plan.choice.channels_last,
-            "cosine": [checked and checked.cosine, self.state.cosine],
-            "convolutions": 0 if checked is None else checked.convolutions,
-            "computed_otherwise": 0 if checked is None else len(checked.rerouted),
-            **plan.machine,
-            "exact": plan.exact,
-        }
+        return TrainingFacts(
+            precision=tuple("bfloat16" if half else "float32" for half in (plan.choice.half, later)),
+            channels_last=plan.choice.channels_last,
+            cosine=(checked.cosine if checked else None, self.state.cosine),
+            convolutions=0 if checked is None else checked.convolutions,
+            computed_otherwise=0 if checked is None else len(checked.rerouted),
+            processor=str(plan.machine.get("processor", "")),
+            threads=int(plan.machine.get("threads", 0)),
+            torch=str(plan.machine.get("torch", "")),
+            exact=plan.exact,
+        )
 
     def _look_again(self) -> None:
         """After the first epoch the gradient decides anew whether bfloat16 is right."""

@@ -163,7 +163,7 @@ def test_size(files: RunFiles) -> ItemAnswer:
 
 def software(files: RunFiles) -> ItemAnswer:
     """Versions."""
-    versions: Mapping[str, str] = within(files.run, "versions") or {}
+    versions = files.run.versions if files.run else {}
     main = [f"{name} {versions[name]}" for name in ("foveate", "python", "torch", "timm") if name in versions]
     text = f"{', '.join(main)}, and {max(0, len(versions) - len(main))} more." if main else ""
     return ItemAnswer(text, "provenance", "run.json")
@@ -342,7 +342,7 @@ def protocol(files: RunFiles) -> ItemAnswer:
 
 def bundle(files: RunFiles) -> ItemAnswer:
     """Weights and all that is needed to use them."""
-    digest = within(files.run, "hashes", "weights")
+    digest = files.run.hashes.weights if files.run else None
     text = (
         f"The folder bundle/: weights (SHA-256 {digest[:12]}…), labels, preprocessing, thresholds."
         if digest

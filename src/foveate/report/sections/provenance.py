@@ -9,7 +9,7 @@ from datetime import datetime
 import yaml
 
 from foveate.report.files import RunFiles
-from foveate.report.sections.section import Section, within
+from foveate.report.sections.section import Section
 
 
 def provenance(files: RunFiles) -> Section:
@@ -17,53 +17,48 @@ def provenance(files: RunFiles) -> Section:
     run = files.run
     if run is None:
         return Section("provenance", "Provenance", "run", None)
-    stations = within(run, "stations") or {}
     content = {
         "facts": [
-            ("Study", run.get("name")),
-            ("Last station ended", date_in_words(run.get("date"))),
-            ("Seed", run.get("seed")),
-            ("Command", command_in_words(run.get("command"))),
-            *((str(name).capitalize(), part) for name, part in (run.get("device") or {}).items()),
+            ("Study", run.name),
+            ("Last station ended", date_in_words(run.date)),
+            ("Seed", run.seed),
+            ("Command", command_in_words(run.command)),
+            *((name.capitalize(), part) for name, part in run.device.items()),
         ],
         "stations": [
             (
                 name,
-                date_in_words(found.get("started")),
-                duration_in_words(found.get("seconds")),
-                command_in_words(found.get("command")),
+                date_in_words(done.started),
+                duration_in_words(done.seconds),
+                command_in_words(done.command),
             )
-            for name, found in stations.items()
+            for name, done in run.stations.items()
         ],
-        "total": duration_in_words(sum(float(found.get("seconds") or 0) for found in stations.values())),
-        "versions": list((run.get("versions") or {}).items()),
-        "hashes": list((run.get("hashes") or {}).items()),
+        "total": duration_in_words(run.seconds),
+        "versions": list(run.versions.items()),
+        "hashes": list(run.hashes.model_dump(mode="json").items()),
         "study": yaml.safe_dump(files.study, sort_keys=False, allow_unicode=True) if files.study else "",
     }
     return Section("provenance", "Provenance", "run", content)
 
 
-def date_in_words(text: object) -> str:
+def date_in_words(text: str) -> str:
     """``21 November 2026, 06:04 UTC`` for an ISO date; anything else as it is."""
     try:
-        moment = datetime.fromisoformat(str(text))
+        moment = datetime.fromisoformat(text)
     except ValueError:
-        return str(text or "unknown")
+        return text or "unknown"
     return f"{moment.day} {moment:%B %Y, %H:%M} {moment:%Z}".rstrip()
 
 
-def duration_in_words(seconds: object) -> str:
+def duration_in_words(seconds: float) -> str:
     """``0.4 s``, ``37 s``, ``2 min 05 s`` or ``3 h 20 min``."""
-    if not isinstance(seconds, (int, float)):
-        return "unknown"
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def command_in_words(command: object) -> str:
+def command_in_words(command: Sequence[str]) -> str:
     """A command line as one would type it."""
-    if isinstance(command, Sequence) and not isinstance(command, str):
-        return shlex.join(str(part) for part in command)
-    return str(command or "unknown")
+    return shlex.join(command) or "unknown"

@@ -38,11 +38,12 @@ class Tile:
 
 def summary(files: RunFiles) -> dict[str, object]:
     """What the head of the page shows."""
-    metrics = files.metrics
+    metrics, run = files.metrics, files.run
+    name = run.name if run else within(files.study, "name")
     return {
-        "name": str(within(files.run, "name") or within(files.study, "name") or files.folder.resolve().name),
+        "name": str(name or files.folder.resolve().name),
         "test": files.test,
-        "date": date_in_words(within(files.run, "date")) if files.run else "",
+        "date": date_in_words(run.date) if run else "",
         "facts": list(_facts(files)),
         "sample": sample(metrics) if metrics else None,
         "tiles": list(_tiles(files)),
