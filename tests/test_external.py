@@ -17,6 +17,7 @@ from foveate.bundle.bundle import load_bundle
 from foveate.errors import UsageError
 from foveate.evaluate.probabilities.calibrators import Calibrator
 from foveate.evaluate.results.cautions import Caution
+from foveate.evaluate.results.parts import Unmade
 from foveate.evaluate.results.splits import Splits
 from foveate.evaluate.table import read_predictions
 from foveate.stations.audit import audit
@@ -266,18 +267,20 @@ class TestPieces:
         assert here.calibration is not None and here.calibration.fits == by_hand.fits
         assert here.novelty is not None and there.novelty is not None
         assert here.novelty.threshold == there.novelty.threshold
-        assert evaluate(run)["n"] == len(table.part("test").case_ids)
-        told = shift(run)["recalibration"]
-        assert told["cases"] == len(val.case_ids) and told["log_loss"]["change"]["value"] is not None
+        assert evaluate(run).n == len(table.part("test").case_ids)
+        told = shift(run).recalibration
+        assert told is not None and told.cases == len(val.case_ids)
+        assert told.log_loss.change.value is not None
 
     def test_a_bundle_alone_can_be_tested(self, home: Run, tmp_path: Path) -> None:
         bundle = tmp_path / "handed-on"
         shutil.copytree(home.folder / "bundle", bundle)
         run = self.begin(bundle, home, tmp_path)
         metrics = evaluate(run)
-        assert metrics["n"] == 79 and metrics["operating_points"] == {}
+        assert metrics.n == 79 and metrics.operating_points == {}
         found = shift(run)
-        assert all("only the bundle" in found[part]["reason"] for part in ("performance", "images"))
+        assert all(isinstance(part, Unmade) for part in (found.performance, found.images))
+        assert "only the bundle" in found.performance.reason and "only the bundle" in found.images.reason
         report(run)
 
     def test_a_shift_is_of_external_tests_alone(self, home: Run) -> None:

@@ -176,9 +176,9 @@ def test_rules_of_the_study_reach_the_figures(run: Run) -> None:
     calibrate = CalibrateConfig(threshold="specificity", target=0.8)
     study = run.study.model_copy(update={"calibrate": calibrate})
     metrics = evaluate(Run(run.folder, study))
-    points = metrics["operating_points"]
-    assert isinstance(points, dict) and set(points) == set(CLASSES)
+    points = metrics.operating_points
+    assert set(points) == set(CLASSES)
     for point in points.values():
-        chosen = point["chosen"]
-        assert (chosen["rule"], chosen["target"]) == ("specificity", 0.8)
-        assert chosen["specificity"] >= 0.8 or chosen["reason"]
+        chosen = point.chosen
+        assert (chosen.rule, chosen.target) == ("specificity", 0.8)
+        assert chosen.specificity >= 0.8 or chosen.reason

@@ -12,7 +12,20 @@ from scipy import stats
 from scipy.special import softmax
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from foveate.evaluate.intervals import Bootstrap
+from foveate.evaluate.intervals import Bootstrap, Value
+from foveate.evaluate.results.shift import (
+    ColumnShift,
+    ColumnShifts,
+    ComparedCohort,
+    FigureShift,
+    LabelShift,
+    NumberShift,
+    PerformanceShift,
+    SeenCases,
+    ShareShift,
+    Shift,
+    TogetherShift,
+)
 from foveate.evaluate.shift import (
     Cohorts,
     category_shift,
@@ -70,9 +83,9 @@ class TestNumbers:
         )  # ties
         found = number_shift(np.r_[one, other], cohorts(30, 20), FEW)
         u = stats.mannwhitneyu(other, one).statistic
-        assert found["larger"]["value"] == pytest.approx(u / (30 * 20))
-        assert found["source"] == np.quantile(one, (0.25, 0.5, 0.75)).tolist()
-        assert found["larger"]["low"] < found["larger"]["value"] < found["larger"]["high"]
+        assert found.larger.value == pytest.approx(u / (30 * 20))
+        assert found.source == tuple(np.quantile(one, (0.25, 0.5, 0.75)).tolist())
+        assert found.larger.low < found.larger.value < found.larger.high
 
     def test_p_is_that_of_all_exchanges(self) -> None:
         values = np.array([1.0, 2, 3, 5, 4, 6, 7, 8])
@@ -85,43 +98,43 @@ class TestNumbers:
 
         every = [far(members) for members in combinations(range(8), 4)]
         exact = np.mean([each >= far((4, 5, 6, 7)) - 1e-12 for each in every])
-        found = number_shift(values, Cohorts(new, np.arange(8)), FEW)["p"]
+        found = number_shift(values, Cohorts(new, np.arange(8)), FEW).p
         assert found == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 999))
 
     def test_cases_of_a_patient_are_no_further_evidence(self) -> None:
         values = np.random.default_rng(1).normal(size=24) + np.repeat([0, 0.8], [12, 12])
         once = number_shift(values, cohorts(12, 12), FEW)
         often = number_shift(values.repeat(10), cohorts(12, 12, cases=10), FEW)
-        assert often["larger"]["value"] == pytest.approx(once["larger"]["value"])
-        assert often["p"] == pytest.approx(once["p"], abs=0.03)
-        width = [each["larger"]["high"] - each["larger"]["low"] for each in (once, often)]
+        assert often.larger.value == pytest.approx(once.larger.value)
+        assert often.p == pytest.approx(once.p, abs=0.03)
+        width = [each.larger.high - each.larger.low for each in (once, often)]
         assert width[1] == pytest.approx(width[0], rel=0.25)
 
     def test_unknown_values_are_left_out(self) -> None:
         found = number_shift(np.array([1, np.nan, 2, 3, np.nan, 4.0]), cohorts(3, 3), FEW)
-        assert found["larger"]["n"] == 4 and found["larger"]["value"] == 1
+        assert found.larger.n == 4 and found.larger.value == 1
         nothing = number_shift(np.array([1, 2, np.nan, np.nan]), cohorts(2, 2), FEW)
-        assert nothing["larger"]["value"] is None and nothing["p"] is None and nothing["new"] is None
+        assert nothing.larger.value is None and nothing.p is None and nothing.new is None
 
     def test_chance_alone_alarms_as_often_as_it_says(self) -> None:
         """Cohorts that do not differ, three cases a patient that resemble each other."""
         draws, alarms = np.random.default_rng(2), 0
         for _ in range(200):
             values = (draws.normal(size=30)[:, None] + 0.5 * draws.normal(size=(30, 3))).ravel()
-            alarms += number_shift(values, cohorts(18, 12, cases=3), Bootstrap(0))["p"] < 0.05
+            alarms += number_shift(values, cohorts(18, 12, cases=3), Bootstrap(0)).p < 0.05
         assert 2 <= alarms <= 19  # 10 are expected, with a standard deviation of 3.1
 
 
 class TestValues:
     def test_by_hand(self) -> None:
         found = category_shift(["m", "m", "f", "", "m", "f", "f", "f"], cohorts(4, 4), FEW)
-        assert found["values"] == {
-            "f": {"source": 0.25, "new": 0.75},
-            "m": {"source": 0.5, "new": 0.25},
-            "unknown": {"source": 0.25, "new": 0.0},
+        assert {name: (own.source, own.new) for name, own in found.values.items()} == {
+            "f": (0.25, 0.75),
+            "m": (0.5, 0.25),
+            "unknown": (0.25, 0.0),
         }
-        assert found["distance"] == pytest.approx((0.5 + 0.25 + 0.25) / 2)
-        assert found["most"] == "f" and found["difference"]["value"] == 0.5
+        assert found.distance == pytest.approx((0.5 + 0.25 + 0.25) / 2)
+        assert found.most == "f" and found.difference.value == 0.5
 
     def test_p_of_two_values_is_that_of_all_exchanges(self) -> None:
         texts = ["x", "x", "x", "y", "y", "y", "y", "x"]
@@ -129,17 +142,17 @@ class TestValues:
         observed = abs(has[4:].mean() - has[:4].mean())
         every = [abs(has[list(m)].mean() - np.delete(has, m).mean()) for m in combinations(range(8), 4)]
         exact = np.mean([each >= observed - 1e-12 for each in every])
-        assert category_shift(texts, cohorts(4, 4), FEW)["p"] == pytest.approx(exact, abs=0.06)
+        assert category_shift(texts, cohorts(4, 4), FEW).p == pytest.approx(exact, abs=0.06)
 
     def test_labels_of_findings_count_where_they_are_known(self) -> None:
         truth = np.array(
             [[1, np.nan], [1, 1], [0, 1], [0, 0], [0, np.nan], [0, np.nan], [1, np.nan], [0, np.nan]]
         )
         found = label_shift(truth, ["nodule", "effusion"], cohorts(4, 4), FEW)
-        assert (found["nodule"]["source"], found["nodule"]["new"]) == (0.5, 0.25)
-        assert found["nodule"]["difference"]["value"] == -0.25
-        assert found["effusion"]["difference"]["value"] is None and found["effusion"]["p_holm"] is None
-        assert found["nodule"]["p_holm"] == found["nodule"]["p"]  # the only test that there is
+        assert (found["nodule"].source, found["nodule"].new) == (0.5, 0.25)
+        assert found["nodule"].difference.value == -0.25
+        assert found["effusion"].difference.value is None and found["effusion"].p_holm is None
+        assert found["nodule"].p_holm == found["nodule"].p  # the only test that there is
 
 
 class TestColumns:
@@ -155,38 +168,36 @@ class TestColumns:
 
     def test_what_differs_is_told_and_the_rest_is_not(self) -> None:
         found = column_shifts(self.columns(apart=15), cohorts(40, 40), FEW)
-        assert set(found["columns"]) == {"width", "scanner"} and set(found["left_out"]) == {"name", "kind"}
-        assert found["columns"]["width"]["p_holm"] == pytest.approx(2 / 1000)
-        assert found["columns"]["scanner"]["p_holm"] > 0.05
-        assert found["together"]["auroc"]["low"] > 0.85 and found["together"]["columns"][0] == "width"
-        assert found["together"]["p"] < 0.01
+        assert set(found.columns) == {"width", "scanner"} and set(found.left_out) == {"name", "kind"}
+        assert found.columns["width"].p_holm == pytest.approx(2 / 1000)
+        assert found.columns["scanner"].p_holm > 0.05
+        assert found.together.auroc.low > 0.85 and found.together.columns[0] == "width"
+        assert found.together.p < 0.01
 
     def test_cohorts_that_do_not_differ_are_not_told_apart(self) -> None:
         found = column_shifts(self.columns(apart=0), cohorts(40, 40), FEW)
-        assert all(own["p_holm"] > 0.05 for own in found["columns"].values())
-        assert found["together"]["auroc"]["low"] < 0.5 < found["together"]["auroc"]["high"] + 0.1
+        assert all(own.p_holm > 0.05 for own in found.columns.values())
+        assert found.together.auroc.low < 0.5 < found.together.auroc.high + 0.1
 
 
 class TestPerformance:
     def test_figures_are_sklearns_and_the_difference_is_theirs(self) -> None:
         source, new = random_table(150, 0, signal=2), random_table(90, 1, signal=0.7)
-        found = performance_shift(source, new, {}, Bootstrap(400))
+        found = performance_shift(source, new, {}, Bootstrap(400)).metrics
         for side, each in (("source", source), ("new", new)):
             truth, said = each.truth.argmax(axis=1), each.probabilities.argmax(axis=1)
             auroc = np.mean([roc_auc_score(truth == k, each.probabilities[:, k]) for k in range(3)])
-            assert found["auroc_macro"][side]["value"] == pytest.approx(auroc)
-            assert found["accuracy"][side]["value"] == pytest.approx((truth == said).mean())
-            assert found["balanced_accuracy"][side]["value"] == pytest.approx(
+            assert getattr(found["auroc_macro"], side).value == pytest.approx(auroc)
+            assert getattr(found["accuracy"], side).value == pytest.approx((truth == said).mean())
+            assert getattr(found["balanced_accuracy"], side).value == pytest.approx(
                 balanced_accuracy_score(truth, said)
             )
-        gap = found["accuracy"]["difference"]
-        assert gap["value"] == pytest.approx(
-            found["accuracy"]["new"]["value"] - found["accuracy"]["source"]["value"]
-        )
-        rates = [(found["accuracy"][side]["value"], n) for side, n in (("source", 150), ("new", 90))]
+        gap = found["accuracy"].difference
+        assert gap.value == pytest.approx(found["accuracy"].new.value - found["accuracy"].source.value)
+        rates = [(getattr(found["accuracy"], side).value, n) for side, n in (("source", 150), ("new", 90))]
         normal = 2 * 1.96 * np.sqrt(sum(rate * (1 - rate) / n for rate, n in rates))
-        assert gap["high"] - gap["low"] == pytest.approx(normal, rel=0.15)
-        assert found["auroc_macro"]["p"] < 0.02 and found["auroc_macro"]["difference"]["high"] < 0
+        assert gap.high - gap.low == pytest.approx(normal, rel=0.15)
+        assert found["auroc_macro"].p < 0.02 and found["auroc_macro"].difference.high < 0
 
     def test_other_class_frequencies_alone_by_hand(self) -> None:
         sure, unsure = [3.0, 0.0], [0.0, 3.0]
@@ -200,24 +211,31 @@ class TestPerformance:
         assert reweighted_accuracy(home, none_of_b) == pytest.approx(0.8)
 
 
-def value(value: float, low: float, high: float) -> dict[str, Any]:
-    return {"value": value, "low": low, "high": high}
+def value(value: float, low: float, high: float) -> Value:
+    return Value(value, low, high, 40, 20)
 
 
-def shift(**changed: Any) -> dict[str, Any]:
+def columns(auroc: Value, **own: ColumnShift) -> ColumnShifts:
+    return ColumnShifts(columns=own, together=TogetherShift(auroc=auroc, p=None, columns=()))
+
+
+def shift(**changed: Any) -> Shift:
     """A shift of which nothing is worth saying, but for what is changed."""
-    nothing: dict[str, Any] = {"columns": {}, "left_out": {}, "together": {"auroc": value(0.5, 0.4, 0.6)}}
-    return {
-        "performance": {"metrics": {}},
-        "seen": None,
-        "labels": {"classes": {}},
-        "images": nothing,
-        "metadata": nothing,
-        "novelty": {},
-        "by_shift": {"wrong": None, "groups": {}},
-        "recalibration": None,
-        **changed,
+    nothing: dict[str, Any] = {
+        "level": 0.95,
+        "source": ComparedCohort(name="home", cases=40, patients=20),
+        "new": ComparedCohort(name="here", cases=40, patients=20),
+        "performance": PerformanceShift(metrics={}),
+        "labels": LabelShift(classes={}),
+        "images": columns(value(0.5, 0.4, 0.6)),
+        "metadata": columns(value(0.5, 0.4, 0.6)),
+        "novelty": NumberShift(source=None, new=None, larger=value(0.5, 0.4, 0.6), p=0.9),
     }
+    return Shift(**nothing | changed)
+
+
+def said(found: Shift) -> list[tuple[str, str]]:
+    return [(item.code, item.sentence) for item in in_words(found)]
 
 
 class TestWords:
@@ -234,44 +252,37 @@ class TestWords:
         ],
     )
     def test_performance(self, gap: tuple[float, float], code: str, words: str) -> None:
-        own = {
-            "new": value(0.7, 0.6, 0.8),
-            "source": value(0.85, 0.8, 0.9),
-            "difference": value(-0.15, *gap),
-        }
-        ((told, text),) = in_words(shift(performance={"metrics": {"auroc_macro": own}}))
+        own = FigureShift(
+            new=value(0.7, 0.6, 0.8), source=value(0.85, 0.8, 0.9), difference=value(-0.15, *gap), p=None
+        )
+        ((told, text),) = said(shift(performance=PerformanceShift(metrics={"auroc_macro": own})))
         assert told == code and text.startswith(words)
 
     def test_what_is_not_shown_is_not_said(self) -> None:
-        assert list(in_words(shift())) == []
-        unclear = {"source": 0.2, "new": 0.3, "p_holm": 0.3}
-        assert list(in_words(shift(labels={"classes": {"a": unclear}}))) == []
+        assert said(shift()) == []
+        unclear = ShareShift(source=0.2, new=0.3, difference=value(0.1, -0.1, 0.3), p=0.3, p_holm=0.3)
+        assert said(shift(labels=LabelShift(classes={"a": unclear}))) == []
 
     def test_labels_columns_and_what_was_seen(self) -> None:
-        number = {
-            "kind": "number",
-            "source": [1, 2, 3],
-            "new": [4, 5, 6],
-            "larger": value(0.9, 0.8, 1),
-            "p_holm": 0.01,
-        }
-        said = dict(
-            in_words(
+        number = NumberShift(source=(1, 2, 3), new=(4, 5, 6), larger=value(0.9, 0.8, 1), p=0.01, p_holm=0.01)
+        label = ShareShift(source=0.2, new=0.3, difference=value(0.1, 0.05, 0.2), p=0.004, p_holm=0.004)
+        words = dict(
+            said(
                 shift(
-                    labels={"classes": {"a": {"source": 0.2, "new": 0.3, "p_holm": 0.004}}},
-                    images={"columns": {"width": number}, "together": {"auroc": value(0.98, 0.9, 1)}},
-                    seen={"cases": 68, "known": 68, "right": 68},
+                    labels=LabelShift(classes={"a": label}),
+                    images=columns(value(0.98, 0.9, 1), width=number),
+                    seen=SeenCases(cases=68, known=68, right=68),
                 )
             )
         )
-        assert said["labels-differ"].startswith(
+        assert words["labels-differ"].startswith(
             "a is more frequent here: 30% of the cases, and 20% of those it"
         )
-        assert said["images-differ"] == (
+        assert words["images-differ"] == (
             "The images differ: width (median 5 here, 2 at home). Together they tell the cohorts apart with "
             "an AUROC of 0.98."
         )
-        assert said["seen"] == (
+        assert words["seen"] == (
             "68 cases are set apart, since the model learned from them; 68 of 68 are answered right."
         )
 

@@ -85,7 +85,7 @@ def test_a_cervical_study_goes_from_its_source_to_heat_maps(
     train(run)
     predict(run)
     metrics = evaluate(run)
-    assert metrics["n"] == PARTS[name]["test"]
+    assert metrics.n == PARTS[name]["test"]
     assert json.loads((run.folder / "metrics.json").read_text())["classes"]
     assert explain(run) > 0
     assert {entry.explainer for entry in read_index(run.folder / "heatmaps")} == {"gradcam"}

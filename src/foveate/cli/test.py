@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from foveate.cli.target import Allow
 from foveate.cli.terminal import say
+
+if TYPE_CHECKING:
+    from foveate.evaluate.results.shift import Shift
 
 
 def test(
@@ -58,9 +60,9 @@ def test(
     whole_way(run.allowing(allow) if allow else run)
 
 
-def show_shift(found: Mapping[str, Any]) -> None:
+def show_shift(found: Shift) -> None:
     """Print what ``shift.json`` has to say in words."""
-    for item in found["sentences"]:
-        say(item["sentence"])
-    if not found["sentences"]:
+    for item in found.sentences:
+        say(item.sentence)
+    if not found.sentences:
         say("no difference is shown")

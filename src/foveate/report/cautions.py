@@ -128,9 +128,9 @@ def _of_audit(files: RunFiles) -> Iterator[Caution]:
 
 
 def _of_shift(files: RunFiles) -> Iterator[Caution]:
-    for found in within(files.shift, "sentences") or ():
-        if found["code"] in _SHIFT:
-            yield _caution("elsewhere", found["sentence"], "shift")
+    for found in files.shift.sentences if files.shift else ():
+        if found.code in _SHIFT:
+            yield _caution("elsewhere", found.sentence, "shift")
 
 
 def _of_metrics(files: RunFiles) -> Iterator[Caution]:

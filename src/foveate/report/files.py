@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from foveate.errors import InputRefused, UsageError
 from foveate.evaluate.intervals import Value
 from foveate.evaluate.results.audit import Audit
+from foveate.evaluate.results.external import ExternalTest
 from foveate.evaluate.results.localization import Localization
 from foveate.evaluate.results.metrics import Metrics
 from foveate.evaluate.results.parts import ABSENT
 from foveate.evaluate.results.probes import Probes
 from foveate.evaluate.results.run import RunRecord
+from foveate.evaluate.results.shift import Shift
 from foveate.evaluate.results.splits import Splits
 from foveate.evaluate.results.trust import TrustCard
 from foveate.evaluate.sample import cases_in_words
@@ -85,8 +87,8 @@ class RunFiles:
     probes: Probes | None = None
     answers: Mapping[str, str] = field(default_factory=dict)
     bundle: Json | None = None
-    test: Json | None = None
-    shift: Json | None = None
+    test: ExternalTest | None = None
+    shift: Shift | None = None
 
     @property
     def patients_known(self) -> bool:
@@ -142,8 +144,8 @@ class RunFiles:
             probes=Probes.read(folder),
             answers=_read_answers(folder / "answers.yaml"),
             bundle=_read_json(folder / "bundle" / "bundle.json"),
-            test=_read_json(folder / "test.json"),
-            shift=_read_json(folder / "shift.json"),
+            test=ExternalTest.read(folder),
+            shift=Shift.read(folder),
         )
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from foveate.data.external import HOME
 from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.localization import (
     BoxThresholds,
@@ -19,6 +18,7 @@ from foveate.evaluate.localization import (
     summarise_localization,
 )
 from foveate.evaluate.localization.cases import sweep_ious
+from foveate.evaluate.results.external import HOME
 from foveate.evaluate.results.localization import BoxRuleFacts, Localization
 from foveate.evaluate.scores import write_scores
 from foveate.files import write_atomic

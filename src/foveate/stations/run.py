@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from foveate import __version__
-from foveate.data.external import ExternalTest
+from foveate.data.manifest.columns import Expected
 from foveate.data.manifest.kept import CohortKeeper
 from foveate.errors import UsageError
+from foveate.evaluate.results.external import ExternalTest
 from foveate.evaluate.results.file import ResultFile
 from foveate.evaluate.results.run import RunHashes, RunRecord, StationRecord, TrainingFacts
 from foveate.files import sha256_of, write_atomic
@@ -168,7 +169,9 @@ class Run:
         The manifest is read once and kept in the folder, see ``foveate.data.manifest.kept``.
         """
         test = self.external
-        return self._keeper.cohort(self.folder, self.study.data, test.expected if test else None)
+        return self._keeper.cohort(
+            self.folder, self.study.data, Expected(test.task, test.classes) if test else None
+        )
 
     @contextmanager
     def station(self, name: str) -> Iterator[StationFacts]:

@@ -1,24 +1,23 @@
 """An external test: the stations of a run without its training, on another cohort than the model comes from.
 
-The folder of a test is a run folder. Beside the files of every run it holds ``test.json``
-(``data.external``), a copy of the bundle, and in ``home/`` what is kept of the run that made the model: its
+The folder of a test is a run folder. Beside the files of every run it holds ``test.json``,
+a copy of the bundle, and in ``home/`` what is kept of the run that made the model: its
 predictions, whose validation cases chose its thresholds, its metrics and its audit.
 """
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from foveate.data.audit.findings import Check
-from foveate.data.external import FILE, HOME, ExternalTest
 from foveate.data.splits import split_test
 from foveate.errors import InputRefused, UsageError
 from foveate.evaluate.results.audit import Audit
+from foveate.evaluate.results.external import HOME, ExternalTest, LearnedCounts
 from foveate.evaluate.results.splits import Splits
 from foveate.evaluate.table import PredictionTable, read_predictions
 from foveate.stations.contamination import SEEN_CODES, recognise
@@ -139,7 +138,7 @@ def home_predictions(folder: Path) -> PredictionTable | None:
 
 
 def _home_run(source: Path) -> Run | None:
-    if (source / FILE).is_file():
+    if (source / ExternalTest.NAME).is_file():
         raise UsageError(
             "this is an external test itself",
             where=str(source),
@@ -168,7 +167,8 @@ def _check_folder(folder: Path, wanted: ExternalTest) -> None:
         )
     if found is None or not (folder / "predictions.csv").is_file():
         return  # a test that its audit stopped may be asked for in another way
-    if replace(found, source=wanted.source, unusable=wanted.unusable) != wanted:
+    may_differ = {name: getattr(wanted, name) for name in ("format", "source", "unusable")}
+    if found.model_copy(update=may_differ) != wanted:
         raise UsageError(
             "this folder already holds another test",
             where=str(folder),
@@ -209,5 +209,5 @@ def _study(bundle: Bundle, home: Run | None, data: DataConfig, cohort: Cohort, n
     return Study.model_validate(changed)
 
 
-def _counts(audit: Audit | None) -> dict[str, int]:
-    return {} if audit is None else {"cases": audit.cases, "patients": audit.patients}
+def _counts(audit: Audit | None) -> LearnedCounts:
+    return LearnedCounts() if audit is None else LearnedCounts(cases=audit.cases, patients=audit.patients)

@@ -15,7 +15,7 @@ from pydantic import Field
 from foveate.evaluate.intervals import Value
 from foveate.evaluate.results.bootstrap import IntervalFacts
 from foveate.evaluate.results.file import Part, ResultFile
-from foveate.evaluate.results.parts import ABSENT, Figures, Unmade
+from foveate.evaluate.results.parts import ABSENT, ALPHA, Figures, Unmade
 from foveate.evaluate.results.probabilities import (
     Abstention,
     DecisionCurves,
@@ -172,6 +172,11 @@ class SubgroupGap(Value):
     smallest: str | None = None
     p: float | None = None
     p_holm: float | None = None
+
+    @property
+    def shown(self) -> bool:
+        """Whether chance does not explain it."""
+        return self.p_holm is not None and self.p_holm < ALPHA
 
 
 class SubgroupColumn(Part):

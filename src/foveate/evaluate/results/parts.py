@@ -7,6 +7,8 @@ from foveate.evaluate.results.file import Part
 
 ABSENT = Value(None, None, None, 0, 0, "not in the file")
 """Stands for a figure that the version which wrote a file did not compute."""
+ALPHA = 0.05
+"""Below this corrected p-value a difference is told as shown."""
 
 
 class Figures(Part):

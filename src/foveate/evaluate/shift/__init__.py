@@ -20,13 +20,12 @@ from __future__ import annotations
 from foveate.evaluate.shift.cohorts import Cohorts
 from foveate.evaluate.shift.columns import category_shift, column_shifts, label_shift, number_shift
 from foveate.evaluate.shift.performance import performance_shift, reweighted_accuracy
-from foveate.evaluate.shift.wording import far, in_words
+from foveate.evaluate.shift.wording import in_words
 
 __all__ = [
     "Cohorts",
     "category_shift",
     "column_shifts",
-    "far",
     "in_words",
     "label_shift",
     "number_shift",

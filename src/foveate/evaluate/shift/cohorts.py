@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,6 @@ from foveate.evaluate.intervals import Bootstrap, Floats, Interval, Value
 from foveate.evaluate.rates import Rates
 
 Bools = NDArray[np.bool_]
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +67,12 @@ class Cohorts:
         *,
         reason: str = "",
         exact: Interval | None = None,
-    ) -> Json:
-        """A figure over both cohorts with its interval, as plain JSON."""
+    ) -> Value:
+        """A figure over both cohorts with its interval."""
         patients = int(self.patients.max(initial=-1)) + 1
-        return bootstrap.value(
-            point, drawn, n=len(self.new), patients=patients, reason=reason, exact=exact
-        ).to_json()
+        return bootstrap.value(point, drawn, n=len(self.new), patients=patients, reason=reason, exact=exact)
 
-    def share_difference(self, has: Bools, bootstrap: Bootstrap) -> Json:
+    def share_difference(self, has: Bools, bootstrap: Bootstrap) -> Value:
         """Share of cases in the new cohort less that in the source, from the exact intervals of both.
 
         Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy.stats import rankdata
@@ -19,55 +20,55 @@ from foveate.evaluate.metadata_model import (
     encode,
     how_well_told,
 )
-from foveate.evaluate.shift.cohorts import Bools, Cohorts, Json
+from foveate.evaluate.results.shift import (
+    CategoryShift,
+    ColumnShifts,
+    NumberShift,
+    Quartiles,
+    ShareShift,
+    TestedShift,
+    TogetherShift,
+    ValueShares,
+)
+from foveate.evaluate.shift.cohorts import Bools, Cohorts
 
 DRAWS = 999  # exchanges of patients between the cohorts
 MOST_CASES = 3000  # of each cohort that the trees see
 UNKNOWN = "unknown"
+Tested = TypeVar("Tested", bound=TestedShift)
 
 
-def number_shift(values: Floats, cohorts: Cohorts, bootstrap: Bootstrap) -> Json:
+def number_shift(values: Floats, cohorts: Cohorts, bootstrap: Bootstrap) -> NumberShift:
     """Whether numbers are larger, or smaller, in the new cohort.
 
     Args:
         values: ``(N,)``, NaN where unknown; unknown ones are left out.
         cohorts: of the cases.
         bootstrap: of the intervals, and seed of the permutations.
-
-    Returns:
-        ``kind`` number, ``source`` and ``new`` (median and quartiles), ``larger`` (the chance, with its
-        interval) and ``p``.
     """
     known = ~np.isnan(values)
     cohorts, values = cohorts.only(known), values[known]
-    told = {
-        "kind": "number",
-        "source": _quartiles(values[~cohorts.new]),
-        "new": _quartiles(values[cohorts.new]),
-    }
+    source, new = (_quartiles(values[side]) for side in (~cohorts.new, cohorts.new))
     if not cohorts.both_sides():
-        reason = "one of the cohorts has no value"
-        return told | {"larger": cohorts.value(np.nan, None, bootstrap, reason=reason), "p": None}
+        larger = cohorts.value(np.nan, None, bootstrap, reason="one of the cohorts has no value")
+        return NumberShift(source=source, new=new, larger=larger, p=None)
     order = _Larger(values, cohorts.new)
     drawn = bootstrap.replicates(order, cohorts.names)
     few = few_patients_interval(values, cohorts.new.astype(np.float64), cohorts.patients, bootstrap.level)
     larger = cohorts.value(
         float(order(np.ones((1, len(values))))["larger"][0]), drawn.get("larger"), bootstrap, exact=few
     )
-    return told | {"larger": larger, "p": _exchange_p(values, cohorts, bootstrap.seed)}
+    p = _exchange_p(values, cohorts, bootstrap.seed)
+    return NumberShift(source=source, new=new, larger=larger, p=p)
 
 
-def category_shift(texts: Sequence[str], cohorts: Cohorts, bootstrap: Bootstrap) -> Json:
+def category_shift(texts: Sequence[str], cohorts: Cohorts, bootstrap: Bootstrap) -> CategoryShift:
     """Whether values occur in other shares in the new cohort.
 
     Args:
         texts: ``(N,)``; an empty one counts as unknown, which is a value too.
         cohorts: of the cases.
         bootstrap: of the intervals, and seed of the permutations.
-
-    Returns:
-        ``kind`` category; ``values`` (by name ``source`` and ``new`` share), ``distance``, ``most`` (the
-        value that changed most) with its ``difference``, and ``p``.
     """
     names, index = np.unique([text or UNKNOWN for text in texts], return_inverse=True)
     is_value = index[:, None] == np.arange(len(names))
@@ -76,20 +77,21 @@ def category_shift(texts: Sequence[str], cohorts: Cohorts, bootstrap: Bootstrap)
     exchanged = cohorts.exchanged(DRAWS, bootstrap.seed)
     distances = np.abs(_differences(is_value.astype(np.float64), exchanged)).sum(axis=1) / 2
     distance = float(np.abs(new - source).sum() / 2)
-    return {
-        "kind": "category",
-        "values": {
-            str(name): {"source": float(source[place]), "new": float(new[place])}
+    return CategoryShift(
+        values={
+            str(name): ValueShares(source=float(source[place]), new=float(new[place]))
             for place, name in enumerate(names)
         },
-        "distance": distance,
-        "most": str(names[most]),
-        "difference": cohorts.share_difference(is_value[:, most], bootstrap),
-        "p": _share_as_far(distances, distance),
-    }
+        distance=distance,
+        most=str(names[most]),
+        difference=cohorts.share_difference(is_value[:, most], bootstrap),
+        p=_share_as_far(distances, distance),
+    )
 
 
-def label_shift(truth: Floats, classes: Sequence[str], cohorts: Cohorts, bootstrap: Bootstrap) -> Json:
+def label_shift(
+    truth: Floats, classes: Sequence[str], cohorts: Cohorts, bootstrap: Bootstrap
+) -> dict[str, ShareShift]:
     """Whether classes or findings are rarer or more frequent in the new cohort.
 
     Args:
@@ -99,47 +101,37 @@ def label_shift(truth: Floats, classes: Sequence[str], cohorts: Cohorts, bootstr
         bootstrap: of the intervals, and seed of the permutations.
 
     Returns:
-        By class ``source`` and ``new`` share, their ``difference`` with interval, ``p`` and ``p_holm``.
+        By class.
     """
-    told: dict[str, Json] = {}
+    told: dict[str, ShareShift] = {}
     for place, name in enumerate(classes):
         known = ~np.isnan(truth[:, place])
         own, has = cohorts.only(known), truth[known, place] == 1
         if not own.both_sides():
-            reason = "one of the cohorts does not say"
-            told[name] = {
-                "source": None,
-                "new": None,
-                "difference": own.value(np.nan, None, bootstrap, reason=reason),
-                "p": None,
-            }
+            difference = own.value(np.nan, None, bootstrap, reason="one of the cohorts does not say")
+            told[name] = ShareShift(source=None, new=None, difference=difference, p=None)
             continue
         source, new = (float(has[side].mean()) for side in (~own.new, own.new))
         exchanged = own.exchanged(DRAWS, bootstrap.seed)
         far = np.abs(_differences(has[:, None].astype(np.float64), exchanged)[:, 0])
-        told[name] = {
-            "source": source,
-            "new": new,
-            "difference": own.share_difference(has, bootstrap),
-            "p": _share_as_far(far, abs(new - source)),
-        }
+        told[name] = ShareShift(
+            source=source,
+            new=new,
+            difference=own.share_difference(has, bootstrap),
+            p=_share_as_far(far, abs(new - source)),
+        )
     return _corrected(told)
 
 
-def column_shifts(columns: Columns, cohorts: Cohorts, bootstrap: Bootstrap) -> Json:
+def column_shifts(columns: Columns, cohorts: Cohorts, bootstrap: Bootstrap) -> ColumnShifts:
     """Every column of two cohorts, one by one and together.
 
     Args:
         columns: by name N texts; empty where unknown. Columns of numbers are compared as numbers.
         cohorts: of the cases.
         bootstrap: of the intervals, and seed of trees and permutations.
-
-    Returns:
-        ``columns`` by name as ``number_shift`` or ``category_shift`` tells them, with ``p_holm`` over all of
-        them; ``left_out`` with the reason of each; ``together`` (``auroc``, ``p`` and the ``columns`` that
-        tell most).
     """
-    told: dict[str, Json] = {}
+    told: dict[str, NumberShift | CategoryShift] = {}
     left_out: dict[str, str] = {}
     for name, texts in columns.items():
         numbers = _as_numbers(texts)
@@ -152,7 +144,7 @@ def column_shifts(columns: Columns, cohorts: Cohorts, bootstrap: Bootstrap) -> J
         else:
             told[name] = category_shift(texts, cohorts, bootstrap)
     together = _together({name: columns[name] for name in told}, cohorts, bootstrap)
-    return {"columns": _corrected(told), "left_out": left_out, "together": together}
+    return ColumnShifts(columns=_corrected(told), left_out=left_out, together=together)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +186,7 @@ def _share_as_far(drawn: Floats, observed: float) -> float:
     return float((1 + (drawn >= observed - 1e-12).sum()) / (1 + len(drawn)))
 
 
-def _together(columns: Columns, cohorts: Cohorts, bootstrap: Bootstrap) -> Json:
+def _together(columns: Columns, cohorts: Cohorts, bootstrap: Bootstrap) -> TogetherShift:
     """How well all columns together tell the cohorts apart, on patients that the trees have not seen."""
     keep = np.zeros(len(cohorts.new), dtype=bool)
     chance = np.random.default_rng(bootstrap.seed)
@@ -210,26 +202,22 @@ def _together(columns: Columns, cohorts: Cohorts, bootstrap: Bootstrap) -> Json:
     few = min(len(set(own.patients[side].tolist())) for side in (own.new, ~own.new))
     if not features.columns or few < 2:
         reason = "no column that differs" if few >= 2 else "fewer than two patients in one of the cohorts"
-        return {
-            "auroc": Value(None, None, None, int(keep.sum()), 0, reason).to_json(),
-            "p": None,
-            "columns": [],
-        }
+        return TogetherShift(auroc=Value(None, None, None, int(keep.sum()), 0, reason), p=None, columns=())
     truth = own.new.astype(np.float64)[:, None]
     scores = cross_scores(features.values, truth, own.names, seed=bootstrap.seed)
     told = how_well_told(scores, truth, own.names, ["new"], bootstrap)
-    return {
-        "auroc": told.per_class["new"].to_json(),
-        "p": told.p.get("new"),
-        "columns": list(best_columns(features, truth, seed=bootstrap.seed)),
-    }
+    return TogetherShift(
+        auroc=told.per_class["new"],
+        p=told.p.get("new"),
+        columns=best_columns(features, truth, seed=bootstrap.seed),
+    )
 
 
-def _corrected(told: dict[str, Json]) -> dict[str, Json]:
+def _corrected(told: dict[str, Tested]) -> dict[str, Tested]:
     """The same with p-values corrected for how many there are."""
-    p = holm(np.array([np.nan if own["p"] is None else own["p"] for own in told.values()]))
+    p = holm(np.array([np.nan if own.p is None else own.p for own in told.values()]))
     return {
-        name: own | {"p_holm": None if np.isnan(each) else float(each)}
+        name: own.model_copy(update={"p_holm": None if np.isnan(each) else float(each)})
         for (name, own), each in zip(told.items(), p, strict=True)
     }
 
@@ -243,6 +231,9 @@ def _as_numbers(texts: Sequence[str]) -> Floats | None:
     return values if np.isfinite(values).any() and not np.isinf(values).any() else None
 
 
-def _quartiles(values: Floats) -> list[float] | None:
+def _quartiles(values: Floats) -> Quartiles | None:
     """Lower quartile, median and upper quartile."""
-    return [float(value) for value in np.quantile(values, (0.25, 0.5, 0.75))] if len(values) else None
+    if not len(values):
+        return None
+    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
+    return low, middle, high

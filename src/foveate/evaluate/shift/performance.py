@@ -12,14 +12,14 @@ from foveate.evaluate.classwise import Classwise
 from foveate.evaluate.comparing.hypothesis import bootstrap_p
 from foveate.evaluate.discrimination import Discrimination
 from foveate.evaluate.intervals import Bootstrap, Value, mean_of_defined
-from foveate.evaluate.shift.cohorts import Json
+from foveate.evaluate.results.shift import FigureShift, PerformanceShift
 from foveate.evaluate.summary import OVERALL
 from foveate.evaluate.table import PredictionTable
 
 
 def performance_shift(
     source: PredictionTable, new: PredictionTable, thresholds: Mapping[str, float], bootstrap: Bootstrap
-) -> Json:
+) -> PerformanceShift:
     """Figures at home and in the new cohort, and their difference.
 
     Args:
@@ -27,32 +27,27 @@ def performance_shift(
         new: the same of the new cohort.
         thresholds: of the findings (multi-label), the same for both.
         bootstrap: of the intervals; that of the difference follows from those of both sides.
-
-    Returns:
-        By figure ``source``, ``new`` and ``difference`` as values, and ``p``; ``accuracy`` also has
-        ``reweighted`` (multi-class): what the recalls at home would give with the class frequencies of the
-        new cohort.
     """
     home, away = (
         _classwise(table, thresholds, replace(bootstrap, seed=bootstrap.seed + place, method="percentile"))
         for place, table in enumerate((source, new))
     )
-    told: Json = {}
+    told: dict[str, FigureShift] = {}
     for name, metric in OVERALL.items():
         one, other = home.average(metric), away.average(metric)
         p = np.nan
         if metric in home.replicates:
             drawn = mean_of_defined(away.replicates[metric]) - mean_of_defined(home.replicates[metric])
             p = bootstrap_p(drawn, min(one.patients, other.patients))
-        told[name] = {
-            "source": one.to_json(),
-            "new": other.to_json(),
-            "difference": _difference(other, one).to_json(),
-            "p": None if np.isnan(p) else p,
-        }
-    if source.task == "multiclass":
-        told["accuracy"]["reweighted"] = reweighted_accuracy(source, new)
-    return told
+        by_frequencies = name == "accuracy" and source.task == "multiclass"
+        told[name] = FigureShift(
+            source=one,
+            new=other,
+            difference=_difference(other, one),
+            p=None if np.isnan(p) else p,
+            reweighted=reweighted_accuracy(source, new) if by_frequencies else None,
+        )
+    return PerformanceShift(metrics=told)
 
 
 def reweighted_accuracy(source: PredictionTable, new: PredictionTable) -> float | None:

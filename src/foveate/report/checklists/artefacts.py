@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from foveate.evaluate.intervals import Value
+from foveate.evaluate.results.external import LearnedCounts
 from foveate.evaluate.sample import cases_in_words, counted
 from foveate.report.cautions import find_cautions
 from foveate.report.checklists.item import ItemAnswer
@@ -37,17 +38,17 @@ def inputs(files: RunFiles) -> ItemAnswer:
 
 def learned(files: RunFiles) -> ItemAnswer:
     """Of an external test, what its model learned from."""
-    counts = within(files.test, "learned") or {}
+    counts = files.test.learned if files.test else LearnedCounts()
     cohort = "what its run tells"
-    if counts:
-        cohort = f"a manifest of {cases_in_words(counts['cases'], counts['patients'])}"
-    text = f"Made by {within(files.test, 'of')} from {cohort}." if files.test else ""
+    if counts.cases is not None and counts.patients is not None:
+        cohort = f"a manifest of {cases_in_words(counts.cases, counts.patients)}"
+    text = f"Made by {files.test.of} from {cohort}." if files.test else ""
     return ItemAnswer(text, "shift", "test.json")
 
 
 def external(files: RunFiles) -> ItemAnswer:
     """Whether this is a test on external data."""
-    text = f"This is one: the model of {files.test['of']} on another cohort." if files.test else ""
+    text = f"This is one: the model of {files.test.of} on another cohort." if files.test else ""
     return ItemAnswer(text, "shift", "test.json")
 
 

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.evaluate.results.audit import Audit, ClassCounts, Finding
+from foveate.evaluate.results.external import ExternalTest
 from foveate.evaluate.table import SEEN
 from foveate.report.figures import drawing
-from foveate.report.files import Json, RunFiles
+from foveate.report.files import RunFiles
 from foveate.report.sections.section import Chart, Section, within
 from foveate.study.settings import SplitConfig
 
@@ -79,15 +80,15 @@ def splits(files: RunFiles) -> Section:
     return Section("splits", "What was tested" if files.test else "Splits", "split", content)
 
 
-def _test_in_words(test: Json) -> str:
+def _test_in_words(test: ExternalTest) -> str:
     """What became of the cases of an external test."""
-    told = f"Nothing of this cohort was trained on; the model is that of {test['of']}."
-    if test["recalibrate"] is not None:
+    told = f"Nothing of this cohort was trained on; the model is that of {test.of}."
+    if test.recalibrate is not None:
         told += (
-            f" {100 * test['recalibrate']:g} % of the patients, drawn by class, are the validation part, on "
+            f" {100 * test.recalibrate:g} % of the patients, drawn by class, are the validation part, on "
             "which calibration, thresholds and prediction sets were fitted anew."
         )
-    if test["set_apart"]:
+    if test.set_apart:
         told += " Cases that the model learned from, and the others of their patients, were set apart (seen)."
     return told
 

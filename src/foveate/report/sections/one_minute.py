@@ -12,7 +12,6 @@ from foveate.report.files import RunFiles
 from foveate.report.sections.results import chances
 from foveate.report.sections.section import within
 
-_ALPHA = 0.05
 _AT_HOME = ("worse-here", "better-here", "not-shown-to-differ")  # of an external test
 
 
@@ -56,7 +55,7 @@ def _what(files: RunFiles, metrics: Metrics) -> Iterator[str]:
 def _whom(files: RunFiles, metrics: Metrics) -> Iterator[str]:
     held_back = "that took no part in training"
     part = held_back if metrics.split == "test" else f"of the part “{metrics.split}”"
-    source = f"of another cohort ({files.test['manifest']})" if files.test else "of the same source"
+    source = f"of another cohort ({files.test.manifest})" if files.test else "of the same source"
     yield f"{files.cases_of(metrics.n, metrics.patients)} {part}, {source}."
     if metrics.subgroups:
         yield f"Figures are given by {', '.join(metrics.subgroups)}."
@@ -65,9 +64,9 @@ def _whom(files: RunFiles, metrics: Metrics) -> Iterator[str]:
 
 
 def _how_good(files: RunFiles, metrics: Metrics) -> Iterator[str]:
-    for found in within(files.shift, "sentences") or ():
-        if found["code"] in _AT_HOME:
-            yield found["sentence"]
+    for found in files.shift.sentences if files.shift else ():
+        if found.code in _AT_HOME:
+            yield found.sentence
     for key, name in (("balanced_accuracy", "Balanced accuracy"), ("auroc_macro", "Macro AUROC")):
         value, chance = metrics.metrics.figure(key), chances(metrics)[key]
         yield f"{name}: {_told(value)}; guessing gives {chance:.2f}."
@@ -139,7 +138,7 @@ def _gaps(columns: Mapping[str, SubgroupColumn]) -> Iterator[str]:
     """Gaps between groups that chance does not explain, after correction for how many there are."""
     for column, found in columns.items():
         for key, gap in found.gaps.items():
-            if gap.p_holm is not None and gap.p_holm < _ALPHA:
+            if gap.shown:
                 name = key.removesuffix("_macro").replace("_", " ")
                 between = f"{gap.smallest} than for {gap.largest}"
                 yield f"By {column}, {name} is lower for {between}, by {_told(gap)}."

@@ -7,15 +7,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from foveate.evaluate.intervals import Value
-from foveate.evaluate.results.metrics import SubgroupColumn
-from foveate.evaluate.shift.wording import far
-from foveate.report.files import Json, RunFiles, value_of
+from foveate.evaluate.results.parts import Unmade
+from foveate.evaluate.results.shift import (
+    CategoryShift,
+    ColumnShifts,
+    LabelShift,
+    NumberShift,
+    PerformanceShift,
+    Quartiles,
+    Recalibration,
+    Shift,
+    UncomparedColumns,
+)
+from foveate.report.files import RunFiles
 from foveate.report.sections.results import METRICS
 from foveate.report.sections.section import Section
 from foveate.report.sections.subgroups import column_of
 
 _SHOWN = 12  # columns of a kind
-_CALIBRATION = {"log_loss": "log loss", "ece": "calibration error (ECE)", "brier": "Brier score"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,67 +56,64 @@ def shift(files: RunFiles) -> Section | None:
         return Section("shift", "External test: how this cohort differs", "test", None)
     content = {
         "test": files.test,
-        "level": f"{100 * found['level']:g} %",
-        "source": found["source"],
-        "new": found["new"],
-        "sentences": [item["sentence"] for item in found["sentences"]],
-        "performance": list(_performance(found["performance"])),
-        "labels": list(_labels(found["labels"])),
+        "level": f"{100 * found.level:g} %",
+        "source": found.source,
+        "new": found.new,
+        "sentences": [item.sentence for item in found.sentences],
+        "performance": list(_performance(found.performance)),
+        "labels": list(_labels(found.labels)),
         "kinds": [
-            _kind("Images", found["images"]),
-            _kind("Other columns of the manifests", found["metadata"]),
+            _kind("Images", found.images),
+            _kind("Other columns of the manifests", found.metadata),
         ],
-        "novelty": _novelty(found["novelty"]),
-        "wrong": None if not found["by_shift"]["wrong"] else value_of(found["by_shift"]["wrong"]),
-        "groups": [
-            column_of(name, SubgroupColumn.model_validate(column))
-            for name, column in found["by_shift"]["groups"].items()
-        ],
+        "novelty": _novelty(found.novelty),
+        "wrong": found.by_shift.wrong,
+        "groups": [column_of(name, column) for name, column in found.by_shift.groups.items()],
         "by_class": ["AUROC", "Sensitivity"],
         "reasons": _reasons(found),
-        "recalibration": _recalibration(found["recalibration"]),
-        "unusable": files.test["unusable"],
+        "recalibration": _recalibration(found.recalibration),
+        "unusable": files.test.unusable,
     }
     return Section("shift", "External test: how this cohort differs", "test", content)
 
 
-def _performance(found: Json) -> Iterator[Mapping[str, Any]]:
+def _performance(found: PerformanceShift | Unmade) -> Iterator[Mapping[str, Any]]:
     """A row for each figure: here, at home, and the difference."""
-    for key, own in found.get("metrics", {}).items():
+    for key, own in {}.items() if isinstance(found, Unmade) else found.metrics.items():
         yield {
             "name": METRICS[key][0] if key in METRICS else key.replace("_", " "),
-            "new": value_of(own["new"]),
-            "source": value_of(own["source"]),
-            "difference": value_of(own["difference"]),
-            "p": own["p"],
-            "reweighted": own.get("reweighted"),
+            "new": own.new,
+            "source": own.source,
+            "difference": own.difference,
+            "p": own.p,
+            "reweighted": own.reweighted,
         }
 
 
-def _labels(found: Json) -> Iterator[Mapping[str, Any]]:
-    for name, own in found.get("classes", {}).items():
+def _labels(found: LabelShift | Unmade) -> Iterator[Mapping[str, Any]]:
+    for name, own in {}.items() if isinstance(found, Unmade) else found.classes.items():
         yield {
             "name": name,
-            "source": own["source"],
-            "new": own["new"],
-            "difference": value_of(own["difference"]),
-            "p": own["p_holm"],
+            "source": own.source,
+            "new": own.new,
+            "difference": own.difference,
+            "p": own.p_holm,
         }
 
 
-def _kind(title: str, found: Json) -> Mapping[str, Any]:
+def _kind(title: str, found: ColumnShifts | UncomparedColumns) -> Mapping[str, Any]:
     """The columns of one kind, those that differ most first."""
-    columns = found.get("columns", {})
-    order = sorted(columns, key=lambda name: (columns[name]["p"] is None, -_far(columns[name])))
-    together = found.get("together")
+    compared = found if isinstance(found, ColumnShifts) else None
+    columns = compared.columns if compared else {}
+    order = sorted(columns, key=lambda name: (columns[name].p is None, -columns[name].far))
     return {
         "title": title,
-        "reason": found.get("reason"),
+        "reason": found.reason if isinstance(found, Unmade) else None,
         "rows": [_column(name, columns[name]) for name in order[:_SHOWN]],
         "more": max(0, len(order) - _SHOWN),
-        "together": value_of(together["auroc"]) if together else None,
-        "columns": together["columns"] if together else (),
-        "left_out": _by_reason(found.get("left_out", {})),
+        "together": compared.together.auroc if compared else None,
+        "columns": compared.together.columns if compared else (),
+        "left_out": _by_reason(found.left_out),
     }
 
 
@@ -119,45 +125,43 @@ def _by_reason(left_out: Mapping[str, str]) -> list[str]:
     return [f"{', '.join(own)} ({why})" for why, own in names.items()]
 
 
-def _far(own: Json) -> float:
-    return 0.0 if own["p"] is None else far(own)
+def _column(name: str, own: NumberShift | CategoryShift) -> ColumnRow:
+    if isinstance(own, NumberShift):
+        meaning = "chance of a larger one here"
+        return ColumnRow(name, _spread(own.source), _spread(own.new), own.larger, meaning, own.p_holm)
+    most = own.values[own.most]
+    source, new = (f"{own.most}: {share:.0%}" for share in (most.source, most.new))
+    return ColumnRow(name, source, new, own.difference, f"difference of {own.most}", own.p_holm)
 
 
-def _column(name: str, own: Json) -> ColumnRow:
-    if own["kind"] == "number":
-        source, new = (_spread(own[side]) for side in ("source", "new"))
-        figure, meaning = value_of(own["larger"]), "chance of a larger one here"
-    else:
-        most = own["values"][own["most"]]
-        source, new = (f"{own['most']}: {most[side]:.0%}" for side in ("source", "new"))
-        figure, meaning = value_of(own["difference"]), f"difference of {own['most']}"
-    return ColumnRow(name, source, new, figure, meaning, own["p_holm"])
-
-
-def _spread(values: list[float] | None) -> str:
+def _spread(values: Quartiles | None) -> str:
     """Median, and quartiles in brackets."""
     return "–" if values is None else f"{values[1]:.4g} ({values[0]:.4g} to {values[2]:.4g})"
 
 
-def _novelty(found: Json) -> Mapping[str, Any] | None:
-    if "larger" not in found:
+def _novelty(found: NumberShift | Unmade) -> Mapping[str, Any] | None:
+    if isinstance(found, Unmade):
         return None
-    return {"larger": value_of(found["larger"]), "p": found["p"]} | {
-        side: _spread(found[side]) for side in ("source", "new")
-    }
+    source, new = _spread(found.source), _spread(found.new)
+    return {"larger": found.larger, "p": found.p, "source": source, "new": new}
 
 
-def _reasons(found: Json) -> dict[str, str]:
+def _reasons(found: Shift) -> dict[str, str]:
     """Why a part of the comparison is not there."""
-    parts = ("performance", "labels", "novelty")
-    return {name: found[name]["reason"] for name in parts if found[name].get("reason")}
+    parts = {"performance": found.performance, "labels": found.labels, "novelty": found.novelty}
+    return {name: part.reason for name, part in parts.items() if isinstance(part, Unmade)}
 
 
-def _recalibration(found: Json | None) -> Mapping[str, Any] | None:
+def _recalibration(found: Recalibration | None) -> Mapping[str, Any] | None:
     if not found:
         return None
+    figures = {
+        "log loss": found.log_loss,
+        "calibration error (ECE)": found.ece,
+        "Brier score": found.brier,
+    }
     rows = [
-        {"name": name, **{form: value_of(found[key][form]) for form in ("came", "fitted", "change")}}
-        for key, name in _CALIBRATION.items()
+        {"name": name, "came": own.came, "fitted": own.fitted, "change": own.change}
+        for name, own in figures.items()
     ]
-    return {"cases": found["cases"], "patients": found["patients"], "rows": rows}
+    return {"cases": found.cases, "patients": found.patients, "rows": rows}
