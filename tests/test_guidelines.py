@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from foveate.errors import InputRefused, RunFailed, UsageError
+from foveate.evaluate.results.metrics import ConfusionMatrix, Metrics
 from foveate.report.build import write_report
 from foveate.report.checklists import CLAIM, TRIPOD_AI, fill
 from foveate.report.checklists.artefacts import _listed
@@ -57,9 +58,9 @@ def test_items_are_answered_from_the_files_and_link_to_their_section(run: Path) 
     by_number = {row.item.number: row for row in fill(CLAIM, files)}
     metrics = files.metrics
     assert metrics is not None
-    assert f"{metrics['n']} cases of {metrics['patients']} patients" in by_number["32"].answers[0].text
-    value = metrics["metrics"]["balanced_accuracy"]
-    told = f"balanced accuracy {value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+    assert f"{metrics.n} cases of {metrics.patients} patients" in by_number["32"].answers[0].text
+    value = metrics.metrics.balanced_accuracy
+    told = f"balanced accuracy {value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
     assert told in by_number["37"].answers[0].text
     assert by_number["44"].status == "people" and not by_number["44"].answers
     assert "To be filled in by people: funding." in page.text
@@ -106,33 +107,34 @@ def test_the_first_page_answers_five_questions(run: Path) -> None:
     ]
     metrics = files.metrics
     assert metrics is not None
-    recalls = {name: part["recall"]["value"] for name, part in metrics["per_class"].items()}
+    recalls = {name: part.recall.value for name, part in metrics.per_class.items()}
     assert (
         f"It misses {min(recalls, key=lambda name: recalls[name])} most" in questions["Where does it fail?"]
     )
-    counts = metrics["confusion"]["counts"]
+    assert isinstance(metrics.confusion, ConfusionMatrix)
+    counts = metrics.confusion.counts
     most = max(n for i, row in enumerate(counts) for j, n in enumerate(row) if i != j)
     assert f"The most frequent error ({most} of " in questions["Where does it fail?"]
     trust, probes = files.trust, files.probes
     assert trust is not None and probes is not None
     answer = questions["Can the pictures be trusted?"]
-    assert all(found["sentence"] in answer for found in probes["shortcuts"])
-    assert all(method in answer for method in trust["methods"])
-    sentences = [card["verdict"]["sentence"] for card in trust["methods"].values()]
+    assert all(found.sentence in answer for found in probes.shortcuts)
+    assert all(method in answer for method in trust.methods)
+    sentences = [card.verdict.sentence for card in trust.methods.values()]
     assert sum(sentence in answer for sentence in set(sentences)) == 1  # of the study's method alone
 
 
 def test_who_misses_nothing_is_not_said_to_miss_a_class(run: Path) -> None:
     files = RunFiles.read(run)
     assert files.metrics is not None
-    metrics = json.loads(json.dumps(files.metrics))
-    for part in metrics["per_class"].values():
+    content = files.metrics.to_json()
+    for part in content["per_class"].values():
         part["recall"]["value"] = 1.0
-    counts = metrics["confusion"]["counts"]
-    metrics["confusion"]["counts"] = [
-        [n * (i == j) for j, n in enumerate(row)] for i, row in enumerate(counts)
+    content["confusion"]["counts"] = [
+        [n * (i == j) for j, n in enumerate(row)] for i, row in enumerate(content["confusion"]["counts"])
     ]
-    answers = {item.text: " ".join(item.sentences) for item in one_minute(replace(files, metrics=metrics))}
+    perfect = replace(files, metrics=Metrics.from_json(content))
+    answers = {item.text: " ".join(item.sentences) for item in one_minute(perfect)}
     assert "No case of this test was decided wrong" in answers["Where does it fail?"]
     assert "It misses" not in answers["Where does it fail?"]
 
