@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from foveate.evaluate import evaluate_predictions
 from foveate.evaluate.localization import CaseScore
 from foveate.evaluate.scores import read_scores, write_scores
-from foveate.evaluate.table import write_predictions
+from foveate.evaluate.table import read_predictions, write_predictions
 from foveate.maps.heatmaps import MapEntry, file_name, write_case, write_index
 from foveate.report.comparing.case_rows import reduced
 from foveate.report.comparing.side_by_side import write_side_by_side
@@ -342,7 +343,8 @@ def test_findings_are_told_with_their_thresholds(tmp_path: Path) -> None:
             "b": {"one": (0.2, 0.4), "two": (0.1, 0.2)},
         }.items()
     }
-    (tmp_path / "b" / "metrics.json").write_text('{"per_class": {"FNH": {"threshold": 0.3}}, "metrics": {}}')
+    table = read_predictions(runs["b"] / "predictions.csv")
+    evaluate_predictions(table, thresholds={"FNH": 0.3}, n_boot=0).write(runs["b"])
     found = case_sheets(runs, "a")
     (case,) = found.sheets[1][1]  # the case without the finding is not shown
     assert case.case_id == "one" and case.truth == "cyst, FNH"
