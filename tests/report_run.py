@@ -33,6 +33,7 @@ from foveate.evaluate.results.probes import Probes
 from foveate.evaluate.results.splits import Splits
 from foveate.evaluate.results.trust import TrustCard
 from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
+from foveate.evaluate.view_shares import mean_shares
 from foveate.files import write_atomic, write_json
 from foveate.maps.heatmaps import MapEntry, Share, file_name, write_case, write_index, write_shares
 from foveate.maps.localize import BoxRule, localize_heatmap, sweep
@@ -273,6 +274,7 @@ def _write_views(
                 shares.append(Share(*base, value, weight / (len(own) or 1), "missing"))
     write_index(folder / "heatmaps", entries)
     write_shares(folder / "heatmaps", shares)
+    mean_shares(shares, Bootstrap(200)).write(folder)
     axes = ("x", "y", "z", "w", "h", "d") if volumes else ("x", "y", "w", "h")
     _write_csv(folder / "boxes.csv", ("case_id", "view", "target", *axes, "score"), boxes)
     rule = BoxRuleFacts(keep="largest", threshold={"heatmap": 0.5, "random": 0.4, "centre": 0.5})

@@ -14,7 +14,10 @@ from PIL import Image as Picture
 
 from foveate.bundle.bundle import Bundle, Patients, save_bundle
 from foveate.cli import terminal
+from foveate.evaluate.intervals import Bootstrap
+from foveate.evaluate.results.views import ViewShares
 from foveate.evaluate.table import read_predictions
+from foveate.evaluate.view_shares import mean_shares
 from foveate.explain.baselines import baselines_of
 from foveate.explain.explainers import explain_batch
 from foveate.explain.shares import ShareOptions, view_shares
@@ -187,6 +190,10 @@ def test_boxes_in_volumes_have_six_numbers_and_are_scored(volumes: Run) -> None:
 
 def test_shares_lie_beside_the_maps_and_are_those_of_the_views(volumes: Run) -> None:
     shares = read_shares(volumes.folder / "heatmaps")
+    chosen = volumes.study.evaluate
+    drawn = Bootstrap(chosen.bootstrap, chosen.level, volumes.study.seed, chosen.interval)
+    averaged = ViewShares.read(volumes.folder)
+    assert averaged is not None and averaged.parts == mean_shares(shares, drawn).parts
     bundle = _bundle(volumes)
     cases = {case.case_id: case for case in volumes.cohort().cases}
     table = read_predictions(volumes.folder / "predictions.csv")

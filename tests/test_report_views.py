@@ -13,12 +13,10 @@ import numpy as np
 import pytest
 
 from foveate.errors import InputRefused
-from foveate.evaluate.intervals import Bootstrap
-from foveate.maps.heatmaps import CaseMaps, MapEntry, Share, read_case, read_index, read_shares
+from foveate.maps.heatmaps import CaseMaps, MapEntry, read_case, read_index, read_shares
 from foveate.report.build import write_report
 from foveate.report.files import RunFiles
 from foveate.report.pictures.panels import PanelMaker
-from foveate.report.sections.views import shares_of
 from foveate.types import Box
 from page import Node, parse
 from report_run import write_run
@@ -79,21 +77,6 @@ def test_shares_are_means_over_the_cases_that_have_a_view(run: Path, page: Node)
         assert [cell.numbers[0] for cell in cells[2:]] == pytest.approx(expected)
 
 
-def test_intervals_of_shares_draw_patients() -> None:
-    """Two patients of unlike size: replicates hold one of them, or both, as they come."""
-    rows = [Share("a", "p", "test", "x", "v", 1.0, 0.2, "missing")]
-    rows += [Share(f"b{n}", "q", "test", "x", "v", 3.0, 0.8, "missing") for n in range(3)]
-    found = shares_of(rows, ("v", "w"), Bootstrap(400))
-    assert list(found) == ["v"], "a view that no case has is left out"
-    assert found["v"]["value"].value == pytest.approx(2.5) and found["v"]["evidence"].value == pytest.approx(
-        0.65
-    )
-    assert (found["v"]["value"].low, found["v"]["value"].high) == (1.0, 3.0)
-    assert found["v"]["attribution"].value == 1.0, "the only view of a case has all of it"
-    silent = shares_of([replace(rows[0], value=0.0)], ("v",), Bootstrap(0))
-    assert silent["v"]["attribution"].value is None, "where nothing counts, no share is defined"
-
-
 def test_runs_of_one_view_have_no_such_section(tmp_path: Path) -> None:
     folder = write_run(tmp_path, classes=("a", "b"), patients=8, per_patient=1)
     page = parse(write_report(folder).read_text())
@@ -103,11 +86,11 @@ def test_runs_of_one_view_have_no_such_section(tmp_path: Path) -> None:
 
 def test_shares_that_are_not_there_name_their_command(run: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(run, tmp_path / "run"))
-    (folder / "heatmaps" / "shares.csv").unlink()
+    (folder / "views.json").unlink()
     section = parse(write_report(folder).read_text()).one("section", id="views")
     assert "foveate explain" in section.text and section.all("table", class_="by-views")
-    (folder / "heatmaps" / "shares.csv").write_text("case_id\na\n")
-    with pytest.raises(InputRefused, match=re.escape("shares.csv")):
+    (folder / "views.json").write_text('{"parts": {}}')
+    with pytest.raises(InputRefused, match=re.escape("views.json")):
         write_report(folder)
 
 

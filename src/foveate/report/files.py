@@ -27,9 +27,10 @@ from foveate.evaluate.results.run import RunRecord
 from foveate.evaluate.results.shift import Shift
 from foveate.evaluate.results.splits import Splits
 from foveate.evaluate.results.trust import TrustCard
+from foveate.evaluate.results.views import ViewShares
 from foveate.evaluate.sample import cases_in_words
 from foveate.evaluate.table import PredictionTable, read_predictions
-from foveate.maps.heatmaps import CaseMaps, MapEntry, Share, read_case, read_index, read_shares
+from foveate.maps.heatmaps import CaseMaps, MapEntry, read_case, read_index
 from foveate.types import Box
 
 Json = Mapping[str, Any]
@@ -66,7 +67,7 @@ class RunFiles:
         predictions: the table of ``predictions.csv``, or None if absent.
         heatmaps: rows of ``heatmaps/index.csv``, or None if absent.
         boxes: found boxes by ``(case_id, view, target)``, or None if ``boxes.csv`` is absent.
-        shares: rows of ``heatmaps/shares.csv``; none where the model has one view.
+        view_shares: how much each view counts; None where the model has one view.
         test, shift: of an external test, what it is and how its cohort differs; None for a run of its own.
         answers: what people wrote in ``answers.yaml``, by name of the item; none where the file is absent.
     """
@@ -82,7 +83,7 @@ class RunFiles:
     predictions: PredictionTable | None
     heatmaps: tuple[MapEntry, ...] | None
     boxes: Mapping[tuple[str, str, str], tuple[Box, ...]] | None
-    shares: tuple[Share, ...] = ()
+    view_shares: ViewShares | None = None
     trust: TrustCard | None = None
     probes: Probes | None = None
     answers: Mapping[str, str] = field(default_factory=dict)
@@ -139,7 +140,7 @@ class RunFiles:
             predictions=read_predictions(predictions) if predictions.is_file() else None,
             heatmaps=_read_index(folder / "heatmaps" / "index.csv"),
             boxes=_read_boxes(folder / "boxes.csv"),
-            shares=_read_shares(folder / "heatmaps" / "shares.csv"),
+            view_shares=ViewShares.read(folder),
             trust=TrustCard.read(folder),
             probes=Probes.read(folder),
             answers=_read_answers(folder / "answers.yaml"),
@@ -248,13 +249,6 @@ def _read_index(path: Path) -> tuple[MapEntry, ...] | None:
     try:
         return tuple(read_index(path.parent))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _damaged(path, "explain", error) from error
-
-
-def _read_shares(path: Path) -> tuple[Share, ...]:
-    try:
-        return tuple(read_shares(path.parent))
-    except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, "explain", error) from error
 
 

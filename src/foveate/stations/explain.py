@@ -28,6 +28,7 @@ from foveate.stations.batches import cases_of, prepared_batches, raise_if_partia
 from foveate.stations.evaluate import validation_of
 from foveate.stations.run import Run
 from foveate.stations.truths import CaseFiles
+from foveate.stations.views import note_views
 from foveate.types import Case, Heatmap, Image, Track, quiet
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def explain(
 ) -> int:
     """Draw heat maps of the study's parts, or of single cases; writes ``heatmaps/``.
 
-    Where a model has several views, ``heatmaps/shares.csv`` tells how much each counts.
+    Where a model has several views, ``heatmaps/shares.csv`` tells how much each counts in a case, and
+    ``views.json`` on average.
 
     Args:
         run: with a bundle and predictions.
@@ -110,6 +112,7 @@ def explain(
                 entries += store.write(item.case, answers[item.case.case_id], explained)
                 shares += explained.shares
         write_shares(folder, shares)
+        note_views(run, shares)
         write_index(folder, entries)
         store.remove_others(entries)
     raise_if_partial(refused, f"explained {len(entries)} views")

@@ -25,8 +25,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from foveate.evaluate.intervals import Value
 from foveate.evaluate.results.metrics import PrCurve, RocCurve
+from foveate.evaluate.results.views import ShareMeans
 
 BLUE, VERMILLION, GREEN, ORANGE = "#0072b2", "#d55e00", "#009e73", "#e69f00"
 INK, MUTED, LINE, PAPER = "#1b1f24", "#5b6673", "#d9dee4", "#fefefe"
@@ -155,16 +155,16 @@ def confusion_figure(labels: Sequence[str], counts: Sequence[Sequence[int]], *, 
 
 
 @styled
-def shares_figure(views: Mapping[str, Mapping[str, Value]]) -> Figure:
+def shares_figure(views: Mapping[str, ShareMeans]) -> Figure:
     """Share of each view in the attribution of one class (bars), and in its heat maps (diamonds).
 
     Args:
-        views: for each view ``attribution`` and ``evidence``, both in [0, 1], with intervals.
+        views: the means of each.
     """
     figure, axes = new_figure(3.4, 0.75 + 0.3 * len(views))
     names = list(views)
     for place, name in enumerate(names):
-        bar, map_ = views[name]["attribution"], views[name]["evidence"]
+        bar, map_ = views[name].attribution, views[name].evidence
         axes.barh(place, bar.value or 0.0, height=0.62, color=BLUE, alpha=0.75)
         if bar.low is not None and bar.high is not None:
             axes.plot([bar.low, bar.high], [place - 0.12] * 2, color=INK, linewidth=1.2)
