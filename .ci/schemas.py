@@ -15,6 +15,7 @@ from pathlib import Path
 from foveate.evaluate import results
 from foveate.evaluate.results.file import ResultFile
 
+ELSEWHERE = ("foveate.train.tuning.plan",)  # classes whose parts need torch
 FOLDER = Path(__file__).parents[1] / "docs" / "schemas"
 
 
@@ -22,13 +23,15 @@ def schemas() -> dict[str, str]:
     """File name in docs/schemas → its text, for every class of a result file."""
     for module in pkgutil.iter_modules(results.__path__):
         importlib.import_module(f"{results.__name__}.{module.name}")
+    for name in ELSEWHERE:
+        importlib.import_module(name)
     return {
         f"{cls.NAME.removesuffix('.json')}.schema.json": json.dumps(
             cls.model_json_schema(), indent=2, ensure_ascii=False
         )
         + "\n"
         for cls in ResultFile.__subclasses__()
-        if cls.__module__.startswith(results.__name__)
+        if cls.__module__.startswith((results.__name__, *ELSEWHERE))
     }
 
 

@@ -51,6 +51,10 @@ class ResultFile(Part):
 
     format: int = 0
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both hold the same, whichever version wrote them."""
+        return isinstance(other, type(self)) and self.to_json() == other.to_json()
+
     @classmethod
     def read(cls, folder: Path) -> Self | None:
         """The file of a run folder, or None where it is not there yet.

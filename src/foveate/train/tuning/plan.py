@@ -17,16 +17,18 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import torch
+from pydantic import Field
 
 from foveate.contract import Classifier
 from foveate.device import native_bf16
+from foveate.errors import InputRefused
+from foveate.evaluate.results.file import ResultFile
 from foveate.files import write_json
 from foveate.study.study import Study, TrainConfig
 from foveate.train.feed import Feed
@@ -96,8 +98,7 @@ class Checked:
         return "\n  ".join(lines)
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingPlan:
+class TrainingPlan(ResultFile):
     """How a training is computed.
 
     Attributes:
@@ -114,11 +115,14 @@ class TrainingPlan:
         took: seconds of measuring.
     """
 
+    NAME: ClassVar[str] = "plan.json"
+    MADE_BY: ClassVar[str] = "plan"
+
     choice: Choice
     reason: str
-    machine: dict[str, str | int] = field(default_factory=dict)
+    machine: dict[str, str | int] = Field(default_factory=dict)
     exact: bool = True
-    began_on: dict[str, str | int] = field(default_factory=dict)
+    began_on: dict[str, str | int] = Field(default_factory=dict)
     checked: Checked | None = None
     look_again: bool = False
     key: str = ""
@@ -130,28 +134,6 @@ class TrainingPlan:
     def ways(self) -> dict[Convolution, Way]:
         """Convolutions that are computed another way in bfloat16."""
         return {} if self.checked is None else self.checked.ways
-
-    def as_dict(self) -> dict[str, Any]:
-        """For ``plan.json``."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> TrainingPlan:
-        """Of ``plan.json``.
-
-        Raises:
-            KeyError, TypeError, ValueError, AttributeError: it is not one.
-        """
-        trials = tuple(
-            Trial(**{**trial, "choice": Choice(**trial["choice"]), "against": Choice(**trial["against"])})
-            for trial in content["trials"]
-        )
-        estimate = None if content["estimate"] is None else Estimate(**content["estimate"])
-        checked = None if content["checked"] is None else _checked_from(content["checked"])
-        choice = Choice(**content["choice"])
-        return cls(
-            **{**content, "choice": choice, "trials": trials, "estimate": estimate, "checked": checked}
-        )
 
     def words(self) -> str:
         """For a person: the choice with its reason, what it costs, and what was found out about bfloat16."""
@@ -183,22 +165,22 @@ def settle(
     """
     extent = Extent.of(feed)
     if (known := read_plan(run)) is not None:
-        plan = replace(known, reason="as this run began")
+        plan = known.model_copy(update={"reason": "as this run began"})
         if known.machine != machine(device):  # what was right there may be wrong here
-            plan = replace(
-                plan, machine=machine(device), exact=False, began_on=known.began_on or known.machine
-            )
+            elsewhere = {"machine": machine(device), "exact": False}
+            plan = plan.model_copy(update=elsewhere | {"began_on": known.began_on or known.machine})
             if known.checked is not None:
                 last = known.choice.channels_last
                 checked = check(study, model, feed, device, extent, cache=cache, channels_last=last)
-                plan = replace(plan, checked=checked, choice=_if_right(known.choice, checked, study))
+                choice = _if_right(known.choice, checked, study)
+                plan = plan.model_copy(update={"checked": checked, "choice": choice})
         if plan != known:
-            write_json(run / "plan.json", plan.as_dict())
+            plan.write(run)
         return plan
     remembered = cache / "plans" / f"{plan_key(study, device, extent)}.json"
-    if (known := _read(remembered)) is not None and known.machine == machine(device):
+    if (known := _remembered(remembered)) is not None and known.machine == machine(device):
         cost = known.estimate and known.estimate.of(study.train.epochs, extent, model)
-        plan = replace(known, reason="remembered from an earlier run", estimate=cost)
+        plan = known.model_copy(update={"reason": "remembered from an earlier run", "estimate": cost})
     else:
         plan = measure(study, model, feed, device, cache=cache)
     keep(plan, run, cache)
@@ -207,10 +189,10 @@ def settle(
 
 def keep(plan: TrainingPlan, run: Path, cache: Path) -> None:
     """Remember a plan in the run and, if it was measured, for its like; a full disk forgets the latter."""
-    write_json(run / "plan.json", plan.as_dict())
+    plan.write(run)
     if plan.took:
         with suppress(OSError):
-            write_json(cache / "plans" / f"{plan.key}.json", plan.as_dict())
+            write_json(cache / "plans" / f"{plan.key}.json", plan.to_json())
 
 
 def measure(
@@ -351,25 +333,13 @@ def machine(device: torch.device) -> dict[str, str | int]:
 
 
 def read_plan(run: Path) -> TrainingPlan | None:
-    """The plan of a run; None if it has none."""
-    return _read(run / "plan.json")
-
-
-def _read(path: Path) -> TrainingPlan | None:
-    """A plan; None if it is not there, or not one."""
-    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-        return TrainingPlan.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    """The plan of a run; None if it has none, or one that cannot be read: it is then made anew."""
+    with suppress(OSError, InputRefused):
+        return TrainingPlan.read(run)
     return None
 
 
-def _checked_from(content: Mapping[str, Any]) -> Checked:
-    rerouted = tuple(
-        Rerouted(**{**item, "convolution": _convolution_from(item["convolution"])})
-        for item in content["rerouted"]
-    )
-    return Checked(**{**content, "rerouted": rerouted})
-
-
-def _convolution_from(content: Mapping[str, Any]) -> Convolution:
-    known: Any = {name: tuple(item) if isinstance(item, list) else item for name, item in content.items()}
-    return Convolution(**known)
+def _remembered(path: Path) -> TrainingPlan | None:
+    with suppress(OSError, ValueError):
+        return TrainingPlan.from_json(json.loads(path.read_text(encoding="utf-8")))
+    return None
