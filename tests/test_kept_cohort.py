@@ -13,7 +13,7 @@ from foveate.data.manifest import kept, manifest, paths
 from foveate.data.manifest.columns import Expected
 from foveate.data.manifest.kept import FILE, CohortKeeper, KeptCohort
 from foveate.data.manifest.manifest import load_manifest
-from foveate.errors import ManifestRefused
+from foveate.errors import InputRefused, ManifestRefused
 from foveate.stations.run import Run
 from foveate.study.study import DataConfig, Study
 from foveate.types import Cohort
@@ -131,16 +131,24 @@ def test_a_deleted_image_is_named_by_its_row(run: Run) -> None:
             opened.cohort()
 
 
+def test_a_deleted_manifest_is_no_cohort(run: Run) -> None:
+    run.cohort()
+    run.study.data.manifest.unlink()
+    for opened in (run, Run.open(run.folder)):
+        with pytest.raises(InputRefused, match="cannot be read: No such file"):
+            opened.cohort()
+
+
 def test_an_external_test_says_which_file_is_gone_or_has_come(run: Run) -> None:
     """Cases whose files cannot be used are left out of it, so that nothing else would tell."""
     expected, image = Expected("multiclass", ("x", "y")), run.study.data.manifest.parent / "images/4.png"
     data, content = replace_boxes(run.study.data), image.read_bytes()
     assert len(CohortKeeper().cohort(run.folder, data, expected).cases) == CASES
     image.unlink()
-    with pytest.warns(UserWarning, match=r"^images/4.png is gone after"):
+    with pytest.warns(UserWarning, match=r"^images/4.png was removed after"):
         assert len(CohortKeeper().cohort(run.folder, data, expected).cases) == CASES - 1
     image.write_bytes(content)
-    with pytest.warns(UserWarning, match=r"^images/4.png was changed after"):
+    with pytest.warns(UserWarning, match=r"^images/4.png was added after"):
         assert len(CohortKeeper().cohort(run.folder, data, expected).cases) == CASES
 
 

@@ -85,18 +85,19 @@ class KeptCohort(BaseModel):
     def changes(self) -> list[str]:
         """What is no longer as it was read, in words; the files are only looked up, not opened."""
         manifest = self.cohort.manifest
-        with suppress(OSError):
+        try:
             if sha256_of(manifest) != self.cohort.manifest_sha256:
                 return [f"{manifest.name} was changed"]
+        except OSError:
+            return [f"{manifest.name} was removed"]
         now = file_states(Root.at(manifest.parent), self.files)
-        differing = [name for name, state in now.items() if state != self.files[name]]
-        gone = [name for name in differing if now[name] is None]
+        kinds: dict[str, list[str]] = {"removed": [], "added": [], "changed": []}
+        for name, state in now.items():
+            if state != (before := self.files[name]):
+                kinds["changed" if state and before else "added" if state else "removed"].append(name)
         return [
-            f"{_few(names)} {what[len(names) > 1]}"
-            for names, what in (
-                (gone, ("is gone", "are gone")),
-                ([name for name in differing if now[name]], ("was changed", "were changed")),
-            )
+            f"{_few(names)} {'were' if len(names) > 1 else 'was'} {kind}"
+            for kind, names in kinds.items()
             if names
         ]
 
