@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from foveate.errors import InputRefused, Partial, UsageError
-
-if TYPE_CHECKING:
-    from foveate.types import Heatmap
-
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
 from foveate.cli.terminal import console, new_table, say
+from foveate.errors import InputRefused, Partial, UsageError
 from foveate.evaluate.results.cautions import Cautions
 from foveate.evaluate.sample import counted
 from foveate.evaluate.table import DEFAULT_THRESHOLD
@@ -25,7 +20,7 @@ if TYPE_CHECKING:
     from foveate.deploy.engines.facts import Facts
     from foveate.deploy.engines.single import FileAnswer
     from foveate.evaluate.results.probabilities import OperatingPoint
-    from foveate.types import Prediction
+    from foveate.types import Heatmap, Prediction
 
 
 def predict_single(
@@ -53,13 +48,13 @@ def predict_single(
     """
     if out is not None and out.suffix != ".csv":
         raise UsageError(f"'{out}' is no CSV", where="--out", fix="call it OUT.csv")
-    from foveate.cli.terminal import say
     from foveate.deploy.engines.files import image_cases, views_case
     from foveate.deploy.engines.opening import open_engine
     from foveate.deploy.engines.single import answer_files
     from foveate.evaluate.table import write_predictions
 
-    opened = open_engine(target, engine)
+    with _no_search_for_garbage():
+        opened = open_engine(target, engine)
     facts, refused = opened.facts, list[InputRefused]()
     cases = [views_case(facts, views)] if views else image_cases(facts, images)
     found = []
@@ -75,6 +70,18 @@ def predict_single(
         )
         say(f"{len(found)} predictions: {out}")
     _complain(refused, len(found))
+
+
+@contextmanager
+def _no_search_for_garbage() -> Iterator[None]:
+    """What imports make is there to stay: to look through it for garbage is a tenth of the start."""
+    searched = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if searched:
+            gc.enable()
 
 
 def _complain(refused: Sequence[InputRefused], answered: int) -> None:
@@ -93,7 +100,6 @@ def _write(folder: Path, heatmaps: Sequence[Heatmap]) -> None:
     """One ``CASE.VIEW.CLASS.npy`` each: float32, raw and signed, in the pixels of the original image."""
     import numpy as np
 
-    from foveate.cli.terminal import say
     from foveate.files import replacing
 
     if not heatmaps:
