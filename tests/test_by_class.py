@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from foveate.cli import app as cli
-from foveate.evaluate.comparing.comparison import compare, located
+from foveate.evaluate.comparing import comparison
 from foveate.evaluate.comparing.paired import RunFigures
 from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.localization import CaseScore
@@ -39,6 +39,16 @@ LIVER = ("FNH", "HCC", "Hemangioma", "cyst", "normal")
 
 
 # --- the published tables ---------------------------------------------------------------------------------
+
+
+def compare(*args: Any, **named: Any) -> dict[str, Any]:
+    """What ``comparison.json`` holds of a comparison."""
+    return comparison.compare(*args, **named).to_json()
+
+
+def located(entry: RunFigures, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Classes as ``comparison.json`` holds them."""
+    return {name: found.to_json() for name, found in comparison.located(entry, bootstrap).items()}
 
 
 def test_cervical_recalls_are_whole_images_and_rebuild_the_accuracies_of_the_cards() -> None:
@@ -71,16 +81,16 @@ def test_tables_stand_beside_cohorts_with_their_classes_and_no_other() -> None:
     assert class_tables(LIVER, "multilabel") == []
     cells = ("dyskeratotic", "koilocytotic", "metaplastic", "parabasal", "superficial intermediate")
     assert class_tables(cells, "multiclass") == list(CERVICAL_RECALL[:3])
-    rows = {row["name"]: row for row in published_by_class(LIVER, "multiclass") if row["figure"] == "recall"}
-    assert rows["DADRN50-B"]["values"]["Hemangioma"] == 0.6819  # by the cohort's own name
-    assert "normal" not in rows["ResGLNet, given the lesion's region"]["values"]
+    rows = {row.name: row for row in published_by_class(LIVER, "multiclass") if row.figure == "recall"}
+    assert rows["DADRN50-B"].values["Hemangioma"] == 0.6819  # by the cohort's own name
+    assert "normal" not in rows["ResGLNet, given the lesion's region"].values
 
 
 def test_boxes_of_chest_radiographs_stand_beside_cohorts_that_have_all_eight_findings() -> None:
     (row,) = published_by_class((*CHESTXRAY14, "Hernia"), "multilabel")
-    assert row["figure"] == "localized_0.3" and row["values"]["Nodule"] == 0.04
-    assert published_by_class(tuple(CHESTXRAY14)[1:], "multilabel") == []
-    assert published_by_class(tuple(CHESTXRAY14), "multiclass") == []
+    assert row.figure == "localized_0.3" and row.values["Nodule"] == 0.04
+    assert published_by_class(tuple(CHESTXRAY14)[1:], "multilabel") == ()
+    assert published_by_class(tuple(CHESTXRAY14), "multiclass") == ()
 
 
 # --- how heat maps point, class by class ------------------------------------------------------------------

@@ -287,8 +287,8 @@ def test_of_several_runs_each_is_said_once_with_its_runs(run: Path, tmp_path: Pa
     other = write_run(tmp_path / "other", classes=("benign", "malignant"), patients=40, per_patient=1)
     runs = {"one": RunFiles.read(run), "two": RunFiles.read(other), "three": RunFiles.read(other)}
     found = of_runs(runs)
-    assert found and all(item["runs"] == ["two", "three"] for item in found)
-    assert in_words(found, 3)[0].startswith("two, three: ") and in_words(found, 2)[0] == found[0]["sentence"]
+    assert found and all(item.runs == ("two", "three") for item in found)
+    assert in_words(found, 3)[0].startswith("two, three: ") and in_words(found, 2)[0] == found[0].sentence
 
 
 def test_where_patients_are_unknown_nobody_counts_them(run: Path, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 from statsmodels.stats.multitest import multipletests
 
 from foveate.errors import InputRefused, UsageError
-from foveate.evaluate.comparing.comparison import check_same_cases, compare, enough_replicates
+from foveate.evaluate.comparing import comparison
+from foveate.evaluate.comparing.comparison import check_same_cases, enough_replicates
 from foveate.evaluate.comparing.hypothesis import mcnemar
 from foveate.evaluate.comparing.paired import CALIBRATED, FIGURES, RunFigures
 from foveate.evaluate.intervals import Bootstrap
@@ -22,6 +23,11 @@ from test_intervals import tail_of
 
 CLASSES = ("cyst", "FNH")
 OF_VOLUMES = ("cell_hit", "plane_pointing", "plane_iou", "depth_error")
+
+
+def compare(*args: Any, **named: Any) -> dict[str, Any]:
+    """What ``comparison.json`` holds of a comparison."""
+    return comparison.compare(*args, **named).to_json()
 
 
 def table(scores: list[float], truth: list[int], patients: list[str], first: int = 0) -> PredictionTable:

@@ -54,7 +54,7 @@ def test_a_phantom_grid_goes_the_whole_way(
     plan = shortened(name, draw_phantom(kind, tmp_path / "phantom", options))
     trained = train_plan(plan, tmp_path / "out", Shown())
     assert trained.failures == [] and trained.notes == []
-    result = write_results(plan, tmp_path / "out", trained)
+    result = write_results(plan, tmp_path / "out", trained).to_json()
     assert result == json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert len(result["figures"]) == 2
     for label, found in result["figures"].items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from foveate import __version__
 from foveate.compare.grid import differences
@@ -18,8 +17,9 @@ from foveate.evaluate.comparing.comparison import (
 )
 from foveate.evaluate.comparing.paired import RunFigures
 from foveate.evaluate.intervals import Bootstrap
+from foveate.evaluate.results.comparison import Comparison, RunOrigin, RunsProtocol
 from foveate.evaluate.results.run import RunRecord
-from foveate.files import sha256_of, write_json
+from foveate.files import sha256_of
 from foveate.report.cautions import of_runs
 from foveate.report.comparing.comparison import write_comparison
 from foveate.report.comparing.side_by_side import evidence_tables
@@ -39,7 +39,7 @@ def compare_folders(
     reference: str | None = None,
     shared: bool = False,
     track: Track = quiet,
-) -> dict[str, Any]:
+) -> Comparison:
     """Compare runs, paired by patient; writes ``comparison.json``, ``.csv``, ``.md`` and ``.html``.
 
     Args:
@@ -49,9 +49,6 @@ def compare_folders(
             first. Every two runs are compared anyway.
         shared: compare the cases that all runs were tested on, where these are not the same.
         track: shows progress.
-
-    Returns:
-        What ``comparison.json`` holds.
 
     Raises:
         UsageError: a run lacks a file, or they were tested on different cases; all problems are listed.
@@ -75,26 +72,24 @@ def compare_folders(
     bootstrap = Bootstrap(replicates, settings.level, studies[named].seed)
     cases = case_sheets(runs, named)
     files = {label: RunFiles.read(folder) for label, folder in runs.items()}
-    result = {
-        "name": " · ".join(runs),
-        "foveate": __version__,
-        "protocol": {"runs": {label: _origin(folder, studies[label]) for label, folder in runs.items()}},
-        "variants": {
+    table = entries[named][0].table
+    result = Comparison(
+        name=" · ".join(runs),
+        foveate=__version__,
+        protocol=RunsProtocol(
+            runs={label: _origin(folder, studies[label]) for label, folder in runs.items()}
+        ),
+        variants={
             label: describe(studies[label], _changes(studies[label], studies[named]), {0: folder}, out)
             for label, folder in runs.items()
         },
-        **compare(entries, named, bootstrap, track, every_pair=True),
-        "without": {},
-        "published": {},
-        "published_by_class": published_by_class(
-            entries[named][0].table.classes, entries[named][0].table.task
-        ),
-        "side_by_side": cases.to_json(),
-        "failures": [],
-        "notes": notes,
-        "cautions": of_runs(files),
-    }
-    write_json(out / "comparison.json", result)
+        **dict(compare(entries, named, bootstrap, track, every_pair=True)),
+        published_by_class=published_by_class(table.classes, table.task),
+        side_by_side=cases.listing,
+        notes=tuple(notes),
+        cautions=of_runs(files),
+    )
+    result.write(out)
     write_comparison(result, out, cases, evidence_tables(files))
     return result
 
@@ -157,12 +152,12 @@ def _changes(study: Study, base: Study) -> list[str]:
     return [line for line in differences(study, base) if line.partition(".")[0] != "model"]
 
 
-def _origin(folder: Path, study: Study) -> dict[str, Any]:
+def _origin(folder: Path, study: Study) -> RunOrigin:
     """Where a run lies, and what it was trained and tested on."""
     splits, record = folder / "splits.json", RunRecord.read(folder)
-    return {
-        "folder": str(folder),
-        "manifest": study.data.manifest.name,
-        "manifest_sha256": record.hashes.manifest if record else None,
-        "splits_sha256": sha256_of(splits) if splits.is_file() else None,
-    }
+    return RunOrigin(
+        folder=str(folder),
+        manifest=study.data.manifest.name,
+        manifest_sha256=record.hashes.manifest if record else None,
+        splits_sha256=sha256_of(splits) if splits.is_file() else None,
+    )

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import inspect
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,9 +19,19 @@ from foveate.evaluate.comparing.comparison import compare, enough_replicates, on
 from foveate.evaluate.comparing.paired import RunFigures, Seed
 from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.localization import CaseScore
+from foveate.evaluate.results.comparison import (
+    Comparison,
+    FailedRun,
+    GridProtocol,
+    PublishedFigures,
+    VariantFacts,
+    WithheldView,
+)
+from foveate.evaluate.results.metrics import Metrics
+from foveate.evaluate.results.parts import Unmade
 from foveate.evaluate.scores import read_scores
 from foveate.evaluate.table import PredictionTable, read_predictions
-from foveate.files import sha256_of, write_json
+from foveate.files import sha256_of
 from foveate.report.cautions import of_runs
 from foveate.report.comparing.comparison import write_comparison
 from foveate.report.files import RunFiles
@@ -35,7 +43,7 @@ from foveate.types import Task, Track, quiet
 Entries = dict[str, dict[Seed, RunFigures]]
 
 
-def write_results(plan: GridPlan, out: Path, trained: Trained, track: Track = quiet) -> dict[str, Any]:
+def write_results(plan: GridPlan, out: Path, trained: Trained, track: Track = quiet) -> Comparison:
     """Compare what the runs left; writes ``comparison.json``, ``.csv``, ``.md`` and ``.html``.
 
     Args:
@@ -43,9 +51,6 @@ def write_results(plan: GridPlan, out: Path, trained: Trained, track: Track = qu
         out: folder of the comparison.
         trained: what became of the runs.
         track: shows progress.
-
-    Returns:
-        What ``comparison.json`` holds.
 
     Raises:
         RunFailed: no run has predictions of test cases.
@@ -69,24 +74,24 @@ def write_results(plan: GridPlan, out: Path, trained: Trained, track: Track = qu
     seed, several = _shared_seed(plan, out, entries), len({run.seed for run in planned_runs(plan, out)}) > 1
     shown = _shown(plan, out, entries, seed)
     cases = _side_by_side(shown, reference, seed, several)
-    result = {
-        "name": plan.name,
-        "foveate": __version__,
-        "protocol": _protocol(plan, out),
-        "variants": {
+    result = Comparison(
+        name=plan.name,
+        foveate=__version__,
+        protocol=_protocol(plan, out),
+        variants={
             label: describe(study, plan.changes(label), _folders(plan, label, out), out)
             for label, study in plan.variants.items()
         },
-        **compare(entries, reference, bootstrap, track),
-        "without": {view: _without(plan, out, view, entries, bootstrap) for view in plan.without},
-        "published": published_rows(plan),
-        "published_by_class": [] if plan.published == "none" else published_by_class(*_labels(entries)),
-        "side_by_side": cases.to_json(),
-        "failures": [asdict(row) for row in trained.failures],
-        "notes": notes,
-        "cautions": of_runs({label: RunFiles.read(folder) for label, folder in shown.items()}),
-    }
-    write_json(out / "comparison.json", result)
+        **dict(compare(entries, reference, bootstrap, track)),
+        without={view: _without(plan, out, view, entries, bootstrap) for view in plan.without},
+        published=published_rows(plan),
+        published_by_class=() if plan.published == "none" else published_by_class(*_labels(entries)),
+        side_by_side=cases.listing,
+        failures=tuple(FailedRun(**asdict(row)) for row in trained.failures),
+        notes=tuple(notes),
+        cautions=of_runs({label: RunFiles.read(folder) for label, folder in shown.items()}),
+    )
+    result.write(out)
     write_comparison(result, out, cases)
     return result
 
@@ -132,9 +137,8 @@ def read_entries(plan: GridPlan, out: Path) -> Entries:
 def read_entry(folder: Path) -> RunFigures:
     """The test predictions of a run, its thresholds, and the scores of its heat maps where it has any."""
     table = read_predictions(folder / "predictions.csv")
-    found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["per_class"]
-    multilabel = table.task == "multilabel"
-    thresholds = {name: value["threshold"] for name, value in found.items()} if multilabel else {}
+    metrics = Metrics.read(folder)
+    thresholds = metrics.thresholds if metrics and table.task == "multilabel" else {}
     swept = Study.load(folder / "study.yaml").localize.thresholds
     scores = _scores(folder)
     return RunFigures(table.part("test"), thresholds, scores.pop("heatmap", []), swept, scores)
@@ -154,23 +158,24 @@ def _folders(plan: GridPlan, label: str, out: Path) -> dict[Seed, Path]:
     return {run.seed: run.folder for run in planned_runs(plan, out) if run.label == label}
 
 
-def _without(plan: GridPlan, out: Path, view: str, entries: Entries, bootstrap: Bootstrap) -> dict[str, Any]:
+def _without(
+    plan: GridPlan, out: Path, view: str, entries: Entries, bootstrap: Bootstrap
+) -> dict[str, WithheldView | Unmade]:
     """Each variant with a view withheld, and what that costs it, paired with itself."""
-    found: dict[str, Any] = {}
+    found: dict[str, WithheldView | Unmade] = {}
     for label, runs in entries.items():
         folders = _folders(plan, label, out)
         tables = {seed: _withheld(folders[seed] / without_file(view)) for seed in runs}
         lacking = {seed: RunFigures(table, runs[seed].thresholds) for seed, table in tables.items() if table}
         if not lacking:
-            found[label] = {"reason": f"this model cannot do without {view}"}
+            found[label] = Unmade(reason=f"this model cannot do without {view}")
             continue
         whole = {seed: RunFigures(runs[seed].table, runs[seed].thresholds) for seed in lacking}
         both, _ = only_shared_cases({"whole": whole, "without": lacking})
         compared = compare(both, "whole", bootstrap)
-        found[label] = {
-            "figures": compared["figures"]["without"],
-            "differences": compared["differences"]["without"],
-        }
+        found[label] = WithheldView(
+            figures=compared.figures["without"], differences=compared.differences["without"]
+        )
     return found
 
 
@@ -180,22 +185,22 @@ def _withheld(path: Path) -> PredictionTable | None:
     return read_predictions(path).part("test") if there else None
 
 
-def _protocol(plan: GridPlan, out: Path) -> dict[str, Any]:
+def _protocol(plan: GridPlan, out: Path) -> GridProtocol:
     """What all runs had in common."""
     base = plan.base
     splits = {str(seed): out / "splits" / str(plan.split_seed(seed)) / "splits.json" for seed in plan.seeds}
-    return {
-        "manifest": base.data.manifest.name,
-        "manifest_sha256": sha256_of(base.data.manifest),
-        "splits_sha256": {seed: sha256_of(path) for seed, path in splits.items() if path.is_file()},
-        "seeds": list(plan.seeds),
-        "folds": base.split.rounds,
-        "resplit": plan.resplit,
-        "allowed": list(base.audit.allow),
-    }
+    return GridProtocol(
+        manifest=base.data.manifest.name,
+        manifest_sha256=sha256_of(base.data.manifest),
+        splits_sha256={seed: sha256_of(path) for seed, path in splits.items() if path.is_file()},
+        seeds=tuple(plan.seeds),
+        folds=base.split.rounds,
+        resplit=plan.resplit,
+        allowed=tuple(base.audit.allow),
+    )
 
 
-def describe(study: Study, changes: list[str], folders: Mapping[Seed, Path], out: Path) -> dict[str, Any]:
+def describe(study: Study, changes: list[str], folders: Mapping[Seed, Path], out: Path) -> VariantFacts:
     """What a variant is, and what it costs.
 
     Args:
@@ -205,17 +210,15 @@ def describe(study: Study, changes: list[str], folders: Mapping[Seed, Path], out
         out: folder of the comparison, from which those of the runs are told.
     """
     seconds = [value for folder in folders.values() for value in _epoch_seconds(folder / "training.csv")]
-    return {
-        "model": study.model.name,
-        "options": dict(study.model.options),
-        "pretrained": study.model.pretrained is not False,
-        "changes": changes,
-        "parameters": next((count for folder in folders.values() if (count := _parameters(folder))), None),
-        "seconds_per_epoch": float(np.median(seconds)) if seconds else None,
-        "runs": {
-            str(seed): Path(os.path.relpath(folder, out)).as_posix() for seed, folder in folders.items()
-        },
-    }
+    return VariantFacts(
+        model=study.model.name,
+        options=dict(study.model.options),
+        pretrained=study.model.pretrained is not False,
+        changes=tuple(changes),
+        parameters=next((count for folder in folders.values() if (count := _parameters(folder))), None),
+        seconds_per_epoch=float(np.median(seconds)) if seconds else None,
+        runs={str(seed): Path(os.path.relpath(folder, out)).as_posix() for seed, folder in folders.items()},
+    )
 
 
 def _epoch_seconds(path: Path) -> list[float]:
@@ -237,24 +240,24 @@ def _parameters(folder: Path) -> int | None:
         return None
 
 
-def published_rows(plan: GridPlan) -> dict[str, dict[str, Any]]:
+def published_rows(plan: GridPlan) -> dict[str, PublishedFigures]:
     """For each variant that has one, the published row: its name, figures, and what data they are of."""
     if plan.published == "none":
         return {}
     if isinstance(plan.published, Mapping):
         return {
-            label: {
-                "name": label,
-                "figures": {name: value for name, value in row.items() if name != "data"},
-                "data": f"published, other data: {row['data']}",
-            }
+            label: PublishedFigures(
+                name=label,
+                figures={name: float(value) for name, value in row.items() if name != "data"},
+                data=f"published, other data: {row['data']}",
+            )
             for label, row in plan.published.items()
         }
     rows = {label: _card_row(study) for label, study in plan.variants.items()}
     return {label: row for label, row in rows.items() if row}
 
 
-def _card_row(study: Study) -> dict[str, Any] | None:
+def _card_row(study: Study) -> PublishedFigures | None:
     """The published row of a model card whose options are the study's, the most exact one."""
     from foveate.models.cards import CARDS
     from foveate.models.registry import MODELS
@@ -270,4 +273,4 @@ def _card_row(study: Study) -> dict[str, Any] | None:
         if all(options.get(key) == value for key, value in row.options.items())
     ]
     best = max(fitting, key=lambda row: len(row.options), default=None)
-    return {"name": best.name, "figures": dict(best.figures), "data": best.data} if best else None
+    return PublishedFigures(name=best.name, figures=dict(best.figures), data=best.data) if best else None

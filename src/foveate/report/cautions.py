@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from foveate.evaluate.intervals import Value
 from foveate.evaluate.localization.wording import main_measure, not_beaten, verdict
 from foveate.evaluate.rates import Rates
 from foveate.evaluate.results.cautions import Caution, Cautions
+from foveate.evaluate.results.comparison import SharedCaution
 from foveate.evaluate.results.parts import ABSENT
 from foveate.evaluate.sample import counted
 from foveate.report.files import RunFiles
@@ -84,8 +84,8 @@ def find_cautions(files: RunFiles) -> Cautions:
     )
 
 
-def of_runs(runs: Mapping[str, RunFiles]) -> list[dict[str, Any]]:
-    """The cautions of several runs, the worst first, each once: ``code``, ``sentence`` and its ``runs``.
+def of_runs(runs: Mapping[str, RunFiles]) -> tuple[SharedCaution, ...]:
+    """The cautions of several runs, the worst first, each once, with the runs that it is about.
 
     Args:
         runs: by name.
@@ -95,13 +95,13 @@ def of_runs(runs: Mapping[str, RunFiles]) -> list[dict[str, Any]]:
         for item in find_cautions(files).items:
             owners.setdefault(item, []).append(label)
     order = list(HARM)
-    return [
-        {"code": item.code, "sentence": item.sentence, "runs": labels}
+    return tuple(
+        SharedCaution(code=item.code, sentence=item.sentence, runs=tuple(labels))
         for item, labels in sorted(owners.items(), key=lambda pair: order.index(pair[0].code))
-    ]
+    )
 
 
-def in_words(found: Sequence[Mapping[str, Any]], runs: int) -> list[str]:
+def in_words(found: Sequence[SharedCaution], runs: int) -> list[str]:
     """What ``of_runs`` found as sentences, each with the runs that it is about unless it is all of them.
 
     Args:
@@ -109,7 +109,7 @@ def in_words(found: Sequence[Mapping[str, Any]], runs: int) -> list[str]:
         runs: how many there are.
     """
     return [
-        item["sentence"] if len(item["runs"]) == runs else f"{', '.join(item['runs'])}: {item['sentence']}"
+        item.sentence if len(item.runs) == runs else f"{', '.join(item.runs)}: {item.sentence}"
         for item in found
     ]
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+from foveate.evaluate.intervals import Value
+from foveate.evaluate.results.comparison import ComparedClass, PublishedClasses
 from foveate.report.comparing.tables import ComparisonTable, figure, turned
-from foveate.report.files import Json
+from foveate.types import Task
 
 # Figure in the file → its title, and what it means.
 _FIGURES = {
@@ -52,37 +55,49 @@ _CAVEAT = (
 )
 
 
-def class_tables(result: Json) -> Iterator[ComparisonTable]:
-    """One table for each figure of single classes that any run has.
+@dataclass(frozen=True, slots=True)
+class ClassComparison:
+    """Single classes of several runs.
 
-    Args:
-        result: ``task``, ``classes`` by run, class and figure, ``published_by_class``, and the ``level`` of
-            ``bootstrap``, as in ``comparison.json``.
+    Attributes:
+        task: of the cohort.
+        classes: by run and class, figures.
+        published: what others measured of such classes.
+        level: of the intervals.
     """
+
+    task: Task
+    classes: Mapping[str, Mapping[str, ComparedClass]]
+    published: Sequence[PublishedClasses]
+    level: float
+
+
+def class_tables(result: ClassComparison) -> Iterator[ComparisonTable]:
+    """One table for each figure of single classes that any run has."""
     for name in _order(result):
-        rows = [row for row in result["published_by_class"] if row["figure"] == name]
-        cells = [cell for found in result["classes"].values() for cell in _cells(found, name)]
-        if any(value["value"] is not None for value in cells) and (rows or name not in _ONLY_BESIDE):
+        rows = [row for row in result.published if row.figure == name]
+        cells = [cell for found in result.classes.values() for cell in _cells(found, name)]
+        if any(value.value is not None for value in cells) and (rows or name not in _ONLY_BESIDE):
             yield _table(result, name, rows)
 
 
-def _cells(found: Json, name: str) -> Iterator[Json]:
+def _cells(found: Mapping[str, ComparedClass], name: str) -> Iterator[Value]:
     """One figure of every class of a run; of heat maps only those classes that are marked."""
-    return (own[name] for own in found.values() if name in own)
+    return (own.figures[name] for own in found.values() if name in own.figures)
 
 
-def _table(result: Json, name: str, published: Sequence[Json]) -> ComparisonTable:
-    runs = result["classes"]
+def _table(result: ClassComparison, name: str, published: Sequence[PublishedClasses]) -> ComparisonTable:
+    runs = result.classes
     title, meaning = _FIGURES[name]
-    known = {label for found in runs.values() for label, own in found.items() if own[name]["n"]}
+    known = {label for found in runs.values() for label, own in found.items() if own.figures[name].n}
     classes = [label for label in next(iter(runs.values())) if label in known]
     rows = [
-        ("Test cases", *(_counts([found[each]["cases"] for found in runs.values()]) for each in classes)),
+        ("Test cases", *(_counts([found[each].cases for found in runs.values()]) for each in classes)),
         *((label, *(_cell(found[each], name) for each in classes)) for label, found in runs.items()),
     ]
     beside = list(_published(published, classes))
-    notes = [meaning, f"In brackets the {100 * result['bootstrap']['level']:g} % interval over patients."]
-    notes += [_AT_THRESHOLDS] if name == "recall" and result["task"] == "multilabel" else []
+    notes = [meaning, f"In brackets the {100 * result.level:g} % interval over patients."]
+    notes += [_AT_THRESHOLDS] if name == "recall" and result.task == "multilabel" else []
     notes += [_CAVEAT, *_origins(published)] if published else []
     table = ComparisonTable(
         title,
@@ -95,8 +110,8 @@ def _table(result: Json, name: str, published: Sequence[Json]) -> ComparisonTabl
     return table if len(classes) <= _MOST_COLUMNS else turned(table, "Class")
 
 
-def _order(result: Json) -> tuple[str, ...]:
-    return _MULTICLASS if result["task"] == "multiclass" else _MULTILABEL
+def _order(result: ClassComparison) -> tuple[str, ...]:
+    return _MULTICLASS if result.task == "multiclass" else _MULTILABEL
 
 
 def _counts(counts: Sequence[int]) -> str:
@@ -105,30 +120,30 @@ def _counts(counts: Sequence[int]) -> str:
     return f"{low}" if low == high else f"{low}–{high}"
 
 
-def _cell(own: Json, name: str) -> str:
+def _cell(own: ComparedClass, name: str) -> str:
     """A figure of a class, and how many of its cases it rests on where these are not all."""
-    value, cases = own[name], own["cases"]
-    some = name in _OF_MAPS and value["n"] < cases
-    return figure(value) + (f" {value['n']} of {cases} cases" if some else "")
+    value, cases = own.figures[name], own.cases
+    some = name in _OF_MAPS and value.n < cases
+    return figure(value) + (f" {value.n} of {cases} cases" if some else "")
 
 
-def _published(rows: Sequence[Json], classes: Sequence[str]) -> Iterator[tuple[str, ...]]:
+def _published(rows: Sequence[PublishedClasses], classes: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """Rows of published figures as they were printed, each kind of data under a line that names it."""
-    several = len({row["data"] for row in rows}) > 1
+    several = len({row.data for row in rows}) > 1
     data = ""
     for row in rows:
-        if several and row["data"] != data:
-            data = row["data"]
+        if several and row.data != data:
+            data = row.data
             yield (data, *("" for _ in classes))
-        values = (row["values"].get(each) for each in classes)
-        yield (f"published: {row['name']}", *("–" if value is None else f"{value:g}" for value in values))
+        values = (row.values.get(each) for each in classes)
+        yield (f"published: {row.name}", *("–" if value is None else f"{value:g}" for value in values))
 
 
-def _origins(rows: Sequence[Json]) -> Iterator[str]:
+def _origins(rows: Sequence[PublishedClasses]) -> Iterator[str]:
     """What published rows are of, and where they were read, once for each kind."""
-    several = len({row["data"] for row in rows}) > 1
+    several = len({row.data for row in rows}) > 1
     texts = (
-        f"{row['system']}: {row['named']}" + ("" if several else f"; {row['data']}") + f"; {row['source']}."
+        f"{row.system}: {row.named}" + ("" if several else f"; {row.data}") + f"; {row.source}."
         for row in rows
     )
     yield from dict.fromkeys(texts)

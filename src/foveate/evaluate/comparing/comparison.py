@@ -26,7 +26,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
@@ -45,10 +44,23 @@ from foveate.evaluate.comparing.paired import (
     minus,
     over_seeds,
 )
-from foveate.evaluate.comparing.pairs import FiguresOverSeeds, Pair, correct
+from foveate.evaluate.comparing.pairs import Family, FiguresOverSeeds, Pair
 from foveate.evaluate.comparing.ranking import indistinguishable, ranked
 from foveate.evaluate.comparing.wording import sentence
 from foveate.evaluate.intervals import Bootstrap, mean_of_defined
+from foveate.evaluate.results.bootstrap import BootstrapFacts
+from foveate.evaluate.results.comparison import (
+    ComparedClass,
+    ComparedVariants,
+    ComparisonTests,
+    CorrectedFamilies,
+    PairedClass,
+    RankTest,
+    SeedDifference,
+    SeedFigure,
+    VariantPair,
+    VariantRanks,
+)
 from foveate.evaluate.table import PredictionTable
 from foveate.types import Track, quiet
 
@@ -66,7 +78,7 @@ def compare(
     track: Track = quiet,
     *,
     every_pair: bool = False,
-) -> dict[str, Any]:
+) -> ComparedVariants:
     """Compare variants with each other, paired.
 
     Args:
@@ -76,14 +88,6 @@ def compare(
             the p-values agree with.
         track: shows progress.
         every_pair: also pair the others with each other.
-
-    Returns:
-        Plain JSON: ``figures`` by variant and figure, each with ``value`` (the mean over seeds), ``low, high,
-        n, patients, reason``, ``sd`` (None with one seed) and ``seeds`` (the value of each); ``beside``, by
-        variant and method, the localization figures of its controls and its ceiling; ``classes``
-        likewise by variant, class and figure, with where its heat maps point; ``differences`` likewise, for
-        every variant but the reference, with ``p`` and ``p_holm``; ``pairs``, the same for each reported pair
-        with its single classes, decisions and a plain ``sentence``; ``ranks``.
 
     Raises:
         UsageError: the reference has no entry, or entries of one seed were tested on different cases.
@@ -95,35 +99,36 @@ def compare(
     whole = _Comparison.of(variants, reference, drawn, track)
     pairs = whole.pairs()
     ranks = whole.ranks(pairs)
-    reported = [pair.to_json() for pair in pairs if every_pair or pair.second == reference]
-    families = _correct(reported, ranks["pairs"])
+    reported, families = _corrected(
+        [pair.tested() for pair in pairs if every_pair or pair.second == reference], ranks.pairs
+    )
     told = {label: whole.told(label) for label, found in variants.items() if found}
     figures = {label: each.figures() for label, each in told.items()}
-    for pair in reported:
-        pair["sentence"] = sentence(pair, figures, MAIN, drawn.level)
-    return {
-        "reference": reference,
-        "task": next(iter(variants[reference].values())).table.task,
-        "bootstrap": {"n": drawn.n, "level": drawn.level, "unit": "patient", "seed": drawn.seed},
-        "tests": {"main": MAIN, "correction": "holm", "families": families},
-        "seeds": list(whole.drawing.places),
-        "cases": {str(seed): len(places) for seed, places in whole.drawing.places.items()},
-        "patients": len(set(whole.drawing.patient_ids)),
-        "figures": figures,
-        "beside": {label: whole.beside(label) for label, found in variants.items() if found},
-        "classes": {label: each.classes() for label, each in told.items()},
-        "differences": {
-            pair["first"]: pair["differences"] for pair in reported if pair["second"] == reference
-        },
-        "pairs": reported,
-        "ranks": ranks,
-    }
+    return ComparedVariants(
+        reference=reference,
+        task=next(iter(variants[reference].values())).table.task,
+        bootstrap=BootstrapFacts.of(drawn),
+        tests=ComparisonTests(main=MAIN, families=families),
+        seeds=tuple(whole.drawing.places),
+        cases={str(seed): len(places) for seed, places in whole.drawing.places.items()},
+        patients=len(set(whole.drawing.patient_ids)),
+        figures=figures,
+        beside={label: whole.beside(label) for label, found in variants.items() if found},
+        classes={label: each.classes() for label, each in told.items()},
+        differences={pair.first: pair.differences for pair in reported if pair.second == reference},
+        pairs=tuple(
+            pair.model_copy(update={"sentence": sentence(pair, figures, MAIN, drawn.level)})
+            for pair in reported
+        ),
+        ranks=ranks,
+    )
 
 
-def located(entry: RunFigures, bootstrap: Bootstrap) -> dict[str, dict[str, Any]]:
+def located(entry: RunFigures, bootstrap: Bootstrap) -> dict[str, ComparedClass]:
     """How the heat maps of one run point at what is marked, by class: see ``FiguresOverSeeds.places``."""
     drawing = Drawing.of({0: entry.table}, bootstrap)
-    return FiguresOverSeeds({0: (entry,)}, {0: drawing.located(entry, 0)}, bootstrap).places()
+    samples = {0: drawing.located(entry, 0)}
+    return FiguresOverSeeds({0: (entry,)}, samples, bootstrap, SeedFigure).places()
 
 
 def enough_replicates(variants: Variants, level: float, *, every_pair: bool = False) -> int:
@@ -207,25 +212,50 @@ def _some(cases: Iterable[str]) -> str:
     return f"{len(names)} case{'s' if len(names) > 1 else ''}: {listed}"
 
 
-def _correct(pairs: Sequence[dict[str, Any]], main: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Write the corrected p-values into the pairs; the main figure's are there. Tests of each family."""
-    classes = [found for pair in pairs for found in pair["per_class"].values()]
-    families = {
-        "other figures": [pair["differences"][name] for pair in pairs for name in FIGURES if name != MAIN],
-        "single classes": [cell for found in classes for cell in found["differences"].values()],
-        "DeLong": [found["delong"] for found in classes if found["delong"]],
-        "McNemar": [pair["decisions"] for pair in pairs if pair["decisions"]],
-        "McNemar of single classes": [found["decisions"] for found in classes if found["decisions"]],
-    }
-    counts = {name: correct(cells) for name, cells in families.items()}
-    corrected = {(test["first"], test["second"]): test["p_holm"] for test in main}
-    for pair in pairs:
-        pair["differences"][MAIN]["p_holm"] = corrected[pair["first"], pair["second"]]
-    return {"main figure": sum(test["p"] is not None for test in main), **counts}
+def _corrected(
+    pairs: Sequence[VariantPair], main: Sequence[RankTest]
+) -> tuple[list[VariantPair], CorrectedFamilies]:
+    """The pairs with corrected p-values, those of the main figure given, and how many tests a family has."""
+    classes = [found for pair in pairs for found in pair.per_class.values()]
+    others = Family([pair.differences[name].p for pair in pairs for name in FIGURES if name != MAIN])
+    single = Family([cell.p for found in classes for cell in found.differences.values()])
+    delong = Family([found.delong.p for found in classes if found.delong])
+    decided = Family([pair.decisions.p for pair in pairs if pair.decisions])
+    decided_of_class = Family([found.decisions.p for found in classes if found.decisions])
+    known = {(test.first, test.second): test.p_holm for test in main}
 
+    def of_class(found: PairedClass) -> PairedClass:
+        cells = {name: replace(cell, p_holm=single.take()) for name, cell in found.differences.items()}
+        return PairedClass(
+            differences=cells,
+            delong=replace(found.delong, p_holm=delong.take()) if found.delong else None,
+            decisions=replace(found.decisions, p_holm=decided_of_class.take()) if found.decisions else None,
+        )
 
-def _below(test: Mapping[str, Any], most: float) -> bool:
-    return test["p_holm"] is not None and test["p_holm"] < most
+    told = [
+        pair.model_copy(
+            update={
+                "differences": {
+                    name: replace(
+                        pair.differences[name],
+                        p_holm=known[pair.first, pair.second] if name == MAIN else others.take(),
+                    )
+                    for name in FIGURES
+                },
+                "decisions": replace(pair.decisions, p_holm=decided.take()) if pair.decisions else None,
+                "per_class": {name: of_class(found) for name, found in pair.per_class.items()},
+            }
+        )
+        for pair in pairs
+    ]
+    return told, CorrectedFamilies(
+        main=sum(test.p is not None for test in main),
+        others=others.count,
+        classes=single.count,
+        delong=delong.count,
+        mcnemar=decided.count,
+        mcnemar_classes=decided_of_class.count,
+    )
 
 
 @dataclass(frozen=True)
@@ -255,7 +285,7 @@ class _Comparison:
         }
         return cls(ordered, drawing, classified)
 
-    def told(self, label: str) -> FiguresOverSeeds:
+    def told(self, label: str) -> FiguresOverSeeds[SeedFigure]:
         """The figures of one variant."""
         entries = self.variants[label]
         samples = {
@@ -263,9 +293,9 @@ class _Comparison:
             for seed, entry in entries.items()
         }
         groups = {seed: (entry,) for seed, entry in entries.items()}
-        return FiguresOverSeeds(groups, samples, self.drawing.bootstrap)
+        return FiguresOverSeeds(groups, samples, self.drawing.bootstrap, SeedFigure)
 
-    def beside(self, label: str) -> dict[str, dict[str, Any]]:
+    def beside(self, label: str) -> dict[str, dict[str, SeedFigure]]:
         """What controls and ceiling of one variant score where its heat maps were scored, by method."""
         entries = self.variants[label]
         shared = set.intersection(*(set(entry.beside) for entry in entries.values()))
@@ -273,9 +303,8 @@ class _Comparison:
         for method in (name for name in next(iter(entries.values())).beside if name in shared):
             own = {seed: replace(entry, scores=entry.beside[method]) for seed, entry in entries.items()}
             samples = {seed: self.drawing.localized(one, seed, one.marked) for seed, one in own.items()}
-            told = FiguresOverSeeds(
-                {seed: (one,) for seed, one in own.items()}, samples, self.drawing.bootstrap
-            )
+            groups = {seed: (one,) for seed, one in own.items()}
+            told = FiguresOverSeeds(groups, samples, self.drawing.bootstrap, SeedFigure)
             found[method] = told.figures(LOCALIZED)
         return found
 
@@ -290,10 +319,11 @@ class _Comparison:
                     groups[seed] = (one, two)
                     samples[seed] = minus(self._samples(first, seed, keys), self._samples(second, seed, keys))
             if groups:
-                found.append(Pair(first, second, FiguresOverSeeds(groups, samples, self.drawing.bootstrap)))
+                told = FiguresOverSeeds(groups, samples, self.drawing.bootstrap, SeedDifference)
+                found.append(Pair(first, second, told))
         return found
 
-    def ranks(self, pairs: Sequence[Pair]) -> dict[str, Any]:
+    def ranks(self, pairs: Sequence[Pair]) -> VariantRanks:
         """Mean ranks by the main figure over the replicates, and who cannot be told apart."""
         bootstrap, patients = self.drawing.bootstrap, self.drawing.patient_ids
         samples = [
@@ -306,15 +336,22 @@ class _Comparison:
             label: float(mean_of_defined(own)) for label, own in zip(self.variants, drawn.T, strict=True)
         }
         models = {
-            label: bootstrap.value(means[label], own, n=len(patients), patients=len(set(patients))).to_json()
+            label: bootstrap.value(means[label], own, n=len(patients), patients=len(set(patients)))
             for label, own in zip(self.variants, drawn.T, strict=True)
         }
         tests = [pair.test(MAIN) for pair in pairs]
-        correct(tests)
+        family = Family([test.p for test in tests])
+        tests = [test.model_copy(update={"p_holm": family.take()}) for test in tests]
         sure = 1 - bootstrap.level
-        differing = {frozenset((test["first"], test["second"])) for test in tests if _below(test, sure)}
+        differing = {
+            frozenset((test.first, test.second))
+            for test in tests
+            if test.p_holm is not None and test.p_holm < sure
+        }
         joined = [] if np.isnan(list(means.values())).any() else indistinguishable(means, differing)
-        return {"figure": MAIN, "models": models, "pairs": tests, "indistinguishable": joined}
+        return VariantRanks(
+            figure=MAIN, models=models, pairs=tuple(tests), indistinguishable=tuple(map(tuple, joined))
+        )
 
     def _samples(self, label: str, seed: Seed, keys: Set[Key]) -> Samples:
         """Every figure of one entry, those of its heat maps over these pairs of case and class."""

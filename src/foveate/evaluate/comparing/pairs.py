@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,16 @@ from foveate.evaluate.comparing.paired import (
 from foveate.evaluate.delong import delong_test
 from foveate.evaluate.intervals import Bootstrap, Floats, Interval
 from foveate.evaluate.rates import pair
+from foveate.evaluate.results.comparison import (
+    AurocTest,
+    ComparedClass,
+    DecisionTest,
+    PairedClass,
+    RankTest,
+    SeedDifference,
+    SeedFigure,
+    VariantPair,
+)
 from foveate.evaluate.short_intervals import noted
 from foveate.evaluate.table import PredictionTable
 
@@ -33,29 +43,34 @@ _NOT_RECORDED = "not recorded for these maps; cells and planes are of volumes"
 _NOT_SWEPT = f"boxes were not tried at {TAU:g} of a map's maximum (localize.thresholds)"
 
 
+Figure = TypeVar("Figure", SeedFigure, SeedDifference)
+
+
 @dataclass(frozen=True)
-class FiguresOverSeeds:
+class FiguresOverSeeds(Generic[Figure]):
     """Figures of one variant, or differences of two, over seeds.
 
     Attributes:
         entries: by seed, the entry of the variant, or those of the first and the second.
         samples: by seed, of every figure or difference.
         bootstrap: of the intervals.
+        kind: what is told: ``SeedFigure`` of one variant, ``SeedDifference`` of two.
     """
 
     entries: Mapping[Seed, tuple[RunFigures, ...]]
     samples: Mapping[Seed, Samples]
     bootstrap: Bootstrap
+    kind: type[Figure]
 
-    def figures(self, names: Sequence[str] = FIGURES) -> dict[str, dict[str, Any]]:
+    def figures(self, names: Sequence[str] = FIGURES) -> dict[str, Figure]:
         """Mean over seeds, interval and spread of every figure, or of those named."""
         mean = over_seeds(list(self.samples.values()))
         classified, located = self._classified(), self._located()
         found = {}
         for name in names:
             named = located if name in LOCALIZED else classified
-            value = self._value(name, mean[name], named, "" if named else _UNMARKED)
-            found[name] = value | _spread({seed: part[name][0] for seed, part in self.samples.items()})
+            seeds = {seed: part[name][0] for seed, part in self.samples.items()}
+            found[name] = self._value(name, mean[name], named, seeds, "" if named else _UNMARKED)
         return found
 
     def patients(self, figure: str) -> int:
@@ -63,23 +78,26 @@ class FiguresOverSeeds:
         named = self._located() if figure in LOCALIZED else self._classified()
         return len({patient for _, patient in named})
 
-    def of_class(self, k: int) -> dict[str, dict[str, Any]]:
+    def of_class(self, k: int) -> dict[str, Figure]:
         """The same of every figure of one class."""
         mean = over_seeds(list(self.samples.values()))
         known = self._classified(k)
+        found = {}
+        for metric in PER_CLASS:
+            sample = mean[f"class:{metric}"][:, k]
+            seeds = {seed: part[f"class:{metric}"][0, k] for seed, part in self.samples.items()}
+            found[metric] = self._value(metric, sample, known, seeds, exact=self._exact(metric, k))
+        return found
+
+    def classes(self) -> dict[str, ComparedClass]:
+        """Figures of every class of one variant, with those of ``places``."""
         return {
-            metric: self._value(metric, mean[f"class:{metric}"][:, k], known, "", self._exact(metric, k))
-            | _spread({seed: part[f"class:{metric}"][0, k] for seed, part in self.samples.items()})
-            for metric in PER_CLASS
+            name: ComparedClass.of(found.cases, {**self.of_class(k), **found.figures})
+            for k, (name, found) in enumerate(self.places().items())
         }
 
-    def classes(self) -> dict[str, dict[str, Any]]:
-        """Figures of every class of one variant, with those of ``places``."""
-        places = self.places()
-        return {name: {**self.of_class(k), **found} for k, (name, found) in enumerate(places.items())}
-
-    def places(self) -> dict[str, dict[str, Any]]:
-        """By class, how many cases have it (``cases``), and how its heat maps point at what is marked.
+    def places(self) -> dict[str, ComparedClass]:
+        """By class, how many cases have it, and how its heat maps point at what is marked.
 
         The denominator is every case of the class that is marked and explained, answered right or wrong.
         """
@@ -87,20 +105,20 @@ class FiguresOverSeeds:
         mean = over_seeds([{key: part[key] for key in keys} for part in self.samples.values()])
         tables = [group[0].table for group in self.entries.values()]
         return {
-            name: {
-                "cases": len({case for each in tables for case in _having(each, k)}),
-                **{measure: self._of_place(mean, measure, name, k) for measure in LOCATED},
-            }
+            name: ComparedClass.of(
+                len({case for each in tables for case in _having(each, k)}),
+                {measure: self._of_place(mean, measure, name, k) for measure in LOCATED},
+            )
             for k, name in enumerate(tables[0].classes)
         }
 
-    def _of_place(self, mean: Samples, measure: str, name: str, k: int) -> dict[str, Any]:
+    def _of_place(self, mean: Samples, measure: str, name: str, k: int) -> Figure:
         """One measure of localization of one class."""
         sample, named = mean[f"located:{measure}"][:, k], self._located(name)
         unknown = _NOT_RECORDED if LOCATED[measure] is None else _NOT_SWEPT
         lacking = (unknown if named else _UNMARKED) if math.isnan(sample[0]) else ""
         own = {seed: part[f"located:{measure}"][0, k] for seed, part in self.samples.items()}
-        return self._value(measure, sample, named, lacking) | _spread(own)
+        return self._value(measure, sample, named, own, lacking)
 
     def _exact(self, metric: str, k: int) -> Interval | None:
         """The exact interval of a rate of one class, where there is one training of one variant."""
@@ -116,10 +134,12 @@ class FiguresOverSeeds:
         figure: str,
         sample: Floats,
         named: set[tuple[object, str]],
-        reason: str,
+        seeds: Mapping[Seed, float],
+        reason: str = "",
+        *,
         exact: Interval | None = None,
-    ) -> dict[str, Any]:
-        """The interval of a sample, and, where it is a difference, its p-value."""
+    ) -> Figure:
+        """A sample with its interval and the value of each seed; of a difference also its p-value."""
         replicates = sample[1:]
         value = self.bootstrap.value(
             float(sample[0]),
@@ -130,10 +150,10 @@ class FiguresOverSeeds:
             exact=exact,
         )
         name = figure.removesuffix("_calibrated")
-        if all(len(group) == 1 for group in self.entries.values()):
-            return dict(noted(value, name).to_json())
-        told = noted(value, f"change of {name}").to_json()
-        return {**told, "p": _p_value(sample, len({patient for _, patient in named})), "p_holm": None}
+        facts: dict[str, Any] = asdict(noted(value, name if self.kind is SeedFigure else f"change of {name}"))
+        if self.kind is SeedDifference:
+            facts["p"] = _p_value(sample, value.patients)
+        return self.kind(**facts, **_spread(seeds))
 
     def _classified(self, k: int | None = None) -> set[tuple[object, str]]:
         """Cases with their patients, over all seeds; with a class, only those whose truth is known."""
@@ -171,15 +191,15 @@ class Pair:
 
     first: str
     second: str
-    told: FiguresOverSeeds
+    told: FiguresOverSeeds[SeedDifference]
 
-    def test(self, figure: str) -> dict[str, Any]:
+    def test(self, figure: str) -> RankTest:
         """The p-value of one figure's difference, not corrected yet."""
         sample = over_seeds(list(self.told.samples.values()))[figure]
         p = _p_value(sample, self.told.patients(figure))
-        return {"first": self.first, "second": self.second, "p": p, "p_holm": None}
+        return RankTest(first=self.first, second=self.second, p=p)
 
-    def to_json(self) -> dict[str, Any]:
+    def tested(self) -> VariantPair:
         """Every figure and class; DeLong's and McNemar's tests where there is one seed.
 
         p-values are not corrected yet: each ``p_holm`` is None.
@@ -189,21 +209,21 @@ class Pair:
         classes = one.table.classes
         single = len(entries) == 1
         whole = single and one.table.task == "multiclass"
-        return {
-            "first": self.first,
-            "second": self.second,
-            "seeds": list(self.told.entries),
-            "differences": self.told.figures(),
-            "decisions": _decisions(one, two, None) if whole else None,
-            "per_class": {
-                name: {
-                    "differences": self.told.of_class(k),
-                    "delong": _delong(one, two, k, self.told.bootstrap.level) if single else None,
-                    "decisions": _decisions(one, two, k) if single else None,
-                }
+        return VariantPair(
+            first=self.first,
+            second=self.second,
+            seeds=tuple(self.told.entries),
+            differences=self.told.figures(),
+            decisions=_decisions(one, two, None) if whole else None,
+            per_class={
+                name: PairedClass(
+                    differences=self.told.of_class(k),
+                    delong=_delong(one, two, k, self.told.bootstrap.level) if single else None,
+                    decisions=_decisions(one, two, k) if single else None,
+                )
                 for k, name in enumerate(classes)
             },
-        }
+        )
 
 
 def _having(table: PredictionTable, k: int) -> set[str]:
@@ -211,15 +231,24 @@ def _having(table: PredictionTable, k: int) -> set[str]:
     return {case for case, truth in zip(table.case_ids, table.truth[:, k], strict=True) if truth == 1}
 
 
-def correct(cells: Sequence[dict[str, Any]]) -> int:
-    """Write Holm's corrected p-value into each test of a family; the number of tests that are defined."""
-    p = np.array([math.nan if cell["p"] is None else cell["p"] for cell in cells], dtype=np.float64)
-    for cell, corrected in zip(cells, holm(p), strict=True):
-        cell["p_holm"] = _number(corrected)
-    return int((~np.isnan(p)).sum())
+class Family:
+    """Tests that are corrected together, by Holm's method.
+
+    Args:
+        p: of each, None where it is undefined.
+    """
+
+    def __init__(self, p: Sequence[float | None]) -> None:
+        found = np.array([math.nan if each is None else each for each in p], dtype=np.float64)
+        self.count = int((~np.isnan(found)).sum())
+        self._corrected = iter([_number(each) for each in holm(found)])
+
+    def take(self) -> float | None:
+        """The corrected p-value of the next test, in the order in which they were given."""
+        return next(self._corrected)
 
 
-def _decisions(one: RunFigures, two: RunFigures, k: int | None) -> dict[str, Any]:
+def _decisions(one: RunFigures, two: RunFigures, k: int | None) -> DecisionTest:
     """McNemar's test of the decisions about all classes together, or about one of them."""
     table = one.table
     known = np.ones(len(table.case_ids), dtype=bool) if k is None else ~np.isnan(table.truth[:, k])
@@ -227,15 +256,15 @@ def _decisions(one: RunFigures, two: RunFigures, k: int | None) -> dict[str, Any
         np.asarray(entry.right.all(axis=1) if k is None else entry.right[:, k]) for entry in (one, two)
     )
     patients = [name for name, kept in zip(table.patient_ids, known, strict=True) if kept]
-    return {**asdict(mcnemar(first[known], second[known], patients)), "p_holm": None}
+    return DecisionTest(**asdict(mcnemar(first[known], second[known], patients)))
 
 
-def _delong(one: RunFigures, two: RunFigures, k: int, level: float) -> dict[str, Any]:
+def _delong(one: RunFigures, two: RunFigures, k: int, level: float) -> AurocTest:
     """DeLong's test of the AUROC of one class, for patients with several cases as well."""
     table = one.table
     first, second = (entry.table.probabilities[:, k] for entry in (one, two))
     found = delong_test(first, second, table.truth[:, k], table.patient_ids, level=level)
-    return {**{name: _number(value) for name, value in found._asdict().items()}, "p_holm": None}
+    return AurocTest(*(_number(value) for value in found))
 
 
 def _p_value(sample: Floats, patients: int) -> float | None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-Json = Mapping[str, Any]
+from foveate.evaluate.results.comparison import DecisionTest, SeedFigure, VariantPair
 
 
 def kind_of(seeds: Sequence[int | str]) -> str:
@@ -13,7 +12,9 @@ def kind_of(seeds: Sequence[int | str]) -> str:
     return "fold" if any(isinstance(each, str) for each in seeds) else "seed"
 
 
-def sentence(pair: Json, figures: Mapping[str, Json], main: str, level: float) -> str:
+def sentence(
+    pair: VariantPair, figures: Mapping[str, Mapping[str, SeedFigure]], main: str, level: float
+) -> str:
     """Say of two models who decides more cases right, and who tells the classes apart better.
 
     Args:
@@ -25,20 +26,21 @@ def sentence(pair: Json, figures: Mapping[str, Json], main: str, level: float) -
     Returns:
         A sentence on decisions (multi-class cohorts) and one on the main figure.
     """
-    first, second = pair["first"], pair["second"]
-    told = [_decided(pair, level)] if pair["decisions"] else []
-    paired = pair["differences"][main]
+    first, second = pair.first, pair.second
+    told = [_decided(pair, pair.decisions, level)] if pair.decisions else []
+    paired = pair.differences[main]
     name = "macro AUROC" if main == "auroc_macro" else main
-    if paired["value"] is None:
+    if paired.value is None:
         return " ".join([*told, f"The {name} is undefined."])
-    one, two = (figures[label][main]["value"] for label in (first, second))
-    interval = "" if paired["low"] is None else f" [{_signed(paired['low'])}, {_signed(paired['high'])}]"
-    seeds = pair["seeds"]
+    one, two = (figures[label][main].value for label in (first, second))
+    bounds = [_signed(bound) for bound in (paired.low, paired.high) if bound is not None]
+    interval = f" [{', '.join(bounds)}]" if bounds else ""
+    seeds = pair.seeds
     over = f", the mean over {len(seeds)} {kind_of(seeds)}s" if len(seeds) > 1 else ""
-    verdict = _verdict(paired["p_holm"], paired["value"], pair, level)
+    verdict = _verdict(paired.p_holm, paired.value, pair, level)
     told.append(
         f"{first} has a {name} of {one:.3f}, {second} of {two:.3f}{over}: "
-        f"difference {_signed(paired['value'])}{interval}; {verdict}."
+        f"difference {_signed(paired.value)}{interval}; {verdict}."
     )
     return " ".join(told)
 
@@ -50,27 +52,26 @@ def shown_p(p: float | None) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.995 else "p = 1"
 
 
-def _decided(pair: Json, level: float) -> str:
-    found = pair["decisions"]
-    first, second = pair["first"], pair["second"]
-    one, two = found["both"] + found["only_first"], found["both"] + found["only_second"]
-    more, n = one - two, found["n"]
+def _decided(pair: VariantPair, found: DecisionTest, level: float) -> str:
+    first, second = pair.first, pair.second
+    one, two = found.both + found.only_first, found.both + found.only_second
+    more, n = one - two, found.n
     count = f"{abs(more)} case{'' if abs(more) == 1 else 's'} of {n}"
     start = f"{first} decides {one} of {n} cases right, {second} {two}"
     if more == 0:
-        return f"{start}: as many, {found['only_first']} of them only {first} and as many only {second}."
+        return f"{start}: as many, {found.only_first} of them only {first} and as many only {second}."
     side = "more" if more > 0 else "fewer"
-    alone = f"right in {first} alone {found['only_first']}, in {second} alone {found['only_second']}"
-    return f"{start}: {count} {side} ({alone}); {_verdict(found['p_holm'], more, pair, level)}."
+    alone = f"right in {first} alone {found.only_first}, in {second} alone {found.only_second}"
+    return f"{start}: {count} {side} ({alone}); {_verdict(found.p_holm, more, pair, level)}."
 
 
-def _verdict(p: float | None, difference: float, pair: Json, level: float) -> str:
+def _verdict(p: float | None, difference: float, pair: VariantPair, level: float) -> str:
     """Who is better, or that nobody can say."""
     if p is None:
         return "there is no test of it"
     if p >= 1 - level:
         return f"not distinguishable ({shown_p(p)})"
-    return f"{pair['first'] if difference > 0 else pair['second']} is better ({shown_p(p)})"
+    return f"{pair.first if difference > 0 else pair.second} is better ({shown_p(p)})"
 
 
 def _signed(value: float) -> str:

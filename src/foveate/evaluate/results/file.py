@@ -27,6 +27,10 @@ class Part(BaseModel):
         frozen=True, extra="ignore", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
     )
 
+    def to_json(self) -> dict[str, Any]:
+        """As plain numbers, text, lists and mappings."""
+        return self.model_dump(mode="json")
+
 
 class SparsePart(Part):
     """A part of which only what is there is written: fields that are None are left out."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from foveate import __version__
 from foveate.evaluate.comparing.comparison import located
 from foveate.evaluate.comparing.paired import RunFigures
 from foveate.evaluate.intervals import Bootstrap, Value
+from foveate.evaluate.results.comparison import ComparedClass, SeedFigure
 from foveate.evaluate.results.parts import ABSENT, Figures
 from foveate.evaluate.results.trust import TrustCard
 from foveate.evaluate.scores import read_scores
@@ -21,12 +23,12 @@ from foveate.evaluate.table import PredictionTable
 from foveate.files import write_atomic
 from foveate.report.build import environment
 from foveate.report.cautions import in_words, of_runs
-from foveate.report.class_tables import class_tables
+from foveate.report.class_tables import ClassComparison, class_tables
 from foveate.report.comparing.comparison_tables import COLUMNS
 from foveate.report.comparing.tables import ComparisonTable, figure
 from foveate.report.figures.comparison import variants_figure
 from foveate.report.figures.drawing import svg
-from foveate.report.files import Json, RunFiles
+from foveate.report.files import RunFiles
 from foveate.report.pictures.case_sheets import case_sheets
 from foveate.report.published import published_by_class
 from foveate.report.sections.section import Chart, within
@@ -118,23 +120,21 @@ def _by_class(runs: Runs) -> Iterator[ComparisonTable]:
     if len(kinds) != 1:
         return
     (kind,) = kinds
-    found: Json = {
-        "task": kind[1],
-        "classes": {label: _of_classes(runs[label], table) for label, table in tables.items()},
-        "published_by_class": published_by_class(*kind),
-        "bootstrap": {"level": _level(runs[next(iter(tables))])},
-    }
-    yield from class_tables(found)
+    classes = {label: _of_classes(runs[label], table) for label, table in tables.items()}
+    level = _level(runs[next(iter(tables))])
+    yield from class_tables(ClassComparison(kind[1], classes, published_by_class(*kind), level))
 
 
-def _of_classes(run: RunFiles, table: PredictionTable) -> Json:
+def _of_classes(run: RunFiles, table: PredictionTable) -> dict[str, ComparedClass]:
     """Recall and AUROC as the run states them, and how its heat maps point."""
     path, stated = run.folder / "localization.csv", run.metrics.per_class if run.metrics else {}
     rows = read_scores(path) if path.is_file() else []
     scores = [row for row in rows if row.method == "heatmap" and row.case_id in table.case_ids]
     entry = RunFigures(table, scores=scores, swept=within(run.study, "localize", "thresholds") or ())
     return {
-        name: {**own, "recall": stated[name].recall.to_json(), "auroc": stated[name].auroc.to_json()}
+        name: ComparedClass.of(
+            own.cases, {**own.figures, "recall": _dot(stated[name].recall), "auroc": _dot(stated[name].auroc)}
+        )
         for name, own in located(entry, Bootstrap(level=_level(run))).items()
     }
 
@@ -153,7 +153,7 @@ def _values(
         name for name in names if any(own.get(name, ABSENT).value is not None for own in values.values())
     ]
     rows = [
-        (label, *(figure(own[name].to_json()) if name in own else "–" for name in shown))
+        (label, *(figure(own[name]) if name in own else "–" for name in shown))
         for label, own in values.items()
     ]
     return ComparisonTable(
@@ -201,8 +201,9 @@ def _charts(runs: Runs) -> Iterator[Chart]:
         )
 
 
-def _dot(value: Value) -> Json:
-    return {**value.to_json(), "seeds": {}}
+def _dot(value: Value) -> SeedFigure:
+    """A figure of one training alone."""
+    return SeedFigure(**asdict(value))
 
 
 def _cautions(runs: Runs) -> list[str]:

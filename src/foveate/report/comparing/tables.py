@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from foveate.evaluate.comparing.wording import shown_p
-from foveate.report.files import Json
+from foveate.evaluate.intervals import Value
+from foveate.evaluate.results.comparison import SeedDifference, SeedFigure
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,33 +63,33 @@ def one_line(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def mean(value: Json) -> str:
+def mean(value: Value) -> str:
     """A figure without its interval."""
-    return "undefined" if value["value"] is None else f"{value['value']:.3f}"
+    return "undefined" if value.value is None else f"{value.value:.3f}"
 
 
-def figure(value: Json) -> str:
+def figure(value: Value) -> str:
     """A figure, its spread over seeds where it has one, and its interval."""
-    if value["value"] is None:
+    if value.value is None:
         return "undefined"
-    spread = "" if value.get("sd") is None else f" ± {value['sd']:.3f}"
-    interval = "" if value["low"] is None else f" [{value['low']:.3f}, {value['high']:.3f}]"
-    return f"{value['value']:.3f}{spread}{interval}"
+    sd = value.sd if isinstance(value, SeedFigure) else None
+    spread = "" if sd is None else f" ± {sd:.3f}"
+    interval = "" if value.low is None else f" [{value.low:.3f}, {value.high:.3f}]"
+    return f"{value.value:.3f}{spread}{interval}"
 
 
-def difference(value: Json | None, level: float) -> str:
+def difference(value: SeedDifference | None, level: float) -> str:
     """A difference with its interval and corrected p-value, marked where that is below the level."""
-    if value is None or value["value"] is None:
+    if value is None or value.value is None:
         return "undefined"
-    text = f"{value['value']:+.3f}"
-    if value["low"] is not None:
-        text += f" [{value['low']:+.3f}, {value['high']:+.3f}]"
-    return text.replace("-", "−") + corrected(value, level)
+    text = f"{value.value:+.3f}"
+    if value.low is not None:
+        text += f" [{value.low:+.3f}, {value.high:+.3f}]"
+    return text.replace("-", "−") + corrected(value.p_holm, level)
 
 
-def corrected(test: Json, level: float) -> str:
+def corrected(p: float | None, level: float) -> str:
     """The corrected p-value, marked where it is below the level; nothing where there is none."""
-    p = test.get("p_holm")
     if p is None:
         return ""
     return f" {shown_p(p)}" + (" •" if p < 1 - level else "")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from foveate.evaluate.results.comparison import ShownCase, ShownCases
 from foveate.report.comparing.case_rows import CaseRows, ComparedCase, Member
 from foveate.report.files import RunFiles
 from foveate.report.pictures.overlays import Legend, gradient
@@ -39,18 +39,19 @@ class CaseSheets:
         """CSS of the colours from against over nothing to for."""
         return gradient(Legend(-1.0, 1.0, -1.0, 1.0, empty=False))
 
-    def to_json(self) -> dict[str, Any]:
+    @property
+    def listing(self) -> ShownCases:
         """Which cases are shown, and why."""
-        return {
-            "runs": list(self.runs),
-            "notes": list(self.notes),
-            "problem": self.problem,
-            "cases": [
-                {"class": name, "case_id": case.case_id, "rule": case.pick.rule, "detail": case.pick.detail}
+        return ShownCases(
+            runs=self.runs,
+            notes=self.notes,
+            problem=self.problem,
+            cases=tuple(
+                ShownCase(label=name, case_id=case.case_id, rule=case.pick.rule, detail=case.pick.detail)
                 for name, cases in self.sheets
                 for case in cases
-            ],
-        }
+            ),
+        )
 
 
 def case_sheets(folders: Mapping[str, Path], first: str, notes: Sequence[str] = ()) -> CaseSheets:
