@@ -180,7 +180,7 @@ def test_boxes_in_volumes_have_six_numbers_and_are_scored(volumes: Run) -> None:
         values = stored.values[stored.targets.index(row["target"])]
         inside = values[int(z) : int(z + d), int(y) : int(y + h), int(x) : int(x + w)]
         assert inside.max() > 0
-    result = localize(volumes)
+    result = localize(volumes).to_json()
     assert list(result["by_view"]) == ["t2", "c_late"]
     methods = {view: part["methods"] for view, part in result["by_view"].items()}
     assert methods["t2"]["heatmap"]["pointing_game"]["n"] == 2
@@ -336,7 +336,7 @@ def test_explaining_anew_removes_what_is_stale(volumes: Run) -> None:
 
 
 def test_every_table_holds_the_controls_and_what_the_grid_allows(volumes: Run) -> None:
-    found = localize(volumes)
+    found = localize(volumes).to_json()
     methods = found["overall"]["methods"]
     assert list(methods) == ["heatmap", "predicted", "random", "centre", "edge", "average", "ceiling"]
     assert found["left_out"] == {} and found["rule"]["kind"] == "peak"
@@ -367,7 +367,7 @@ def test_other_rules_are_chosen_in_the_study(volumes: Run, tmp_path: Path, rule:
     settings = volumes.study.localize.model_copy(update={"rule": rule})
     run = Run(folder, volumes.study.model_copy(update={"localize": settings}))
     explain(run, weigh_views=False)
-    found = localize(run)
+    found = localize(run).to_json()
     assert found["rule"]["kind"] == rule and "no threshold to choose" in found["threshold_chosen_on"]
     assert found["overall"]["methods"]["heatmap"]["max_box_acc"]["value"] is not None
     if rule == "patch":
