@@ -181,7 +181,8 @@ def _show_figures(result: Comparison) -> None:
     for label, found in result.figures.items():
         paired = result.differences.get(label, {}).get(main)
         beside = ("", "") if paired is None else (number(paired), _corrected(paired))
-        table.add_row(escape(label), _spread(found[main]), _spread(found["balanced_accuracy"]), *beside)
+        shown = (_spread(found[name]) for name in (main, "balanced_accuracy"))
+        table.add_row(escape(label), *shown, *beside)
     console.print(table)
     for pair in result.pairs[:_MOST_SENTENCES]:
         say(pair.sentence)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -262,19 +262,14 @@ def show_doctor(sections: Mapping[str, Mapping[str, str]]) -> None:
             say(f"{name}: {value}")
 
 
-def number(found: Value | Mapping[str, Any]) -> str:
+def number(found: Value) -> str:
     """A metric's value, or that it has none."""
-    value = found["value"] if isinstance(found, Mapping) else found.value
-    return "undefined" if value is None else f"{value:.3f}"
+    return "undefined" if found.value is None else f"{found.value:.3f}"
 
 
-def interval(found: Value | Mapping[str, Any]) -> str:
+def interval(found: Value) -> str:
     """A metric's interval, or why it has none."""
-    if isinstance(found, Mapping):
-        low, high, reason = found["low"], found["high"], found["reason"]
-    else:
-        low, high, reason = found.low, found.high, found.reason
-    return escape(reason or "") if low is None else f"{low:.3f} – {high:.3f}"
+    return escape(found.reason or "") if found.low is None else f"{found.low:.3f} – {found.high:.3f}"
 
 
 def new_table(*columns: str) -> Table:

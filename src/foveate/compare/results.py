@@ -171,11 +171,9 @@ def _without(
             found[label] = Unmade(reason=f"this model cannot do without {view}")
             continue
         whole = {seed: RunFigures(runs[seed].table, runs[seed].thresholds) for seed in lacking}
-        both, _ = only_shared_cases({"whole": whole, "without": lacking})
-        compared = compare(both, "whole", bootstrap)
-        found[label] = WithheldView(
-            figures=compared.figures["without"], differences=compared.differences["without"]
-        )
+        both, _ = only_shared_cases({"all views": whole, view: lacking})
+        compared = compare(both, "all views", bootstrap)
+        found[label] = WithheldView(figures=compared.figures[view], differences=compared.differences[view])
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +15,10 @@ import yaml
 from numpy.typing import NDArray
 
 from foveate.errors import InputRefused, UsageError
-from foveate.evaluate.intervals import Value
 from foveate.evaluate.results.audit import Audit
 from foveate.evaluate.results.external import ExternalTest
 from foveate.evaluate.results.localization import Localization
 from foveate.evaluate.results.metrics import Metrics
-from foveate.evaluate.results.parts import ABSENT
 from foveate.evaluate.results.probes import Probes
 from foveate.evaluate.results.run import RunRecord
 from foveate.evaluate.results.shift import Shift
@@ -173,15 +170,6 @@ def read_maps(folder: Path, entry: MapEntry) -> CaseMaps:
     return maps
 
 
-def value_of(raw: Json | None) -> Value:
-    """Read the JSON form of a metric; whatever is no finite number is undefined, with a reason."""
-    if raw is None:
-        return ABSENT
-    value, low, high = (_finite(raw.get(name)) for name in ("value", "low", "high"))
-    reason = str(raw.get("reason") or "") or ("no reason was recorded" if value is None else None)
-    return Value(value, low, high, int(raw.get("n") or 0), int(raw.get("patients") or 0), reason)
-
-
 def _read_json(path: Path) -> Json | None:
     if not path.is_file():
         return None
@@ -278,9 +266,3 @@ def _damaged(path: Path, command: str, why: object) -> InputRefused:
         fix=f"run `foveate {command}` on this run again",
         code="damaged-run-file",
     )
-
-
-def _finite(raw: object) -> float | None:
-    if isinstance(raw, bool) or not isinstance(raw, (int, float)) or not math.isfinite(raw):
-        return None
-    return float(raw)

@@ -170,6 +170,11 @@ class PerformanceShift(Part):
 
     metrics: dict[str, FigureShift]
 
+    @property
+    def accuracy(self) -> FigureShift | None:
+        """That of the accuracy, if it was compared."""
+        return self.metrics.get("accuracy")
+
 
 @dataclass(frozen=True, slots=True)
 class NoveltyOfErrors(Value):

@@ -69,7 +69,7 @@ def _performance(found: PerformanceShift | Unmade) -> Iterator[Sentence]:
             yield "better-here", f"It does better here: {sides}."
         else:
             yield "not-shown-to-differ", f"It is not shown to do worse or better here: {sides}."
-    accuracy = found.metrics.get("accuracy")
+    accuracy = found.accuracy
     if accuracy is None or accuracy.reweighted is None or accuracy.source.value is None:
         return
     reweighted, before = accuracy.reweighted, accuracy.source.value

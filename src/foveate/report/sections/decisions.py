@@ -9,7 +9,6 @@ from foveate.evaluate.results.probabilities import DecisionCurve
 from foveate.report.figures import drawing
 from foveate.report.figures.statistics import decision_figure
 from foveate.report.files import RunFiles
-from foveate.report.sections.results import sample
 from foveate.report.sections.section import Chart, Section, reasons
 
 TITLE = "Decisions"
@@ -39,7 +38,7 @@ def decisions(files: RunFiles) -> Section | None:
             (name, row.prevalence, row.observed, row.ppv, row.npv)
             for name, row in files.metrics.at_prevalence.items()
         ],
-        "level": sample(files.metrics)["level"],
+        "level": f"{100 * files.metrics.bootstrap.level:g}\N{NO-BREAK SPACE}%",
     }
     return Section("decisions", TITLE, "evaluate", content)
 
