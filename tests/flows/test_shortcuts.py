@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from foveate.data.phantom import draw_phantom
 from foveate.report.build import write_report
 from foveate.stations.audit import audit
-from foveate.stations.probe import Json, probe
+from foveate.stations.probe import probe
 from foveate.stations.run import Run
 from foveate.stations.split import split
 from foveate.stations.train import train
@@ -17,7 +18,7 @@ from foveate.stations.trust import trust
 from foveate.study.study import Study
 
 
-def probed(folder: Path, *, shortcut: bool, epochs: int) -> Json:
+def probed(folder: Path, *, shortcut: bool, epochs: int) -> dict[str, Any]:
     options = {"patients": 70, "slices": 2, "size": 64, "seed": 3, "difficulty": 0.2, "format": "png"}
     manifest = draw_phantom("ct", folder / "phantom", {**options, "shortcut": shortcut})
     study = Study.model_validate(
