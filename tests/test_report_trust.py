@@ -12,7 +12,6 @@ from foveate.cli.trust import show_trust
 from foveate.evaluate.results.trust import TrustCard
 from foveate.files import write_json
 from foveate.report.build import write_report
-from foveate.report.files import value_of
 from page import Node, parse
 from report_run import write_run
 from trust_run import trust_card
@@ -50,10 +49,10 @@ def test_conditions_say_what_was_passed_by_whom(run: Path, section: Node) -> Non
 
 
 def test_figures_are_those_of_the_file(run: Path, section: Node) -> None:
-    card = json.loads((run / "trust.json").read_text())
-    cards = [found for found in (card["methods"] | card["controls"]).values() if found.get("scores")]
+    card = TrustCard.from_json(json.loads((run / "trust.json").read_text()))
+    cards = [found for found in card.cards.values() if found.scores]
     for row in section.one("table", class_="scores").one("tbody").all("tr"):
-        values = [value_of(found["scores"].get(row.attributes["data-score"])) for found in cards]
+        values = [found.score(row.attributes["data-score"]) for found in cards]
         shown = [n for v in values for n in (v.value, v.low, v.high) if n is not None and v.value is not None]
         assert row.numbers == shown, row.attributes["data-score"]
 
