@@ -16,7 +16,7 @@ from foveate.device import keep_freed_memory
 from foveate.errors import InputRefused
 from foveate.evaluate.probabilities.calibrators import Calibrator, Fit
 from foveate.evaluate.probabilities.conformal import SetRule
-from foveate.evaluate.results.probabilities import OperatingPoint
+from foveate.evaluate.results.operating_point import OperatingPoint
 from foveate.models import build_model
 from foveate.prepare.preprocess import Preprocess
 from foveate.study.settings import PreprocessConfig

@@ -13,7 +13,7 @@ from cohort_files import Row, picture, write_csv, write_image
 from command_line import foveate
 from foveate.cli.single import in_words
 from foveate.deploy.engines.facts import Facts
-from foveate.evaluate.results.probabilities import OperatingPoint
+from foveate.evaluate.results.operating_point import OperatingPoint
 from foveate.evaluate.results.splits import Splits
 from foveate.evaluate.table import read_predictions
 from foveate.stations.run import Run

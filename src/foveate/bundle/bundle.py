@@ -28,7 +28,7 @@ from foveate.data.known import KnownImages
 from foveate.errors import InputRefused
 from foveate.evaluate.probabilities.calibrators import Calibrator
 from foveate.evaluate.probabilities.conformal import SetRule
-from foveate.evaluate.results.probabilities import OperatingPoint
+from foveate.evaluate.results.operating_point import OperatingPoint
 from foveate.files import replacing, sha256_of, write_json
 from foveate.models import build_model
 from foveate.prepare.preprocess import Preprocess

@@ -19,7 +19,7 @@ from foveate.evaluate.table import DEFAULT_THRESHOLD
 if TYPE_CHECKING:
     from foveate.deploy.engines.facts import Facts
     from foveate.deploy.engines.single import FileAnswer
-    from foveate.evaluate.results.probabilities import OperatingPoint
+    from foveate.evaluate.results.operating_point import OperatingPoint
     from foveate.types import Heatmap, Prediction
 
 

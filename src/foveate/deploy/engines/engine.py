@@ -20,7 +20,7 @@ from foveate.types import Case, Heatmap, Prediction
 
 if TYPE_CHECKING:
     from foveate.data.known import KnownImages
-    from foveate.evaluate.results.probabilities import OperatingPoint
+    from foveate.evaluate.results.operating_point import OperatingPoint
 
 Ready = TypeVar("Ready")  # a case as an engine wants it: read, and prepared where that is not in its graph
 Maps = Mapping[str, NDArray[np.float32]]

@@ -22,7 +22,8 @@ from foveate.evaluate.intervals import Bootstrap, Floats, ratio
 from foveate.evaluate.measured import Measured
 from foveate.evaluate.options import EvaluateOptions
 from foveate.evaluate.rates import Rates, pair
-from foveate.evaluate.results.probabilities import OperatingFigures, OperatingPoint, Rule
+from foveate.evaluate.results.operating_point import OperatingPoint, Rule
+from foveate.evaluate.results.probabilities import OperatingFigures
 from foveate.evaluate.table import PredictionTable
 from foveate.types import Track, quiet
 

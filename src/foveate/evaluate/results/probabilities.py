@@ -5,17 +5,15 @@ What a figure is stands in the modules of ``evaluate.probabilities`` that comput
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from foveate.evaluate.intervals import Value
 from foveate.evaluate.results.file import Part
+from foveate.evaluate.results.operating_point import OperatingPoint
 from foveate.evaluate.results.parts import ABSENT, Figures, Unmade
 from foveate.types import Task
-
-Rule = Literal["youden", "f1", "sensitivity", "specificity"]
 
 
 class CalibrationBin(Part):
@@ -94,33 +92,6 @@ class RawCalibration(CalibrationFigures):
     """
 
     calibrated: CalibratedFigures | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class OperatingPoint:
-    """One threshold, and what the cases that it was chosen on reach with it.
-
-    Attributes:
-        threshold: the class counts as present from this raw probability on.
-        rule: how it was chosen.
-        target: the sensitivity or specificity aimed at, or None.
-        sensitivity, specificity: on the validation cases.
-        present, absent: number of validation cases with and without the class.
-        reason: what limits it, or None.
-    """
-
-    threshold: float
-    rule: Rule
-    target: float | None
-    sensitivity: float
-    specificity: float
-    present: int
-    absent: int
-    reason: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return asdict(self)
 
 
 class OperatingFigures(Figures):
