@@ -180,10 +180,10 @@ def test_bad_input_ends_as_documented(
 
 def test_help_needs_no_torch_and_shows_an_example() -> None:
     code = """
-import sys, foveate.cli
+import sys, foveate.cli.app
 sys.argv = ["foveate", "train", "--help"]
 try:
-    foveate.cli.main()
+    foveate.cli.app.main()
 except SystemExit:
     assert not {"torch", "pandas", "sklearn", "pydicom"} & set(sys.modules)
 """

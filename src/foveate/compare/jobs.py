@@ -14,13 +14,14 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from foveate.compare.runs import Failure, Planned, Shown, Trained, TrainingJob, attempt, is_done
+from foveate.compare.runs import Planned, Shown, Trained, TrainingJob, attempt, is_done
 from foveate.errors import FoveateError, InputRefused, RunFailed
+from foveate.evaluate.results.comparison import FailedRun
 from foveate.files import write_json
 from foveate.study.study import Study
 
@@ -117,7 +118,7 @@ def do_job(path: Path) -> Trained:
     trained = Trained()
     if not job.finished():
         attempt(job, trained, Shown(print, console=Console(width=120)))
-    content = {"failures": [asdict(row) for row in trained.failures], "notes": trained.notes}
+    content = {"failures": [row.model_dump() for row in trained.failures], "notes": trained.notes}
     write_json(job.planned.folder / _RESULT, content)
     return trained
 
@@ -129,12 +130,15 @@ def gather(files: Sequence[JobFile]) -> Trained:
         if file.result.is_file():
             content = json.loads(file.result.read_text(encoding="utf-8"))
             if not file.job.finished():
-                trained.failures += [Failure(**row) for row in content["failures"]]
+                trained.failures += [FailedRun(**row) for row in content["failures"]]
             trained.notes += content["notes"]
         elif not file.job.finished():
             planned = file.job.planned
             what = f"its process ended before the run was done; see {file.log.name}"
-            trained.failures.append(Failure(planned.label, planned.seed, "job", "killed", what))
+            killed = FailedRun(
+                label=planned.label, seed=planned.seed, station="job", code="killed", message=what
+            )
+            trained.failures.append(killed)
     return trained
 
 

@@ -6,7 +6,6 @@ import csv
 import inspect
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,6 @@ from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.localization import CaseScore
 from foveate.evaluate.results.comparison import (
     Comparison,
-    FailedRun,
     GridProtocol,
     PublishedFigures,
     VariantFacts,
@@ -87,7 +85,7 @@ def write_results(plan: GridPlan, out: Path, trained: Trained, track: Track = qu
         published=published_rows(plan),
         published_by_class=() if plan.published == "none" else published_by_class(*_labels(entries)),
         side_by_side=cases.listing,
-        failures=tuple(FailedRun(**asdict(row)) for row in trained.failures),
+        failures=tuple(trained.failures),
         notes=tuple(notes),
         cautions=of_runs({label: RunFiles.read(folder) for label, folder in shown.items()}),
     )

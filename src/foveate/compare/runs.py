@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from foveate.compare.grid import GridPlan
 from foveate.errors import FoveateError, Partial, RunFailed, UsageError
+from foveate.evaluate.results.comparison import FailedRun
 from foveate.evaluate.results.run import RunRecord
 from foveate.files import sha256_of, write_atomic
 from foveate.stations.audit import audit
@@ -93,17 +94,6 @@ class TrainingJob:
         )
 
 
-@dataclass(frozen=True)
-class Failure:
-    """What went wrong with a run, and at which station."""
-
-    label: str
-    seed: int | str
-    station: str
-    code: str
-    message: str
-
-
 @dataclass
 class Trained:
     """What became of the runs.
@@ -113,7 +103,7 @@ class Trained:
         notes: what a reader of the comparison has to know.
     """
 
-    failures: list[Failure] = field(default_factory=list)
+    failures: list[FailedRun] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -291,7 +281,8 @@ def attempt(job: TrainingJob, trained: Trained, shown: Shown) -> None:
 def _note_failure(
     planned: Planned, station: str, code: str, what: str, trained: Trained, shown: Shown
 ) -> None:
-    trained.failures.append(Failure(planned.label, planned.seed, station, code, what))
+    failed = FailedRun(label=planned.label, seed=planned.seed, station=station, code=code, message=what)
+    trained.failures.append(failed)
     shown.say(f"failed at {station}: [{code}] {what}; the other runs go on")
 
 
