@@ -210,10 +210,10 @@ def test_shortcuts_train_in_bfloat16_with_two_threads() -> None:
     """With AMX, torch 2.15's convolutions get this shape's gradient wrong, or are never done with it."""
     script = """
 import torch
-from foveate.models.resnet3d import ResidualBlock3d
-from foveate.precision import channels_last
-from foveate.train.convolution import RoutedConvolutions
-from foveate.train.kernel_check import check
+from foveate.models.lca_db.trunk import ResidualBlock3d
+from foveate.device import channels_last
+from foveate.train.tuning.convolution import RoutedConvolutions
+from foveate.train.tuning.kernel_check import check
 torch.set_num_threads(2)
 shortcut = ResidualBlock3d(128, 256, 2).downsample[0]
 shortcut.weight.data = channels_last(shortcut.weight.data)

@@ -21,8 +21,8 @@ RAY = """
 import sys
 from pathlib import Path
 import ray
-import foveate.scale.ray as scaled
-from foveate.scale.streaming import Archive, predict_archive
+import foveate.deploy.archive.ray as scaled
+from foveate.deploy.archive.streaming import Archive, predict_archive
 from pixel_mean import DyingOnce
 
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")

@@ -220,7 +220,7 @@ def test_ray_starts_a_job_again_whose_worker_was_killed(
     code = """
 import json, os, sys, threading, time
 from pathlib import Path
-from foveate.compare.grid import Plan
+from foveate.compare.grid import GridPlan
 from foveate.compare.runs import Shown
 from foveate.compare.schedulers import train_with
 out = Path(sys.argv[2])
@@ -236,7 +236,7 @@ def kill():
         return print("killed")
 
 threading.Thread(target=kill, daemon=True).start()
-trained = train_with(Plan.of_grid(Path(sys.argv[1])), out, "ray", Shown(print))
+trained = train_with(GridPlan.of_grid(Path(sys.argv[1])), out, "ray", Shown(print))
 print(trained.failures, trained.notes)
 """
     command = [sys.executable, "-c", code, workplace / "grid.yaml", tmp_path / "out"]

@@ -39,7 +39,7 @@ def integrated_gradients(
 
     from captum.attr import IntegratedGradients
 
-    def explain(case: _Case, target: int) -> dict[str, Tensor]:
+    def explain(case: _CaseBatch, target: int) -> dict[str, Tensor]:
         method = IntegratedGradients(_scores(model, case, options))
         total = {view: torch.zeros_like(x[:, 0]) for view, x in case.present.items()}
         starts = [baselines_of(x, view, options, seed) for view, x in case.present.items()]
@@ -72,7 +72,7 @@ def smooth_grad(
 
     from captum.attr import Saliency
 
-    def explain(case: _Case, target: int) -> dict[str, Tensor]:
+    def explain(case: _CaseBatch, target: int) -> dict[str, Tensor]:
         method = Saliency(_scores(model, case, options))
         totals = [torch.zeros_like(x) for x in case.present.values()]
         for copies in _noisy_copies(tuple(case.present.values()), options, seed):
@@ -181,28 +181,28 @@ def completeness_gap(
 
 
 @dataclass(frozen=True, slots=True)
-class _Case:
+class _CaseBatch:
     """One case as a batch of one: the views that it has, and rows of NaN for those that it lacks."""
 
     present: dict[str, Tensor]
     fixed: dict[str, Tensor]
 
-    def only(self, view: str) -> _Case:
+    def only(self, view: str) -> _CaseBatch:
         """The case with one view to be changed, and the others left as they are."""
         others = {name: x for name, x in self.present.items() if name != view}
-        return _Case({view: self.present[view]}, others | self.fixed)
+        return _CaseBatch({view: self.present[view]}, others | self.fixed)
 
 
-def _cases(views: Views) -> Iterator[_Case]:
+def _cases(views: Views) -> Iterator[_CaseBatch]:
     """Each case of a batch."""
     for row in range(len(next(iter(views.values())))):
         alone = {view: x[row : row + 1] for view, x in views.items()}
         present = {view: x for view, x in alone.items() if given(x)[1]}
-        yield _Case(present, {view: x for view, x in alone.items() if view not in present})
+        yield _CaseBatch(present, {view: x for view, x in alone.items() if view not in present})
 
 
 def _scores(
-    model: Classifier, case: _Case, options: ExplainOptions, targets: list[int] | None = None
+    model: Classifier, case: _CaseBatch, options: ExplainOptions, targets: list[int] | None = None
 ) -> Callable[..., Float[Tensor, "N K"]]:
     """The model as Captum calls it: N copies of each present view by position, scores out.
 
@@ -239,7 +239,7 @@ def _starts(views: Views, options: ExplainOptions, seed: int) -> list[dict[str, 
 
 
 def _each_case(
-    views: Views, targets: Sequence[int], explain: Callable[[_Case, int], dict[str, Tensor]]
+    views: Views, targets: Sequence[int], explain: Callable[[_CaseBatch, int], dict[str, Tensor]]
 ) -> dict[str, Tensor]:
     """Stack the maps ``(1, *space)`` that ``explain`` gives; a view that a case lacks gets zeros."""
     maps = {view: x.new_zeros(len(x), len(targets), *x.shape[2:]) for view, x in views.items()}

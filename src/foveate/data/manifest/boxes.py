@@ -53,7 +53,7 @@ def read_boxes(
         try:
             case = _case(row, known)
             box = _box(row)
-            _check(box, row, _Place(case, shapes.get(case.row, {})), classes)
+            _check(box, row, _BoxedCase(case, shapes.get(case.row, {})), classes)
             boxes[case.case_id].append(box)
         except ValueError as error:
             problems.append((row.number, str(error)))
@@ -61,7 +61,7 @@ def read_boxes(
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _BoxedCase:
     """A case, and the shapes of its views."""
 
     case: Case
@@ -111,7 +111,7 @@ def _number(row: ManifestRow, name: str) -> float:
     return value
 
 
-def _check(box: Box, row: ManifestRow, place: _Place, classes: Sequence[str]) -> None:
+def _check(box: Box, row: ManifestRow, place: _BoxedCase, classes: Sequence[str]) -> None:
     if box.label and box.label not in classes:
         raise ValueError(f"unknown label '{box.label}': {closest(box.label, classes)}")
     shape = place.shape(row.values.get("view", ""))

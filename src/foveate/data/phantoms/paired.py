@@ -67,7 +67,7 @@ def make_paired(out: Path, config: PairedConfig, track: Track = quiet) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class _Lesion:
+class _PairedLesion:
     """What both views share: the outline as a signed distance, the middle, and the mean radius."""
 
     surface: Field
@@ -83,7 +83,7 @@ def draw_patient(index: int, config: PairedConfig) -> Iterator[Drawn]:
     radius = rng.uniform(0.14, 0.19) * (1.2 - 0.35 * config.difficulty)
     centre = (rng.uniform(-1, 1) * (0.38 - radius), rng.uniform(-1, 1) * (0.38 - radius))
     radii = (radius * rng.uniform(0.85, 1.15), radius * rng.uniform(0.85, 1.15))
-    lesion = _Lesion(plane.blob(rng, centre, radii, uneven=0.07), centre, radius)
+    lesion = _PairedLesion(plane.blob(rng, centre, radii, uneven=0.07), centre, radius)
     surface, depth = group.split("-")
     views = {
         "clinical": _photo(plane, rng, lesion, scaly=surface == "scaly", config=config),
@@ -109,7 +109,7 @@ def draw_patient(index: int, config: PairedConfig) -> Iterator[Drawn]:
 
 
 def _photo(
-    plane: PixelPlane, rng: np.random.Generator, lesion: _Lesion, *, scaly: bool, config: PairedConfig
+    plane: PixelPlane, rng: np.random.Generator, lesion: _PairedLesion, *, scaly: bool, config: PairedConfig
 ) -> Field:
     """The skin with the lesion, freckles, gloss, hair, a lamp from one side, and the camera's noise."""
     tone = rng.random()  # light to dark skin
@@ -136,7 +136,7 @@ def _photo(
 
 
 def _paint_lesion(
-    plane: PixelPlane, rng: np.random.Generator, canvas: Field, lesion: _Lesion, skin: NDArray[Any]
+    plane: PixelPlane, rng: np.random.Generator, canvas: Field, lesion: _PairedLesion, skin: NDArray[Any]
 ) -> None:
     """A reddish to brown plaque with uneven pigment, a halo of inflammation and a raised edge."""
     red = rng.random()
@@ -149,7 +149,7 @@ def _paint_lesion(
     plane.paint(canvas, np.abs(lesion.surface + 0.012) - 0.006, colour * 0.85, strength=0.5, soft=0.012)
 
 
-def _paint_gloss(plane: PixelPlane, rng: np.random.Generator, canvas: Field, lesion: _Lesion) -> None:
+def _paint_gloss(plane: PixelPlane, rng: np.random.Generator, canvas: Field, lesion: _PairedLesion) -> None:
     """A few wet highlights anywhere, on every kind of lesion: bright, soft, without edges."""
     for _ in range(rng.integers(1, 5)):
         place = tuple(np.array(lesion.centre) + rng.uniform(-1.6, 1.6, 2) * lesion.radius)
@@ -160,7 +160,7 @@ def _paint_gloss(plane: PixelPlane, rng: np.random.Generator, canvas: Field, les
 
 
 def _paint_scales(
-    plane: PixelPlane, rng: np.random.Generator, canvas: Field, lesion: _Lesion, contrast: float
+    plane: PixelPlane, rng: np.random.Generator, canvas: Field, lesion: _PairedLesion, contrast: float
 ) -> None:
     """Pale flakes with hard edges that cover more than half of the lesion."""
     seeds = rng.uniform(-1.3, 1.3, (70, 2)) * lesion.radius + np.array(lesion.centre)
@@ -190,7 +190,7 @@ def _arc(rng: np.random.Generator) -> list[Point]:
 
 
 def _ultrasound(
-    plane: PixelPlane, rng: np.random.Generator, lesion: _Lesion, *, cystic: bool, config: PairedConfig
+    plane: PixelPlane, rng: np.random.Generator, lesion: _PairedLesion, *, cystic: bool, config: PairedConfig
 ) -> Field:
     """Echoes of the dermis with fibres and vessels, the lesion's echo-poor bulk, and speckle."""
     canvas = np.full((plane.size, plane.size), rng.uniform(0.48, 0.58), dtype=np.float32)
@@ -218,7 +218,12 @@ def _ultrasound(
 
 
 def _paint_cysts(
-    plane: PixelPlane, rng: np.random.Generator, canvas: Field, lesion: _Lesion, bulk: float, contrast: float
+    plane: PixelPlane,
+    rng: np.random.Generator,
+    canvas: Field,
+    lesion: _PairedLesion,
+    bulk: float,
+    contrast: float,
 ) -> None:
     """Chambers without echoes behind bright walls; brighter bulk between them keeps the mean alike."""
     plane.paint(canvas, lesion.surface, bulk + 0.08 * contrast + 0.02 * plane.noise(rng, 0.02), soft=0.012)

@@ -45,7 +45,7 @@ class LiverCtOptions(Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class _Scan:
+class _ScanFiles:
     number: int
     volume: Path
     segmentation: Path
@@ -76,7 +76,7 @@ def read_liver_ct(root: Path, home: Path, options: LiverCtOptions, track: Track)
     )
 
 
-def _scans(root: Path) -> Iterator[_Scan]:
+def _scans(root: Path) -> Iterator[_ScanFiles]:
     for path in sorted(root.glob("**/*.nii*")):
         if found := _LITS.fullmatch(path.name):
             truth = path.with_name(path.name.replace("volume", "segmentation"))
@@ -86,10 +86,10 @@ def _scans(root: Path) -> Iterator[_Scan]:
         else:
             continue
         if truths := [other for other in others if other.is_file()]:
-            yield _Scan(int(found[1]), path, truths[0])
+            yield _ScanFiles(int(found[1]), path, truths[0])
 
 
-def _slices(scan: _Scan, home: Path, options: LiverCtOptions) -> list[Row]:
+def _slices(scan: _ScanFiles, home: Path, options: LiverCtOptions) -> list[Row]:
     truth = read_image(scan.segmentation)
     classes = truth.pixels[0]
     liver, tumour = ((classes >= value).sum(axis=(1, 2)) for value in (1, 2))
@@ -112,7 +112,7 @@ def _slices(scan: _Scan, home: Path, options: LiverCtOptions) -> list[Row]:
     return rows
 
 
-def _write_tumour(scan: _Scan, truth: Image, home: Path) -> Path:
+def _write_tumour(scan: _ScanFiles, truth: Image, home: Path) -> Path:
     """The tumour alone: a mask is what is not zero, and in the segmentation that is the liver."""
     path = home / "masks" / f"tumour-{scan.number:03d}.nii.gz"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -48,7 +48,7 @@ class SipakmedOptions(Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class _Item:
+class _CellFiles:
     """One image of a class."""
 
     label: str
@@ -109,17 +109,17 @@ def authors_split(names: Sequence[str], labels: Sequence[str]) -> list[str]:
     return shuffled_split(names, labels, {"train": 0.7, "val": 0.2}, "test", seed=AUTHORS_SEED)
 
 
-def _items(root: Path, label: str, images: str) -> Iterator[_Item]:
+def _items(root: Path, label: str, images: str) -> Iterator[_CellFiles]:
     """Images of one class, below ``im_<label>/im_<label>``, ``im_<label>`` or ``<label>``."""
     for folder in (root / f"im_{label}" / f"im_{label}", root / f"im_{label}", root / label):
         if folder.is_dir():
             inside = folder / "CROPPED" if images == "cells" else folder
             for path in sorted(inside.glob("*.bmp")):
-                yield _Item(label, path.stem.split("_")[0], path)
+                yield _CellFiles(label, path.stem.split("_")[0], path)
             return
 
 
-def _draw_mask(item: _Item, home: Path, part: str) -> Path:
+def _draw_mask(item: _CellFiles, home: Path, part: str) -> Path:
     """Fill the outline of a cell's nucleus or cytoplasm; ``x,y`` a line, in pixels of the crop."""
     outline = item.path.with_name(f"{item.path.stem}_{'nuc' if part == 'nucleus' else 'cyt'}.dat")
     points = np.loadtxt(outline, delimiter=",", ndmin=2)

@@ -51,7 +51,7 @@ class OpenVino(GraphEngine):
         parts = _parted(model) if self.precision == "bf16" else [model]
         precisions = ["f32", "bf16"] if len(parts) == 2 else [self.precision]
         self._parts = [
-            _Part(core.compile_model(part, "CPU", _options(precision)))
+            _CompiledPart(core.compile_model(part, "CPU", _options(precision)))
             for part, precision in zip(parts, precisions, strict=True)
         ]
 
@@ -63,7 +63,7 @@ class OpenVino(GraphEngine):
         return found
 
 
-class _Part:
+class _CompiledPart:
     """A compiled graph, from arrays by name to arrays by name."""
 
     def __init__(self, compiled: Any) -> None:

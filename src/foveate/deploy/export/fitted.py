@@ -24,7 +24,7 @@ class CalibrationModule(nn.Module):
         if self.shared:
             self.temperature = float((calibrator.fits[0].parameters or {})["temperature"])
         elif calibrator.method == "isotonic":
-            self.curves = nn.ModuleList(_Curve(fit) for fit in calibrator.fits)
+            self.curves = nn.ModuleList(_IsotonicCurve(fit) for fit in calibrator.fits)
         else:
             lines = [_line(fit) for fit in calibrator.fits]
             self.register_buffer("slopes", torch.tensor([slope for slope, _ in lines]))
@@ -47,7 +47,7 @@ class CalibrationModule(nn.Module):
         return torch.where(total > 0, each / torch.where(total > 0, total, 1), 1 / logits.shape[1])
 
 
-class _Curve(nn.Module):
+class _IsotonicCurve(nn.Module):
     """``np.interp`` along the corners of a rising curve, flat outside."""
 
     at: Tensor

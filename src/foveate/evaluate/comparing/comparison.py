@@ -96,7 +96,7 @@ def compare(
         raise UsageError(f"no run of the reference '{reference}' is there to compare with", where="reference")
     check_same_cases(variants)
     drawn = replace(bootstrap or Bootstrap(), method="percentile")
-    whole = _Comparison.of(variants, reference, drawn, track)
+    whole = _ComparedRuns.of(variants, reference, drawn, track)
     pairs = whole.pairs()
     ranks = whole.ranks(pairs)
     reported, families = _corrected(
@@ -259,7 +259,7 @@ def _corrected(
 
 
 @dataclass(frozen=True)
-class _Comparison:
+class _ComparedRuns:
     """Samples of all entries, computed once.
 
     Attributes:
@@ -273,7 +273,7 @@ class _Comparison:
     classified: Mapping[tuple[str, Seed], Samples]
 
     @classmethod
-    def of(cls, variants: Variants, reference: str, bootstrap: Bootstrap, track: Track) -> _Comparison:
+    def of(cls, variants: Variants, reference: str, bootstrap: Bootstrap, track: Track) -> _ComparedRuns:
         """Line up the cases, and compute every entry's figures from its predictions."""
         ordered = {reference: variants[reference], **{k: v for k, v in variants.items() if v}}
         tables = {seed: entry.table for found in ordered.values() for seed, entry in found.items()}

@@ -106,7 +106,7 @@ def load_material(
     Raises:
         InputRefused: none of them can be used.
     """
-    facts = _Facts(cases)
+    facts = _FactReader(cases)
 
     def attempt(case: Case) -> PreparedCase | InputRefused:
         try:
@@ -226,7 +226,7 @@ def _stacked(bundle: Bundle, items: Sequence[PreparedCase], view: str) -> Tensor
     return torch.stack([lacking if tensor is None else tensor.expand(shape) for tensor in tensors])
 
 
-class _Facts:
+class _FactReader:
     """Reads images and remembers what their files were like."""
 
     def __init__(self, cases: Sequence[Case]) -> None:
