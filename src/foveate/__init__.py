@@ -22,7 +22,7 @@ _PUBLIC = {
     "explain_case": "foveate.predict",
     "evaluate_predictions": "foveate.evaluate",
     "localize_heatmap": "foveate.maps.localize",
-    "write_report": "foveate.report",
+    "write_report": "foveate.report.build",
 }
 __all__ = sorted(_PUBLIC)
 

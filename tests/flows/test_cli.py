@@ -219,10 +219,10 @@ def driven(code: str, command: str, folder: Path) -> subprocess.CompletedProcess
 
 def test_ctrl_c_says_that_the_same_command_goes_on(workplace: Path) -> None:
     code = (
-        "import os, signal\n"
+        "import os, signal, time\n"
         "from foveate.cli import app\n"
         "from foveate.stations import audit\n"
-        "audit.audit = lambda *given, **more: os.kill(os.getpid(), signal.SIGINT)\n"
+        "audit.audit = lambda *given, **more: (os.kill(os.getpid(), signal.SIGINT), time.sleep(9))\n"
         "app.main()\n"
     )
     done = subprocess.run(
