@@ -222,6 +222,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(workplace: Path) -> None:
         "import os, signal, time\n"
         "from foveate.cli import app\n"
         "from foveate.stations import audit\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it\n"
         "audit.audit = lambda *given, **more: (os.kill(os.getpid(), signal.SIGINT), time.sleep(9))\n"
         "app.main()\n"
     )
