@@ -13,6 +13,8 @@ import pytest
 from cohort_files import write_csv
 from foveate.errors import InputRefused
 from foveate.evaluate.results.cautions import Caution, Cautions
+from foveate.evaluate.table import read_predictions
+from foveate.evaluate.unlike import unlike_images
 from foveate.files import write_json
 from foveate.report.build import write_report
 from foveate.report.cautions import HARM, find_cautions, in_words, of_runs
@@ -211,6 +213,10 @@ def test_images_plainly_unlike_the_training_images(
         if row["split"] == "val":
             row["abstain"] = "unlike-values"  # not what was tested
     write_csv(folder / "predictions.csv", rows)
+    unlike = unlike_images(read_predictions(folder / "predictions.csv").part("test"), 0.95)
+    write_json(
+        folder / "metrics.json", read(folder, "metrics.json") | {"unlike": unlike and unlike.to_json()}
+    )
     found = {item.code: item for item in find_cautions(RunFiles.read(folder)).items}
     assert set(found) == ({"unlike-images"} if said else set())
     if said:

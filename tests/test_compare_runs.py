@@ -16,6 +16,7 @@ from foveate.cli import app as cli
 from foveate.compare.folders import folder_of, labelled
 from foveate.errors import UsageError
 from foveate.evaluate import evaluate_predictions
+from foveate.evaluate.comparing.paired import LOCATED
 from foveate.evaluate.localization import CaseScore
 from foveate.evaluate.scores import write_scores
 from foveate.evaluate.table import PredictionTable, read_predictions, write_predictions
@@ -224,8 +225,14 @@ def test_runs_side_by_side_show_what_each_has_found(runs: Path, tmp_path: Path) 
     write_json(
         ours / "metrics.json", metrics | {"calibration": {**metrics["calibration"], "calibrated": mended}}
     )
+    maps = json.loads((ours / "localization.json").read_text())
+    kept = {name: {"value": 0.4321, "low": None, "high": None, "n": 1, "patients": 1} for name in LOCATED}
+    maps["comparable"] = {CLASSES[0]: {"cases": 1, **kept}}
+    write_json(ours / "localization.json", maps)
     (plain,) = named(runs, "plain")
     tree, tables = side_by_side(tmp_path, ours, plain)
+    assert "0.432" in tables["Pointing game by class"].all("tr")[2].text
+    assert "0.432" not in tables["Pointing game by class"].all("tr")[3].text
     assert "0.012" in tables["Calibrated probabilities"].all("tr")[1].text
     shown = tables["Figures"].all("tr")[1].all("td")[0].text
     assert shown.startswith(f"{metrics['metrics']['auroc_macro']['value']:.3f}")

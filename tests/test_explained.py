@@ -15,6 +15,7 @@ from PIL import Image as Picture
 from foveate.bundle.bundle import Bundle, Patients, save_bundle
 from foveate.cli import terminal
 from foveate.evaluate.intervals import Bootstrap
+from foveate.evaluate.results.localization import Localization
 from foveate.evaluate.results.views import ViewShares
 from foveate.evaluate.table import read_predictions
 from foveate.evaluate.view_shares import mean_shares
@@ -186,6 +187,16 @@ def test_boxes_in_volumes_have_six_numbers_and_are_scored(volumes: Run) -> None:
     assert methods["t2"]["heatmap"]["pointing_game"]["n"] == 2
     assert methods["c_late"]["heatmap"]["pointing_game"]["n"] == 1
     assert result["overall"]["methods"]["heatmap"]["pointing_game"]["n"] == 3
+
+
+def test_what_can_stand_beside_other_runs_is_kept_by_class(pictures: Run) -> None:
+    found = Localization.read(pictures.folder)
+    assert found is not None and found.by_class
+    for label, own in found.by_class.items():
+        pointing = own.methods["heatmap"].pointing_game
+        assert (
+            pointing is not None and found.comparable[label].figures["pointing_game"].value == pointing.value
+        )
 
 
 def test_shares_lie_beside_the_maps_and_are_those_of_the_views(volumes: Run) -> None:

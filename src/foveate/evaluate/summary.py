@@ -41,6 +41,7 @@ from foveate.evaluate.results.probabilities import PrevalenceFigures
 from foveate.evaluate.sample import are_known
 from foveate.evaluate.subgroups import subgroups
 from foveate.evaluate.table import DEFAULT_THRESHOLD, SEEN, PredictionTable
+from foveate.evaluate.unlike import unlike_images
 from foveate.types import Track, quiet
 
 #: Metric of the whole cohort → the per-class metric that it averages.
@@ -127,6 +128,7 @@ def evaluate_predictions(
         subgroups=subgroups(known, chosen, bootstrap, thresholds, track),
         per_patient=per_patient(known, chosen, bootstrap, thresholds, track),
         abstention=abstention(known, validation, chosen, bootstrap, thresholds, track),
+        unlike=unlike_images(part, level),
     )
 
 

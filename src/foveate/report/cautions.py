@@ -7,18 +7,15 @@ show this list. It is made of what the stations left in their files, so that it 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-
-import numpy as np
 
 from foveate.evaluate.intervals import Value
 from foveate.evaluate.localization.wording import main_measure, not_beaten, verdict
-from foveate.evaluate.rates import Rates
 from foveate.evaluate.results.cautions import Caution, Cautions
 from foveate.evaluate.results.comparison import SharedCaution
 from foveate.evaluate.results.parts import ABSENT
 from foveate.evaluate.sample import counted
+from foveate.evaluate.unlike import PREFIX
 from foveate.report.files import RunFiles
 from foveate.report.sections.cohort import count_parts
 from foveate.report.sections.results import class_values
@@ -66,7 +63,6 @@ _BY_AUDIT = {
 }
 """Notes of the audit that a reader must know, and how they are called here."""
 _SAME_AS_LEAK = ("metadata-tells-label", "sizes-tell-label")
-_UNLIKE = "unlike-"  # how doubts begin that plain facts of the images raise
 _SHIFT = ("worse-here", "seen", "wrong-where-novel", "group-worse", "recalibration-worse", "not-compared")
 
 
@@ -160,19 +156,12 @@ def _of_metrics(files: RunFiles) -> Iterator[Caution]:
 
 def _of_images(files: RunFiles) -> Iterator[Caution]:
     """Cases whose images plainly differ from the training images, where chance does not explain as many."""
-    if files.predictions is None or not files.metrics:
+    unlike = files.metrics.unlike if files.metrics else None
+    if unlike is None or unlike.share.low is None or unlike.share.low < UNFAMILIAR:
         return
-    part = files.predictions.part(files.metrics.split)
-    kinds = [[text for text in doubts.split(";") if text.startswith(_UNLIKE)] for doubts in part.doubts]
-    unlike = np.array([[bool(found)] for found in kinds])
-    if not unlike.any():
-        return
-    (low, _), *_ = Rates.of(unlike, np.ones_like(unlike), part.patient_ids).intervals()
-    if low < UNFAMILIAR:
-        return
-    counts = Counter(kind for found in kinds for kind in found)
-    listed = ", ".join(f"{kind.removeprefix(_UNLIKE)} in {count}" for kind, count in counts.most_common())
-    told = f"{unlike.sum()} of {counted(len(kinds), 'case')} are plainly unlike what the model learned from"
+    listed = ", ".join(f"{kind.removeprefix(PREFIX)} in {count}" for kind, count in unlike.kinds.items())
+    cases = counted(unlike.share.n, "case")
+    told = f"{unlike.cases} of {cases} are plainly unlike what the model learned from"
     yield _caution("unlike-images", f"{told}: {listed}.", "shift" if files.shift else "abstention")
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from foveate.evaluate.comparing.comparison import located
+from foveate.evaluate.comparing.paired import RunFigures
 from foveate.evaluate.intervals import Bootstrap
 from foveate.evaluate.localization import (
     BoxThresholds,
@@ -18,9 +20,11 @@ from foveate.evaluate.localization import (
     summarise_localization,
 )
 from foveate.evaluate.localization.cases import sweep_ious
+from foveate.evaluate.results.comparison import ComparedClass
 from foveate.evaluate.results.external import HOME
 from foveate.evaluate.results.localization import BoxRuleFacts, Localization
 from foveate.evaluate.scores import write_scores
+from foveate.evaluate.table import read_predictions
 from foveate.files import write_atomic
 from foveate.maps.heatmaps import MapEntry, read_index
 from foveate.maps.localize import BoxRule, choose_threshold, localize_heatmap, sweep
@@ -92,6 +96,7 @@ def localize(run: Run, part: str = "test", track: Track = quiet) -> Localization
             box_thresholds=chosen.boxes,
             left_out=left_out,
         )
+        result = result.model_copy(update={"comparable": _comparable_by_class(run, rows, part)})
         if not rows:
             reason = f"no explained case of '{part}' has a true mask or box for its true class"
             result = result.model_copy(update={"reason": reason})
@@ -160,6 +165,17 @@ def _comparable(
     full = counts.get("heatmap", 0)
     left_out = {method: reason for method, reason in reasons.items() if full and counts.get(method, 0) < full}
     return [(view, row) for view, row in scored if row.method not in left_out], left_out
+
+
+def _comparable_by_class(run: Run, rows: Sequence[CaseScore], part: str) -> dict[str, ComparedClass]:
+    """By class, what can stand beside another run's: the boxes of all are cut at one share of the maximum."""
+    table = read_predictions(run.path("predictions.csv", made_by="predict")).part(part)
+    scores = [row for row in rows if row.method == "heatmap" and row.case_id in table.case_ids]
+    if not scores:
+        return {}
+    settings, swept = run.study.evaluate, run.study.localize.thresholds
+    drawn = Bootstrap(settings.bootstrap, settings.level, run.study.seed)
+    return located(RunFigures(table, scores=scores, swept=swept), drawn)
 
 
 def _facts(rules: Mapping[str, BoxRule]) -> BoxRuleFacts:

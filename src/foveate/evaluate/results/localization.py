@@ -8,6 +8,7 @@ from pydantic import Field
 
 from foveate.evaluate.intervals import Value
 from foveate.evaluate.results.bootstrap import IntervalFacts
+from foveate.evaluate.results.comparison import ComparedClass
 from foveate.evaluate.results.file import Part, ResultFile, SparsePart
 
 ByThreshold = dict[str, Value]
@@ -128,6 +129,8 @@ class Localization(ResultFile):
         overall: all marked cases.
         differences: by control, what the heat maps have more, paired on the same cases.
         by_class, by_size, by_answer, by_view: some of the cases.
+        comparable: by class, figures that can stand beside another run's, since every run's boxes are cut at
+            the same share of a map's maximum (``evaluate.comparing.paired.TAU``); empty in files of 0.1.0.
         reason: why nothing was scored.
     """
 
@@ -150,4 +153,5 @@ class Localization(ResultFile):
     by_size: SizeGroups = SizeGroups()
     by_answer: dict[str, MarkedCases] = Field(default_factory=dict)
     by_view: dict[str, MarkedCases] = Field(default_factory=dict)
+    comparable: dict[str, ComparedClass] = Field(default_factory=dict)
     reason: str | None = None

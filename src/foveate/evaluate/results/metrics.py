@@ -217,6 +217,20 @@ class PatientFigures(Part):
     per_class: dict[str, dict[str, Value]]
 
 
+class UnlikeImages(Part):
+    """Cases whose images plainly differ from the training images.
+
+    Attributes:
+        share: of all cases of the part, with its exact interval over patients.
+        cases: how many.
+        kinds: by doubt (``unlike-colour``, …) the cases that raise it, the most frequent first.
+    """
+
+    share: Value
+    cases: int
+    kinds: dict[str, int]
+
+
 class Metrics(ResultFile):
     """Every figure of one part of a cohort.
 
@@ -232,6 +246,7 @@ class Metrics(ResultFile):
         per_class: by class.
         confusion: of classes one matrix, of findings counts by name.
         by_views: by the views that cases had, joined by ``+``; empty where no view is named.
+        unlike: None where no case is.
         others: None where the version that wrote the file did not compute them.
     """
 
@@ -261,6 +276,7 @@ class Metrics(ResultFile):
     subgroups: dict[str, SubgroupColumn] | None = None
     per_patient: PatientFigures | Unmade | None = None
     abstention: Abstention | None = None
+    unlike: UnlikeImages | None = None
 
     @property
     def thresholds(self) -> Mapping[str, float]:

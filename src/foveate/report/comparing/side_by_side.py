@@ -12,14 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from foveate import __version__
-from foveate.evaluate.comparing.comparison import located
-from foveate.evaluate.comparing.paired import RunFigures
+from foveate.evaluate.comparing.paired import LOCATED
 from foveate.evaluate.intervals import Bootstrap, Value
 from foveate.evaluate.results.comparison import ComparedClass, SeedFigure
 from foveate.evaluate.results.parts import ABSENT, Figures
 from foveate.evaluate.results.trust import TrustCard
-from foveate.evaluate.scores import read_scores
-from foveate.evaluate.table import PredictionTable
 from foveate.files import write_atomic
 from foveate.report.build import environment
 from foveate.report.cautions import in_words, of_runs
@@ -31,7 +28,7 @@ from foveate.report.figures.drawing import svg
 from foveate.report.files import RunFiles
 from foveate.report.pictures.case_sheets import case_sheets
 from foveate.report.published import published_by_class
-from foveate.report.sections.section import Chart, within
+from foveate.report.sections.section import Chart
 
 _CALIBRATION = {"ece": "ECE", "brier": "Brier score", "log_loss": "Log loss"}
 _LOCALIZATION = {
@@ -113,29 +110,31 @@ def _figures(runs: Runs) -> Iterator[ComparisonTable]:
 
 def _by_class(runs: Runs) -> Iterator[ComparisonTable]:
     """Figures of single classes, where all evaluated runs have the same classes."""
-    tables = {
-        label: run.predictions.part("test") for label, run in runs.items() if run.metrics and run.predictions
-    }
-    kinds = {(table.classes, table.task) for table in tables.values()}
+    evaluated = {label: run for label, run in runs.items() if run.metrics}
+    kinds = {(run.metrics.classes, run.metrics.task) for run in evaluated.values() if run.metrics}
     if len(kinds) != 1:
         return
     (kind,) = kinds
-    classes = {label: _of_classes(runs[label], table) for label, table in tables.items()}
-    level = _level(runs[next(iter(tables))])
+    classes = {label: _of_classes(run) for label, run in evaluated.items()}
+    level = _level(next(iter(evaluated.values())))
     yield from class_tables(ClassComparison(kind[1], classes, published_by_class(*kind), level))
 
 
-def _of_classes(run: RunFiles, table: PredictionTable) -> dict[str, ComparedClass]:
+def _of_classes(run: RunFiles) -> dict[str, ComparedClass]:
     """Recall and AUROC as the run states them, and how its heat maps point."""
-    path, stated = run.folder / "localization.csv", run.metrics.per_class if run.metrics else {}
-    rows = read_scores(path) if path.is_file() else []
-    scores = [row for row in rows if row.method == "heatmap" and row.case_id in table.case_ids]
-    entry = RunFigures(table, scores=scores, swept=within(run.study, "localize", "thresholds") or ())
+    stated = run.metrics.per_class if run.metrics else {}
+    maps = run.localization.comparable if run.localization else {}
+    unknown = dict.fromkeys(LOCATED, _dot(ABSENT))
     return {
         name: ComparedClass.of(
-            own.cases, {**own.figures, "recall": _dot(stated[name].recall), "auroc": _dot(stated[name].auroc)}
+            own.n,
+            {
+                **(maps[name].figures if name in maps else unknown),
+                "recall": _dot(own.recall),
+                "auroc": _dot(own.auroc),
+            },
         )
-        for name, own in located(entry, Bootstrap(level=_level(run))).items()
+        for name, own in stated.items()
     }
 
 
