@@ -41,7 +41,7 @@ def table_of(
         case_ids=tuple(f"case{n}" for n in range(cases)),
         patient_ids=tuple(patients or (f"p{n}" for n in range(cases))),
         splits=tuple(splits or ("test",) * cases),
-        logits=np.log(probabilities + 1e-6),
+        logits=np.zeros(truth.shape),  # rows need not sum to one: nothing but the probabilities counts
         probabilities=probabilities.astype(np.float64),
         truth=truth.astype(np.float64),
     )
@@ -240,6 +240,28 @@ def test_auroc_counts_pairs_and_ap_counts_steps(seed: int, cases: int, steps: in
         area += (recall - before) * (ups >= limit).sum() / ((ups >= limit).sum() + (downs >= limit).sum())
         before = recall
     assert ap == pytest.approx(area, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("task", ["multilabel", "multiclass"])
+def test_cases_are_ranked_by_their_logits_where_probabilities_are_rounded_to_one(
+    task: Task, kind: Any
+) -> None:
+    """Of the four pairs of a positive (30, 50) and a negative (20, 40) three are in order: 3/4."""
+    odds, truth = np.array([20.0, 30, 40, 50]), np.array([0.0, 1, 0, 1])
+    single = (1 / (1 + np.exp(-odds.astype(kind)))).astype(float)
+    assert kind is np.float64 or set(single) == {1.0}, "this is what rounding makes of them"
+    logits, scores, known = odds[:, None], single[:, None], truth[:, None]
+    if task == "multiclass":  # the same log odds with other logits: each class against the other
+        logits = np.stack([odds + 3, np.full(4, 3.0)], axis=1)
+        scores, known = (np.stack([each, 1 - each], axis=1) for each in (single, truth))
+    names = ("x", "y")[: logits.shape[1]]
+    table = PredictionTable(task, names, tuple("abcd"), tuple("abcd"), ("test",) * 4, logits, scores, known)
+    found = _quietly(evaluate_predictions, table, n_boot=0)
+    assert [found.per_class[name].auroc.value for name in names] == [0.75] * len(names)
+    assert found.delong.per_class["x"].value == 0.75
+    area = reference.auc(found.curves["x"].roc.fpr, found.curves["x"].roc.tpr)
+    assert area == pytest.approx(reference.roc_auc_score(truth, odds)) == 0.75
 
 
 def test_hand_worked_ranking() -> None:

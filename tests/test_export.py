@@ -141,6 +141,29 @@ def test_every_engine_answers_as_the_run(run: Run, onnx: Exported, torch_file: E
                 np.testing.assert_allclose(other.values, one.values, atol=1e-3 * np.abs(one.values).max())
 
 
+@pytest.mark.parametrize("what", ["image", "image:range"])
+def test_a_view_that_is_not_there_gets_no_answer_in_any_engine(
+    run: Run, onnx: Exported, torch_file: Exported, what: str
+) -> None:
+    """The second of three cases lacks its only view or its range; its neighbours are answered as ever."""
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 1, 40, 30)).astype(np.float32)
+    whole = {"image": pixels, "image:range": np.array([[0, 255]] * 3, dtype=np.float32)}
+    lacking = {name: values.copy() for name, values in whole.items()}
+    lacking[what][1] = np.nan
+    for path, name in [(onnx.path, name) for name in ENGINES["onnx"][:2]] + [(torch_file.path, "torch")]:
+        engine: Any = open_engine(path, name)
+        expected, found = (
+            {key: np.array(values) for key, values in engine.run(own).items()} for own in (whole, lacking)
+        )
+        assert set(found) >= {"logits", "probabilities", "decision", "calibrated", "novelty", "maps:image"}
+        for key, values in found.items():
+            if key == "decision":
+                assert not values[1].any() and expected[key].any(axis=1).all(), name
+            else:
+                assert np.isnan(values[1]).all() and not np.isnan(expected[key]).any(), (name, key)
+            np.testing.assert_allclose(values[::2], expected[key][::2], atol=1e-4, rtol=1e-3)
+
+
 def test_every_engine_says_in_what_an_image_plainly_differs(run: Run, onnx: Exported, tmp_path: Path) -> None:
     deep = np.random.default_rng(0).integers(0, 4000, (500, 40)).astype(np.uint16)
     Picture.fromarray(deep).save(tmp_path / "deep.png")

@@ -153,6 +153,32 @@ def test_an_interrupted_search_tries_what_it_would_have_tried(
     assert len(third.studies) == 2 and len(more.trials) == 12
 
 
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("drawn", [1, 2])
+def test_a_search_killed_between_the_draws_of_a_trial_draws_the_same(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str, drawn: int
+) -> None:
+    space = SPACE.model_copy(
+        update={"trials": 12, "sampler": sampler}
+    )  # TPE counts the trials before from 10 on
+    kept, calls = module._suggest, 0
+
+    def killed(trial: Any, key: str, parameter: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > 11 * len(SPACE.parameters) + drawn:
+            raise KeyboardInterrupt
+        return kept(trial, key, parameter)
+
+    whole = look(cohort, tmp_path / "whole", Pretended(), monkeypatch, space)
+    monkeypatch.setattr(module, "_suggest", killed)
+    with pytest.raises(KeyboardInterrupt):
+        look(cohort, tmp_path / "parts", Pretended(), monkeypatch, space)
+    monkeypatch.setattr(module, "_suggest", kept)
+    resumed = look(cohort, tmp_path / "parts", Pretended(), monkeypatch, space)
+    assert [item.values for item in resumed.trials] == [item.values for item in whole.trials]
+
+
 def test_trials_that_fail_are_told_and_the_search_goes_on_unless_all_do(
     cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

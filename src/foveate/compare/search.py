@@ -164,7 +164,7 @@ class _Searcher:
     def run(self, say: Callable[[str], None]) -> None:
         """Try what is still to be tried."""
         while (trial := self._next()) is not None:
-            values = {key: _suggest(trial, key, item) for key, item in self._space.parameters.items()}
+            values = {key: self._draw(trial, key) for key in self._space.parameters}
             say(f"trial {trial.number + 1} of {self._space.trials}: {in_words(values)}")
             say(f"  {self._try(trial, values)}")
             self.write()
@@ -192,12 +192,17 @@ class _Searcher:
         if not running and len(trials) >= self._space.trials:
             return None
         number = running[0] if running else len(trials)
-        self._search.sampler = self._sampler(number)
+        self._search.sampler = self._sampler(number, 0)
         if not running:
             return self._search.ask()
         search_id = self._storage.get_study_id_from_name(_NAME)
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(search_id, number)
         return cast("Trial", self._optuna.trial.Trial(self._search, trial_id))
+
+    def _draw(self, trial: Trial, key: str) -> Any:
+        """One value of a trial; what an interrupted trial has drawn already stays."""
+        self._search.sampler = self._sampler(trial.number, list(self._space.parameters).index(key))
+        return _suggest(trial, key, self._space.parameters[key])
 
     def _try(self, trial: Trial, values: Mapping[str, Any]) -> str:
         """Train one trial, and tell Optuna and the user what came of it."""
@@ -237,9 +242,12 @@ class _Searcher:
                 code="search-hopeless",
             )
 
-    def _sampler(self, number: int) -> BaseSampler:
-        """What draws a trial: a function of the seed, its number and the trials before, for exact resume."""
-        seed = int(np.random.SeedSequence((self._study.seed, number)).generate_state(1)[0])
+    def _sampler(self, number: int, place: int) -> BaseSampler:
+        """What draws a value: a function of the seed, the trial, the parameter's place and the trials before.
+
+        It knows nothing of the draws before it, so that a search goes on alike wherever it was interrupted.
+        """
+        seed = int(np.random.SeedSequence((self._study.seed, number, place)).generate_state(1)[0])
         samplers = self._optuna.samplers
         found = (
             samplers.TPESampler(seed=seed) if self._space.sampler == "tpe" else samplers.RandomSampler(seed)

@@ -115,7 +115,7 @@ class Classwise:
             return average_interval([self.of_class(name, k) for name in two], None)
         truth, level = self.table.truth[:, k], self.bootstrap.level
         if metric == "auroc":
-            return few_patients_interval(self.table.probabilities[:, k], truth, self._patient, level)
+            return few_patients_interval(self.table.ranks[:, k], truth, self._patient, level)
         ap, counts = float(self.point[metric][k]), np.bincount(self._patient, truth == 1)
         drawn = self.replicates[metric][: self.bootstrap.n, k] if metric in self.replicates else None
         return ap_interval(ap, counts, drawn, level)

@@ -169,11 +169,11 @@ def delong_intervals(table: PredictionTable, level: float = 0.95) -> DelongInter
     assumes = (
         "independent cases" if single else "independent patients (Obuchowski 1997), any number of cases each"
     )
-    found = {}
+    found, ranks = {}, table.ranks
     for k, name in enumerate(table.classes):
         truth = table.truth[:, k]
         known = np.flatnonzero(~np.isnan(truth))
-        scores = table.probabilities[:, k]
+        scores = ranks[:, k]
         areas, covariance = delong(scores, truth, table.patient_ids)
         interval = few_patients_interval(scores, truth, table.patient_ids, level) or delong_interval(
             areas[0], covariance[0, 0], level

@@ -139,7 +139,7 @@ class Discrimination:
         present, absent = table.truth == 1, table.truth == 0
         self._masks = np.stack([present, absent, present & decided, absent & decided]).astype(np.float64)
         self._rankings = [
-            Ranking.of(table.probabilities[:, k], table.truth[:, k]) for k in range(len(table.classes))
+            Ranking.of(ranks, truth) for ranks, truth in zip(table.ranks.T, table.truth.T, strict=True)
         ]
 
     def __call__(self, weights: Floats) -> dict[str, Floats]:

@@ -248,7 +248,7 @@ def _confusion(table: PredictionTable, decided: Bools) -> ConfusionMatrix | dict
 def _curves(table: PredictionTable, k: int) -> ClassCurves:
     """ROC and precision-recall curve of one class for drawing; empty where AUROC is undefined."""
     known = ~np.isnan(table.truth[:, k])
-    truth, scores = table.truth[known, k], table.probabilities[known, k]
+    truth, scores = table.truth[known, k], table.ranks[known, k]
     if len(np.unique(truth)) < 2:
         return ClassCurves(roc=RocCurve(fpr=(), tpr=()), pr=PrCurve(recall=(), precision=()))
     fpr, tpr, _ = roc_curve(truth, scores)

@@ -31,6 +31,7 @@ Floats = NDArray[np.float64]
 Columns = dict[str, list[Any]]
 DEFAULT_THRESHOLD = 0.5
 SEEN = "seen"  # beside train, val and test: the part of cases of another cohort that the model learned from
+_SAME_ODDS = 1e-6  # log odds that differ by less, absolutely or relatively, do so by rounding
 _FIXED = ("task", "case_id", "patient_id", "split", "predicted")
 _BLOCKS = ("true", "prob", "logit")
 _VIEWS, _CALIBRATED, _NOVELTY, _SET, _ABSTAIN = "views", "calibrated", "novelty", "set", "abstain"
@@ -120,6 +121,16 @@ class PredictionTable:
         """The cases of one part: train, val or test."""
         return self.only(np.array([name == split for name in self.splits], dtype=bool))
 
+    @property
+    def ranks(self) -> Floats:
+        """Places of the cases in the order of each class, ``(N, K)``: what AUROC and AP are counted from.
+
+        They follow the probability. Near 0 and 1 many cases are rounded to one number, in float32 from a
+        logit of 17 on; cases of equal probability are told apart by their log odds.
+        """
+        odds = self.logits if self.task == "multilabel" else _log_odds(self.logits)
+        return np.stack([_places(*pair) for pair in zip(self.probabilities.T, odds.T, strict=True)], axis=1)
+
     def decisions(self, thresholds: Mapping[str, float] | None = None) -> NDArray[np.bool_]:
         """What the model decides, ``(N, K)``.
 
@@ -132,6 +143,24 @@ class PredictionTable:
         given = thresholds or {}
         limits = np.array([given.get(name, DEFAULT_THRESHOLD) for name in self.classes])
         return self.probabilities >= limits
+
+
+def _places(scores: Floats, ties: Floats) -> Floats:
+    """Place of each case by its score, of equals by the second one; the same place where both are equal."""
+    order = np.lexsort((ties, scores))
+    low, high = ties[order][:-1], ties[order][1:]
+    rises = (np.diff(scores[order]) != 0) | ~np.isclose(low, high, rtol=_SAME_ODDS, atol=_SAME_ODDS)
+    places = np.empty(len(scores))
+    places[order] = np.concatenate([[0], np.cumsum(rises)])[: len(scores)]
+    return places
+
+
+def _log_odds(logits: Floats) -> Floats:
+    """Log odds of each class against all others, ``(N, K)``; the order of the others makes no difference."""
+    others = [np.sort(np.delete(logits, k, axis=1), axis=1) for k in range(logits.shape[1])]
+    return np.stack(
+        [own - np.logaddexp.reduce(rest, axis=1) for own, rest in zip(logits.T, others, strict=True)], axis=1
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from foveate.bundle.bundle import Bundle
@@ -45,7 +45,7 @@ class Pipeline(nn.Module):
     def __init__(self, bundle: Bundle, *, class_maps: bool = True) -> None:
         super().__init__()
         self.preprocess, self.views = bundle.preprocess, bundle.views
-        self.missing = bundle.model.tolerates_missing
+        self.tolerant = bundle.model.tolerates_missing
         for view in self.views:
             check_exportable(self.preprocess.settings(view), view)
         self.answers = answers = Answers(bundle, class_maps=class_maps)
@@ -61,19 +61,28 @@ class Pipeline(nn.Module):
             The outputs that ``engines.graph`` names.
         """
         found: dict[str, Tensor] = self.answers(self.prepare(inputs))
-        return found
+        return _blanked(found, self._unanswerable(inputs))
 
     def prepare(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
         """What the network sees, by view ``(B, C, *size)``."""
-        given = iter(inputs)
         batch = {}
-        for view in self.views:
-            config = self.preprocess.settings(view)
-            pixels = next(given)
-            window = pixels.new_tensor([config.window]) if config.window is not None else next(given)
-            unit = prepared(pixels, window, config, missing=self.missing)
+        for view, (pixels, window) in self._given(inputs).items():
+            unit = prepared(pixels, window, self.preprocess.settings(view))
             batch[view] = self.preprocess.normalize(unit, view)
         return batch
+
+    def _given(self, inputs: Sequence[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+        """By view, its pixels and the values that become 0 and 1."""
+        given, found = iter(inputs), {}
+        for view in self.views:
+            pixels, window = next(given), self.preprocess.settings(view).window
+            found[view] = pixels, next(given) if window is None else pixels.new_tensor([window])
+        return found
+
+    def _unanswerable(self, inputs: Sequence[Tensor]) -> Bool[Tensor, "B"]:
+        """Which cases lack a view that the model needs, or all views."""
+        lacking = torch.stack([_lacking(*each) for each in self._given(inputs).values()])
+        return lacking.all(dim=0) if self.tolerant else lacking.any(dim=0)
 
 
 class Answers(nn.Module):
@@ -157,29 +166,42 @@ def prepared(
     pixels: Float[Tensor, "B C *space"],
     window: Float[Tensor, "b 2"],
     config: PreprocessConfig,
-    *,
-    missing: bool = False,
 ) -> Float[Tensor, "B c *size"]:
-    """What ``Preprocess.prepare`` makes of an image, for a batch of one size.
+    """What ``Preprocess.prepare`` makes of an image, for a batch of one size; cases without it stay NaN.
 
     Args:
         pixels: as the file stores them.
         window: values that become 0 and 1, for each case or for all.
         config: of the view.
-        missing: whether cases may lack the view (all NaN); they stay NaN.
     """
     axes = [1] * (pixels.ndim - 1)
     low, high = window[:, 0].view(-1, *axes), window[:, 1].view(-1, *axes)
-    lacking = pixels.flatten(1).isnan().any(dim=1).view(-1, *axes) if missing else None
-    if lacking is not None:
-        pixels = torch.where(lacking, 0.0, pixels)
+    lacking = _lacking(pixels, window).view(-1, *axes)
+    pixels = torch.where(lacking, 0.0, pixels)
     unit = ((pixels - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)).clamp(0, 1)
     seen = resized(unit, config.size, how=config.resize, keep_aspect=config.keep_aspect)
     seen = _three(seen)
     if (config.colour == "grey" or config.volumes) and not config.neighbours:
         seen = _luminance(seen)
     seen = _as_half(seen)
-    return seen if lacking is None else torch.where(lacking, torch.nan, seen)
+    return torch.where(lacking, torch.nan, seen)
+
+
+def _lacking(pixels: Float[Tensor, "B C *space"], window: Float[Tensor, "b 2"]) -> Bool[Tensor, "B"]:
+    """Which cases have no such view: their pixels, or the values that become 0 and 1, are not numbers."""
+    return pixels.flatten(1).isnan().any(dim=1) | window.isnan().any(dim=1)
+
+
+def _blanked(found: dict[str, Tensor], cases: Bool[Tensor, "B"]) -> dict[str, Tensor]:
+    """NaN, and nothing decided, for cases that cannot be answered.
+
+    Said outright: engines differ in what becomes of NaN in a network (``max`` and ``clip`` may drop it).
+    """
+    blank = {name: 0.0 if name == "decision" else torch.nan for name in found}
+    return {
+        name: torch.where(cases.view(-1, *[1] * (values.ndim - 1)), blank[name], values)
+        for name, values in found.items()
+    }
 
 
 def check_exportable(config: PreprocessConfig, view: str) -> None:

@@ -262,7 +262,7 @@ def _decisions(one: RunFigures, two: RunFigures, k: int | None) -> DecisionTest:
 def _delong(one: RunFigures, two: RunFigures, k: int, level: float) -> AurocTest:
     """DeLong's test of the AUROC of one class, for patients with several cases as well."""
     table = one.table
-    first, second = (entry.table.probabilities[:, k] for entry in (one, two))
+    first, second = (entry.table.ranks[:, k] for entry in (one, two))
     found = delong_test(first, second, table.truth[:, k], table.patient_ids, level=level)
     return AurocTest(*(_number(value) for value in found))
 
