@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 
 def doubled(number: int) -> int:
@@ -11,3 +12,8 @@ def doubled(number: int) -> int:
     if number == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return 2 * number
+
+
+def sleeps(seconds: float) -> None:
+    """Takes its time, as a decoder does that runs in circles."""
+    time.sleep(seconds)

@@ -131,20 +131,6 @@ def test_a_preamble_that_poses_as_tiff_is_still_dicom() -> None:
     assert probe(FILES / "CT_small.dcm").kind == "dicom"
 
 
-@pytest.mark.parametrize(
-    ("name", "syntax"),
-    [
-        ("SC_rgb_jpeg_gdcm.dcm", "JPEG Lossless"),
-        ("JPGExtended.dcm", "JPEG Extended (Process 2 and 4), 12 bits"),
-        ("JPEG-lossy.dcm", "JPEG Extended (Process 2 and 4), 12 bits"),
-    ],
-)
-def test_syntaxes_without_a_decoder_are_named(name: str, syntax: str) -> None:
-    found = refusal(FILES / name)
-    assert found.code == "transfer-syntax-unsupported"
-    assert syntax in found.what and "(0002,0010)" in found.where and "dcmdjpeg" in found.fix
-
-
 @pytest.mark.parametrize("name", ["MR_small.dcm", "MR_small_RLE.dcm", "MR_small_jp2klossless.dcm"])
 @pytest.mark.parametrize(("rows", "columns"), [(32, 64), (64, 32), (128, 64)])
 def test_a_size_that_disagrees_with_the_pixels_is_refused(

@@ -11,6 +11,7 @@ import pydicom.config
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.pixels import apply_color_lut
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import (
     ExplicitVRBigEndian,
@@ -28,7 +29,11 @@ from dicom_files import (
     read,
     read_made,
     refusal_of,
+    slice_tags,
+    write_dicom,
 )
+from foveate.prepare.pixels import limits
+from foveate.study.settings import PreprocessConfig
 from image_files import jpeg_frame
 
 
@@ -106,6 +111,79 @@ def test_palette_colour_is_looked_up(tmp_path: Path, bits: int, syntax: pydicom.
     image = read_made(tmp_path, made)
     np.testing.assert_array_equal(image.pixels, np.moveaxis(expected, -1, 0))
     assert image.value_range == (0, 2**bits - 1)
+
+
+def segmented_tags(segments: list[list[int]], entries: int, bits: int) -> dict[str, Any]:
+    tags: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for colour, numbers in zip(("Red", "Green", "Blue"), segments, strict=True):
+        data = np.array(numbers, "<u2" if bits > 8 else "u1").tobytes()
+        tags[f"{colour}PaletteColorLookupTableDescriptor"] = [entries, 0, bits]
+        tags[f"Segmented{colour}PaletteColorLookupTableData"] = data + b"\0" * (len(data) % 2)
+    return tags
+
+
+@pytest.mark.parametrize(
+    ("segments", "entries", "bits", "red"),
+    [
+        (
+            [[0, 1, 0, 1, 255, 65535], [0, 1, 9, 1, 255, 300], [0, 2, 7, 7, 1, 254, 7]],
+            256,
+            16,
+            {0: 0, 128: 32896},
+        ),
+        (
+            [[0, 2, 10, 20, 1, 4, 60], [0, 3, 1, 2, 3, 1, 3, 0], [0, 6, 9, 8, 7, 6, 5, 4]],
+            6,
+            8,
+            {1: 20, 2: 30, 5: 60},
+        ),
+        # Discrete 4, 8; linear to 16 in two; then both once more: 4, 8, 12, 16.
+        (
+            [[0, 2, 4, 8, 1, 2, 16, 2, 2, 0, 0, 0, 0], [0, 8, *range(8)], [0, 8, *range(8)]],
+            8,
+            8,
+            {3: 16, 4: 4, 6: 12},
+        ),
+    ],
+    ids=["linear", "bytes", "indirect"],
+)
+def test_segmented_palettes_are_expanded_as_worked_by_hand_and_as_pydicom_does(
+    tmp_path: Path, segments: list[list[int]], entries: int, bits: int, red: dict[int, int]
+) -> None:
+    index = np.arange(entries, dtype=np.uint8)[None]
+    path = write_dicom(tmp_path / "image.dcm", dataset(index, segmented_tags(segments, entries, bits)))
+    image = read(path)
+    held = dcmread(path)
+    np.testing.assert_array_equal(np.moveaxis(image.pixels, 0, -1), apply_color_lut(held.pixel_array, held))
+    assert {k: int(image.pixels[0, 0, k]) for k in red} == red
+
+
+@pytest.mark.parametrize(
+    ("red", "why"),
+    [
+        ([1, 255, 65535], "segment of kind 1"),
+        ([0, 9, 1, 2], "segment of kind 0"),
+        ([7, 1, 1], "segment of kind 7"),
+        ([0, 3, 1, 2, 3], "3 entries of red and not 256"),
+        ([0, 3, 1, 2, 3, 2, 1, 0, 0], "segment of kind 2"),
+    ],
+)
+def test_segments_that_cannot_be_followed_are_refused_by_name(
+    tmp_path: Path, red: list[int], why: str
+) -> None:
+    made = dataset(
+        np.zeros((2, 2), np.uint8), segmented_tags([red, [0, 1, 0, 1, 255, 9], [0, 1, 0, 1, 255, 9]], 256, 16)
+    )
+    found = refusal_of(tmp_path, made)
+    assert found.code == "palette-incomplete" and why in found.what
+
+
+def test_a_palette_that_is_missing_is_not_called_damage(tmp_path: Path) -> None:
+    made = dataset(np.zeros((2, 2), np.uint8), {"PhotometricInterpretation": "PALETTE COLOR"})
+    assert refusal_of(tmp_path, made).code == "palette-incomplete"
+    made.RedPaletteColorLookupTableDescriptor = [4, 0, 8]
+    found = refusal_of(tmp_path, made)
+    assert found.code == "palette-incomplete" and "no table of red" in found.what
 
 
 def test_a_palette_of_greys_is_grey(tmp_path: Path) -> None:
@@ -196,14 +274,82 @@ def test_a_rescale_that_is_none_is_refused(tmp_path: Path, slope: Any) -> None:
     assert refusal_of(tmp_path, made).code == "bad-rescale"
 
 
-def test_padding_is_noticed_and_kept(tmp_path: Path) -> None:
-    pixels = np.array([[-2000, -1990, 5]], dtype=np.int16)
-    for limit, seen in [(None, True), (-1990, True)]:
-        tags = {"PixelPaddingValue": -2000} | ({"PixelPaddingRangeLimit": limit} if limit else {})
-        image = read_made(tmp_path, dataset(pixels, tags))
-        assert image.pixels.tolist() == [pixels.tolist()] and ("padding-kept" in image.warnings) == seen
-    absent = read_made(tmp_path, dataset(pixels, {"PixelPaddingValue": -3000}))
-    assert absent.warnings == ()
+PADDED = np.array([[-2000, -1990, 5, 40]], dtype=np.int16)
+
+
+@pytest.mark.parametrize(
+    ("tags", "dark"),
+    [
+        ({"PixelPaddingValue": -2000}, [-1990, -1990, 5, 40]),
+        ({"PixelPaddingValue": -2000, "PixelPaddingRangeLimit": -1990}, [5, 5, 5, 40]),
+        ({"PixelPaddingValue": -1990, "PixelPaddingRangeLimit": -3000}, [5, 5, 5, 40]),
+        ({"PixelPaddingValue": 40}, [-2000, -1990, 5, -2000]),
+    ],
+)
+def test_padding_gets_the_darkest_value(tmp_path: Path, tags: dict[str, int], dark: list[int]) -> None:
+    image = read_made(tmp_path, dataset(PADDED, tags))
+    assert image.pixels.tolist() == [[dark]] and image.warnings == ("padding-darkened",)
+    assert image.padding_share == sum(a != b for a, b in zip(dark, PADDED[0], strict=True)) / 4
+
+
+def test_padding_of_the_other_sign_is_understood(tmp_path: Path) -> None:
+    """63536 for -2000: a value representation that does not fit the pixels."""
+    made = dataset(PADDED)
+    made.add_new("PixelPaddingValue", "US", 63536)
+    assert read_made(tmp_path, made).pixels.tolist() == [[[-1990, -1990, 5, 40]]]
+
+
+def test_padding_that_is_not_there_or_everywhere_changes_nothing(tmp_path: Path) -> None:
+    for value, pixels in [(-3000, PADDED), (7, np.full((2, 2), 7, np.int16))]:
+        image = read_made(tmp_path, dataset(pixels, {"PixelPaddingValue": value}))
+        assert (
+            image.pixels.tolist() == [pixels.tolist()] and image.warnings == () and image.padding_share == 0
+        )
+
+
+def test_padding_outside_the_stored_bits_does_not_widen_them(tmp_path: Path) -> None:
+    """MONOCHROME1 of 12 bits with padding 65535: real pixels are inverted within 12 bits."""
+    tags = {
+        "PhotometricInterpretation": "MONOCHROME1",
+        "BitsStored": 12,
+        "HighBit": 11,
+        "PixelPaddingValue": 65535,
+    }
+    made = dataset(np.array([[65535, 4000, 100]], np.uint16), tags)
+    image = read_made(tmp_path, made)
+    assert image.pixels.tolist() == [[[95, 95, 3995]]] and image.warnings == ("padding-darkened",)
+
+
+def test_padding_of_a_series_is_darkest_in_the_whole_volume(tmp_path: Path) -> None:
+    stack = np.array([[[-2000, 7]], [[3, 9]], [[-2000, -5]]], np.int16)
+    for k, pixels in enumerate(stack):
+        tags = slice_tags((0, 0, k)) | {"PixelPaddingValue": -2000, "RescaleSlope": 2, "RescaleIntercept": 1}
+        write_dicom(tmp_path / str(k), dataset(pixels, tags))
+    image = read(tmp_path)
+    assert image.pixels.ravel().tolist() == [-9, 15, 7, 19, -9, -9] and image.padding_share == 2 / 6
+    none = dataset(stack[1], slice_tags((0, 0, 3)))
+    write_dicom(tmp_path / "3", none)
+    assert read(tmp_path).padding_share == 2 / 8
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_percentiles_are_those_of_the_pixels_without_padding(tmp_path: Path, photometric: str) -> None:
+    draw = np.random.default_rng(8)
+    pixels = draw.integers(300, 3000, (40, 30), dtype=np.uint16)
+    outside = draw.random(pixels.shape) < 0.3
+    pixels[outside] = 4095
+    tags = {
+        "PixelPaddingValue": 4095,
+        "BitsStored": 12,
+        "HighBit": 11,
+        "PhotometricInterpretation": photometric,
+    }
+    image = read_made(tmp_path, dataset(pixels, tags))
+    real = pixels[~outside].astype(np.int64)
+    inside = real if photometric == "MONOCHROME2" else 4095 - real
+    config = PreprocessConfig(size=(8, 8), percentiles=(1.5, 98.0))
+    np.testing.assert_allclose(limits(image, config), np.percentile(inside, (1.5, 98.0)), rtol=1e-9)
+    assert (image.pixels[0][outside] == inside.min()).all()
 
 
 def test_floating_point_pixels_must_be_finite(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import struct
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -314,6 +315,26 @@ def rgba_tiff(extra: str) -> bytes:
     return tiff(np.ones((8, 8, 4), np.uint8), photometric="rgb", extrasamples=[extra])
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("shape", [(5, 7), (4, 3, 3)])
+@pytest.mark.parametrize("kind", [np.float16, np.float64])
+def test_floats_of_other_widths_are_what_tifffile_reads(
+    tmp_path: Path, kind: type, shape: tuple[int, ...], order: Any
+) -> None:
+    values = np.random.default_rng(4).normal(0, 900, shape).astype(kind)
+    path = tmp_path / "floats.tif"
+    photometric = "rgb" if len(shape) == 3 else "minisblack"
+    tifffile.imwrite(
+        path, values, byteorder=order, photometric=photometric, rowsperstrip=2, bigtiff=order == "<"
+    )
+    image = read_image(path)
+    theirs = tifffile.imread(path)
+    np.testing.assert_array_equal(np.moveaxis(image.pixels, 0, -1).reshape(shape), theirs)
+    assert image.pixels.dtype == (np.float32 if kind is np.float16 else np.float64)
+    seen = probe(path)
+    assert (seen.shape, seen.channels) == (image.geometry.shape, image.channels)
+
+
 @pytest.mark.parametrize(
     ("data", "code"),
     [
@@ -323,9 +344,23 @@ def rgba_tiff(extra: str) -> bytes:
         (rgba_tiff("unspecified"), "encoding-unsupported"),
         (tiff(np.ones((8, 8), np.float32), photometric="miniswhite"), "encoding-unsupported"),
         (tiff(np.full((8, 8), np.nan, np.float32)), "not-finite"),
-        (tiff(np.ones((8, 8), np.float64)), "damaged-tiff"),
+        (tiff(np.ones((8, 8), np.float64), photometric="miniswhite"), "encoding-unsupported"),
+        (tiff(np.ones((8, 8), np.float16), compression="zlib"), "encoding-unsupported"),
+        (tiff(np.full((8, 8), np.inf, np.float16)), "not-finite"),
+        (tiff(np.ones((8, 8), np.complex64)), "encoding-unsupported"),
     ],
-    ids=["pages", "planar16", "premultiplied", "extra", "white-float", "nan", "float64"],
+    ids=[
+        "pages",
+        "planar16",
+        "premultiplied",
+        "extra",
+        "white",
+        "nan",
+        "white64",
+        "zlib16",
+        "inf16",
+        "complex",
+    ],
 )
 def test_tiff_without_a_rule_is_refused(tmp_path: Path, data: bytes, code: str) -> None:
     assert refusal(tmp_path, data) == code

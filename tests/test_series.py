@@ -291,4 +291,7 @@ def test_frames_without_positions_keep_their_order_and_say_so(tmp_path: Path) ->
 def test_several_multi_frame_files_in_a_folder_are_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_dicom(tmp_path / name, dataset(VOLUME, {"SeriesInstanceUID": "1.2.3"}))
-    assert refusal(tmp_path).code == "slice-without-position"
+    found = refusal(tmp_path)
+    assert found.code == "several-volumes" and "2 files" in found.what and "a, b" in found.what
+    write_dicom(tmp_path / "c", dataset(VOLUME[0], {"SeriesInstanceUID": "1.2.3"}))
+    assert "beside 1 single slices" in refusal(tmp_path).what

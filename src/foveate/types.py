@@ -88,6 +88,8 @@ class Image:
         value_range: lowest and highest value the encoding can hold (``(0, 255)`` for 8-bit), or None
             where values are physical or unbounded.
         warnings: codes of what was noticed and tolerated, such as ``"alpha-dropped"``.
+        padding_share: of the pixels, those that the scanner marked as outside its field of view; they hold
+            the lowest value of the others, and take no part in percentiles.
     """
 
     pixels: Array
@@ -97,6 +99,7 @@ class Image:
     unit: Literal["HU", "stored"] = "stored"
     value_range: tuple[float, float] | None = None
     warnings: tuple[str, ...] = ()
+    padding_share: float = 0.0
 
     @property
     def channels(self) -> int:

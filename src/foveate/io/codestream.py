@@ -26,12 +26,18 @@ class FrameHeader:
         rows, columns: in pixels.
         components: samples per pixel.
         precision: bits per sample.
+        names: of the components of a JPEG, a byte each.
+        jfif, adobe_transform: the marks of a JPEG that libjpeg heeds: whether JFIF's is there, and the colour
+            transform that Adobe's names. Those cut short it ignores.
     """
 
     rows: int
     columns: int
     components: int
     precision: int
+    names: bytes = b""
+    jfif: bool = False
+    adobe_transform: int | None = None
 
 
 def jpeg_header(frame: bytes) -> FrameHeader:
@@ -40,7 +46,7 @@ def jpeg_header(frame: bytes) -> FrameHeader:
     Raises:
         ValueError: there is none.
     """
-    at = 2
+    at, jfif, adobe = 2, False, None
     while frame[:2] == b"\xff\xd8" and at + 10 <= len(frame):
         marker = frame[at + 1]
         if frame[at] != 0xFF or marker == 0xDA:
@@ -51,9 +57,16 @@ def jpeg_header(frame: bytes) -> FrameHeader:
             at += 2
         elif marker in _FRAME_HEADERS:
             precision, rows, columns, components = unpack_from(">BHHB", frame, at + 4)
-            return FrameHeader(rows, columns, components, precision)
+            names = frame[at + 10 : at + 10 + 3 * components : 3]
+            return FrameHeader(rows, columns, components, precision, names, jfif, adobe)
         else:
-            at += 2 + max(int.from_bytes(frame[at + 2 : at + 4]), 2)
+            length = max(int.from_bytes(frame[at + 2 : at + 4]), 2)
+            held = frame[at + 4 : at + 2 + length]
+            if marker == 0xE0 and held.startswith(b"JFIF\0") and len(held) >= 14:
+                jfif = True
+            if marker == 0xEE and held.startswith(b"Adobe") and len(held) >= 12:
+                adobe = held[11]
+            at += 2 + length
     raise ValueError("the frame holds no JPEG frame header")
 
 

@@ -23,13 +23,15 @@ from pydicom.config import disable_value_validation
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from foveate.errors import InputRefused
-from foveate.io.dicom_pixels import PixelHeader, attribute, channels, check_readable, read_values
+from foveate.io.dicom_frames import PixelHeader, check_pixel_element, require_pixels
+from foveate.io.dicom_pixels import attribute, channels, check_readable, read_values
+from foveate.io.padding import darkened
 from foveate.io.source import MAX_BYTES, ImageSource, check_pixels, decoding
 from foveate.io.stack import SlicePlane, plane_geometry, stack_planes
+from foveate.io.tiles import Mosaic, Slide, mosaic_of, slide_of
 from foveate.types import Geometry, Image
 
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
-_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _PIECE = 2**20
 _UNIT_LENGTH = 1e-2  # how far direction cosines may be from unit length and right angle
 
@@ -47,9 +49,13 @@ def read_dicom(source: ImageSource, max_pixels: int) -> Image:
         check_readable(header, where)
         check_pixels((header.frames, header.rows, header.columns), max_pixels, where)
         require_pixels(dataset, where)
+        if tiling := tiling_of(dataset, header, where):
+            check_pixels(tiling.geometry.shape, max_pixels, where)
         values = read_values(dataset, header, where, codes)
-        pixels = values.pixels
-        if header.frames == 1:
+        pixels, share = darkened(values.pixels, values.padding, codes)
+        if tiling:
+            pixels, geometry = tiling.arrange(pixels), tiling.geometry
+        elif header.frames == 1:
             pixels, geometry = pixels[:, 0], _single_geometry(dataset, header, codes)
         else:
             order, geometry = _frame_order(dataset, header, where, codes)
@@ -62,6 +68,7 @@ def read_dicom(source: ImageSource, max_pixels: int) -> Image:
         unit=values.unit,
         value_range=values.value_range,
         warnings=tuple(dict.fromkeys(codes)),
+        padding_share=share,
     )
 
 
@@ -72,9 +79,17 @@ def probe_dicom(path: Path, max_pixels: int) -> tuple[tuple[int, ...], int]:
         dataset = parse(stream, where, codes, header_only=True)
         header = pixel_header(dataset, where)
         check_readable(header, where)
-        check_pixels((header.frames, header.rows, header.columns), max_pixels, where)
-        shape = (header.frames, header.rows, header.columns)
-        return shape if header.frames > 1 else shape[1:], channels(dataset, header)
+        shape: tuple[int, ...] = (header.frames, header.rows, header.columns)
+        check_pixels(shape, max_pixels, where)
+        check_pixel_element(stream, header, where)
+        if tiling := tiling_of(dataset, header, where):
+            shape = tiling.geometry.shape
+            check_pixels(shape, max_pixels, where)
+        elif header.frames == 1:
+            shape = shape[1:]
+        else:
+            _frame_order(dataset, header, where, codes)
+        return shape, channels(dataset, header, where)
 
 
 def parse(stream: BinaryIO, where: str, codes: list[str], *, header_only: bool = False) -> Dataset:
@@ -137,15 +152,11 @@ def pixel_header(dataset: Dataset, where: str) -> PixelHeader:
     )
 
 
-def require_pixels(dataset: Dataset, where: str) -> None:
-    """Refuse a header whose pixels are missing."""
-    if not any(keyword in dataset and dataset[keyword].value for keyword in _PIXELS):
-        raise InputRefused(
-            "the file describes an image but holds no pixels",
-            where=f"{where}, tag (7FE0,0010) Pixel Data",
-            fix="fetch the file again, with its pixel data",
-            code="dicom-without-pixels",
-        )
+def tiling_of(dataset: Dataset, header: PixelHeader, where: str) -> Mosaic | Slide | None:
+    """How the frames of a file lie, if they are not slices one by one; see ``tiles``."""
+    spacing = _spacing(attribute(dataset, 0, "PixelMeasuresSequence", "PixelSpacing"))
+    slide = slide_of(dataset, header, spacing, where)
+    return slide or mosaic_of(dataset, header, plane_of(dataset, 0, ""), where)
 
 
 def plane_of(dataset: Dataset, frame: int, name: str) -> SlicePlane | None:

@@ -6,11 +6,12 @@
 | grey of 2 or 4 bits | uint8, spread exactly over 0 to 255 |
 | grey of 8, 12 or 16 bits; signed; 32-bit integers; 32-bit float | as stored (12 bits in uint16) |
 | RGB of 8 or 16 bits | as stored, C = 3 |
+| float TIFF of 16 bits, of 64 bits | float32, float64; uncompressed strips only, see ``tiff_floats`` |
 | palette | looked up: C = 3, or C = 1 if every entry of the table is grey |
 | alpha that is opaque everywhere, as a channel or as transparent colours | dropped, ``alpha-dropped`` |
 | alpha otherwise | composited over black, v · alpha / max rounded, ``alpha-composited`` |
 | CMYK (in JPEG inverted, as Adobe does) | R = (255 − C)(255 − K) / 255, and so on, ``cmyk-converted`` |
-| CMYK JPEG without Adobe's mark | refused: it may be inverted or not |
+| CMYK JPEG without Adobe's whole mark | refused: it may be inverted or not |
 | TIFF where zero is white | inverted, so that zero is black |
 | EXIF orientation (JPEG, PNG, TIFF) | applied, once |
 | several pages or pictures | refused with their number |
@@ -39,6 +40,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from foveate.errors import InputRefused
 from foveate.io.source import ImageSource, Kind, check_finite, check_pixels, decoding
+from foveate.io.tiff_floats import float_tiff
 from foveate.types import Array, Geometry, Image
 
 # Opened by class and not by Image.open, whose limit on pixels is global.
@@ -72,9 +74,14 @@ def read_raster(source: ImageSource, max_pixels: int) -> Image:
             "the file ends too early", where=source.name, fix="fetch it again", code="truncated-png"
         )
     with decoding(source.name, kind) as codes, _whole_files_only():
-        picture = _open(source.stream(), kind, source.name, max_pixels)
-        pixels, limits = _pixels(picture, source, codes)
-        pixels = _upright(pixels, 1 if kind == "tiff" else _orientation(picture, codes))  # Pillow turns TIFF
+        if kind == "tiff" and (floats := float_tiff(source.stream(), source.name)):
+            check_pixels(floats.shape, max_pixels, source.name)
+            pixels, limits = floats.read(source.data), None
+        else:
+            picture = _open(source.stream(), kind, source.name, max_pixels)
+            pixels, limits = _pixels(picture, source, codes)
+            turned = 1 if kind == "tiff" else _orientation(picture, codes)  # Pillow turns TIFF
+            pixels = _upright(pixels, turned)
         check_finite(pixels, source.name)
     return Image(
         pixels=pixels,
@@ -89,6 +96,9 @@ def read_raster(source: ImageSource, max_pixels: int) -> Image:
 def probe_raster(path: Path, kind: Kind, max_pixels: int) -> tuple[tuple[int, ...], int]:
     """Spatial shape and channels, from the header only."""
     with decoding(str(path), kind) as codes, path.open("rb") as stream:
+        if kind == "tiff" and (floats := float_tiff(stream, str(path))):
+            check_pixels(floats.shape, max_pixels, str(path))
+            return floats.shape, floats.channels
         picture = _open(stream, kind, str(path), max_pixels)
         width, height = picture.size
         if kind != "tiff" and _orientation(picture, codes) >= 5:
@@ -133,7 +143,11 @@ def _open(stream: BinaryIO, kind: Kind, where: str, max_pixels: int) -> ImageFil
 
 def _without_rule(picture: ImageFile.ImageFile) -> str | None:
     """Why this encoding would be read wrongly or lossily, if it would."""
-    if isinstance(picture, JpegImageFile) and picture.mode == "CMYK" and "adobe" not in picture.info:
+    if (
+        isinstance(picture, JpegImageFile)
+        and picture.mode == "CMYK"
+        and "adobe_transform" not in picture.info
+    ):
         return "a CMYK JPEG without Adobe's mark may be inverted or not"
     if picture.mode not in (*_PLAIN, "P", "PA"):
         return f"the colour mode {picture.mode} has no rule"

@@ -14,7 +14,7 @@ codes, or ``InputRefused`` with a code and a way out.
 | ``dicom-without-preamble`` | an old export |
 | ``frames-without-position`` | frames are in the order of the file, and have no spacing |
 | ``monochrome1-kept`` | Hounsfield units in MONOCHROME1 were not inverted |
-| ``padding-kept`` | pixels outside the field of view hold the padding value |
+| ``padding-darkened`` | pixels that the scanner marked as outside its field of view got the darkest value |
 | ``pixel-data-padded``, ``trailing-bytes-ignored`` | bytes follow the pixels |
 | ``slice-step-unknown`` | a single slice without position or thickness |
 | ``spacing-at-detector`` | the spacing is that of the detector, not of the patient |

@@ -17,15 +17,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.config import disable_value_validation
 
 from foveate.errors import InputRefused
-from foveate.io.dicom import holds_image, parse, pixel_header, plane_of, read_dicom, require_pixels
-from foveate.io.dicom_pixels import PixelHeader, Values, channels, check_readable, read_values
+from foveate.io.dicom import (
+    holds_image,
+    parse,
+    pixel_header,
+    plane_of,
+    probe_dicom,
+    read_dicom,
+    tiling_of,
+)
+from foveate.io.dicom_frames import PixelHeader, check_pixel_element, require_pixels
+from foveate.io.dicom_pixels import Values, channels, check_readable, read_values
+from foveate.io.padding import darkened
 from foveate.io.source import Kind, check_bytes, check_pixels, decoding, kind_of, read_source
 from foveate.io.stack import listing, stack_planes
-from foveate.types import Geometry, Image
+from foveate.types import Array, Geometry, Image
 
 _NOT_SLICES = ("not-an-image", "unsupported-format", "not-a-regular-file", "symlink-loop", "not-found")
 
@@ -58,14 +69,14 @@ def read_series(folder: Path, max_pixels: int) -> Image:
     where = str(folder)
     with decoding(where, "dicom-series") as codes, disable_value_validation():
         slices = list(_read_slices(folder, codes))
-        if _is_one_volume_file(slices):
+        if _is_one_volume_file(slices, where):
             image = read_dicom(read_source(slices[0].path, "dicom"), max_pixels)
             return replace(image, source=where, warnings=(*codes, *image.warnings))
         order, geometry = _check(slices, where, max_pixels, codes)
         slices = [slices[index] for index in order]
         values = [_read_values(each, codes) for each in slices]
         _refuse_mixed([each.path.name for each in slices], [each.unit for each in values], "unit", where)
-        pixels = np.concatenate([each.pixels for each in values], axis=1)
+        pixels, share = darkened(*_together(values), codes)
     ranges = {each.value_range for each in values}
     return Image(
         pixels=pixels,
@@ -75,6 +86,7 @@ def read_series(folder: Path, max_pixels: int) -> Image:
         unit=values[0].unit,
         value_range=ranges.pop() if len(ranges) == 1 else None,
         warnings=tuple(dict.fromkeys(codes)),
+        padding_share=share,
     )
 
 
@@ -83,12 +95,10 @@ def probe_series(folder: Path, max_pixels: int) -> tuple[tuple[int, ...], int]:
     where = str(folder)
     with decoding(where, "dicom-series") as codes, disable_value_validation():
         slices = list(_read_slices(folder, codes, header_only=True))
-        if not _is_one_volume_file(slices):
-            _check(slices, where, max_pixels, codes)
-        header, dataset = slices[0].header, slices[0].dataset
-        depth = max(len(slices), header.frames)
-        check_pixels((depth, header.rows, header.columns), max_pixels, where)
-        return (depth, header.rows, header.columns), channels(dataset, header)
+        if _is_one_volume_file(slices, where):
+            return probe_dicom(slices[0].path, max_pixels)
+        order, geometry = _check(slices, where, max_pixels, codes)
+        return geometry.shape, channels(slices[order[0]].dataset, slices[order[0]].header, where)
 
 
 def _read_slices(folder: Path, codes: list[str], *, header_only: bool = False) -> Iterator[Slice]:
@@ -98,21 +108,19 @@ def _read_slices(folder: Path, codes: list[str], *, header_only: bool = False) -
         total += path.stat().st_size
         check_bytes(total, str(folder))
         with decoding(str(path), "dicom") as found:
-            if header_only:
-                digest = b""
-                with path.open("rb") as stream:
-                    dataset = parse(stream, str(path), found, header_only=True)
-            else:
-                source = read_source(path, "dicom")
-                digest = bytes.fromhex(source.sha256)
-                dataset = parse(source.stream(), str(path), found)
-            if not holds_image(dataset):
-                codes.append("other-files-ignored")
-                continue
-            header = pixel_header(dataset, str(path))
-            check_readable(header, str(path))
-            if not header_only:
+            source = None if header_only else read_source(path, "dicom")
+            with path.open("rb") if source is None else source.stream() as stream:
+                dataset = parse(stream, str(path), found, header_only=header_only)
+                if not holds_image(dataset):
+                    codes.append("other-files-ignored")
+                    continue
+                header = pixel_header(dataset, str(path))
+                check_readable(header, str(path))
+                if source is None:
+                    check_pixel_element(stream, header, str(path))
+            if source is not None:
                 require_pixels(dataset, str(path))
+        digest = b"" if source is None else bytes.fromhex(source.sha256)
         codes.extend(found)
         yield Slice(path, dataset, header, digest)
 
@@ -140,9 +148,28 @@ def _kind_or_none(path: Path, codes: list[str]) -> Kind | None:
     return None
 
 
-def _is_one_volume_file(slices: Sequence[Slice]) -> bool:
-    """Whether the only image is a multi-frame file."""
-    return len(slices) == 1 and slices[0].header.frames > 1
+def _is_one_volume_file(slices: Sequence[Slice], where: str) -> bool:
+    """Whether the only image is a volume, or a slide of tiles; several are refused."""
+    whole = [each for each in slices if _is_whole(each)]
+    if not whole:
+        return False
+    if len(slices) == 1:
+        return True
+    frames = sorted({each.header.frames for each in whole})
+    kinds = f"{' or '.join(map(str, frames))} frames" if frames[-1] > 1 else "tiled into one picture"
+    rest = len(slices) - len(whole)
+    others = f", beside {rest} single slices" if rest else ""
+    raise InputRefused(
+        f"the folder holds {len(whole)} files that each hold a whole volume ({kinds}){others}: "
+        + listing([each.path.name for each in whole]),
+        where=where,
+        fix="name one of these files in the manifest, or give each a view of its own",
+        code="several-volumes",
+    )
+
+
+def _is_whole(one: Slice) -> bool:
+    return one.header.frames > 1 or tiling_of(one.dataset, one.header, str(one.path)) is not None
 
 
 def _check(
@@ -167,7 +194,7 @@ def _check(
     check_pixels((len(slices) * first.frames, first.rows, first.columns), max_pixels, where)
     shape = (first.rows, first.columns)
     planes = [plane_of(each.dataset, 0, each.path.name) for each in slices]
-    placed = [plane for plane in planes if plane is not None and first.frames == 1]
+    placed = [plane for plane in planes if plane is not None]
     if not placed and len(slices) == 1:  # one radiograph in a folder of its own
         codes.append("slice-step-unknown")
         return [0], Geometry((1, *shape))
@@ -181,9 +208,9 @@ def _check(
 
 def _unplaced(names: Sequence[str], where: str) -> InputRefused:
     return InputRefused(
-        f"{len(names)} files do not say where their slice lies, or hold several: {listing(names)}",
+        f"{len(names)} files do not say where their slice lies: {listing(names)}",
         where=where,
-        fix="export one slice to a file, with Image Position, Image Orientation and Pixel Spacing",
+        fix="export them with Image Position, Image Orientation and Pixel Spacing, or name one of the files",
         code="slice-without-position",
     )
 
@@ -193,6 +220,15 @@ def _read_values(one: Slice, codes: list[str]) -> Values:
         values = read_values(one.dataset, one.header, str(one.path), found)
     codes.extend(found)
     return values
+
+
+def _together(values: Sequence[Values]) -> tuple[Array, NDArray[np.bool_] | None]:
+    """Pixels ``(C, D, H, W)`` and padding ``(D, H, W)`` of slices in order."""
+    pixels = np.concatenate([each.pixels for each in values], axis=1)
+    if all(each.padding is None for each in values):
+        return pixels, None
+    none = np.zeros((1, *pixels.shape[2:]), dtype=np.bool_)
+    return pixels, np.concatenate([none if each.padding is None else each.padding for each in values])
 
 
 def _refuse_mixed(names: Sequence[str], traits: Sequence[Hashable], what: str, where: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import re
 import stat
 import threading
 import warnings
@@ -44,6 +45,12 @@ _OTHERS = {  # formats that users hold for one of ours
     b"\xff\x4f\xff\x51": "JPEG 2000 outside DICOM",
 }
 _VALUE_REPRESENTATIONS = frozenset((b"UI", b"UL", b"CS", b"DA", b"TM", b"OB", b"SH", b"LO", b"ST", b"PN"))
+_UNKNOWN = re.compile(  # how Pillow, libtiff, pydicom, nibabel and zlib say that they lack something
+    r"not (yet )?(supported|implemented|recognized|available)|unsupported|no codec|cannot handle|"
+    r"unknown (pixel mode|data layout|raw mode|compression|data type|datatype)|unrecognized image mode",
+    re.IGNORECASE,
+)
+_LONGEST_REASON = 1000  # characters
 _one_decoder_at_a_time = threading.RLock()  # warning filters and library switches are global
 
 
@@ -173,7 +180,8 @@ def decoding(where: str, kind: Kind) -> Iterator[list[str]]:
     """Make a library's decoder end as a value or as ``InputRefused``; one runs at a time.
 
     On damaged bytes libraries raise whatever they stumble over, and on odd ones they warn. Any exception
-    becomes a refusal ``damaged-<kind>``; warnings become the code ``<kind>-irregular`` and reach nobody else.
+    becomes a refusal, ``damaged-<kind>`` or, where the library says that it does not know the variant,
+    ``encoding-unsupported``; warnings become the code ``<kind>-irregular`` and reach nobody else.
 
     Args:
         where: the path, for the error.
@@ -197,12 +205,7 @@ def decoding(where: str, kind: Kind) -> Iterator[list[str]]:
                 code="too-large",
             ) from error
         except Exception as error:
-            raise InputRefused(
-                f"the {kind} file is damaged or of a variant that cannot be read ({_first_line(error)})",
-                where=where,
-                fix="fetch it again; if other programs open it, save it as PNG, NIfTI or uncompressed DICOM",
-                code=f"damaged-{kind}",
-            ) from error
+            raise _refused_by_library(error, where, kind) from error
     if caught:
         codes.append(f"{kind}-irregular")
 
@@ -225,6 +228,23 @@ def _reaching(path: Path) -> Iterator[None]:
             fix="correct the link, or the path and its permissions",
             code="symlink-loop" if loop else "unreadable",
         ) from error
+
+
+def _refused_by_library(error: Exception, where: str, kind: Kind) -> InputRefused:
+    """A library's exception as a refusal: of a variant that it says it does not know, or of damage."""
+    reason = _whole(error)
+    unknown = isinstance(error, NotImplementedError) or _UNKNOWN.search(reason) is not None
+    what = (
+        "is of a variant that cannot be read" if unknown else "is damaged, or says of itself what is not so"
+    )
+    return InputRefused(
+        f"the {kind} file {what} ({reason})",
+        where=where,
+        fix="save it as PNG, NIfTI or uncompressed DICOM with a program that opens it"
+        if unknown
+        else "fetch it again; if other programs open it, save it as PNG, NIfTI or uncompressed DICOM",
+        code="encoding-unsupported" if unknown else f"damaged-{kind}",
+    )
 
 
 def _not_an_image(head: bytes, where: str) -> InputRefused:
@@ -274,4 +294,12 @@ def _times(shape: Sequence[int]) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return _whole(error).split("; ")[0]
+
+
+def _whole(error: Exception) -> str:
+    """All lines of an error, one after the other; of a mere key or attribute also its kind."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = "; ".join(lines)[:_LONGEST_REASON]
+    bare = isinstance(error, KeyError | IndexError | AttributeError | AssertionError) or not text
+    return f"{type(error).__name__}: {text}".removesuffix(": ") if bare else text

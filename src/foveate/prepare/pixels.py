@@ -47,13 +47,18 @@ def with_views_of(case: Case, views: Sequence[str], *, tolerant: bool) -> Case:
 
 
 def limits(image: Image, config: PreprocessConfig) -> tuple[float, float]:
-    """Values that become 0 and 1: the window, else the 8-bit range, else the image's percentiles."""
+    """Values that become 0 and 1: the window, the 8-bit range, or the image's percentiles without padding."""
     if config.window is not None:
         return config.window
     if image.value_range is not None and image.pixels.dtype == np.uint8:
         return image.value_range
+    ranks = np.array(config.percentiles)
+    if image.padding_share:  # padding holds the lowest value: leave out as many of the lowest
+        last = image.pixels.size - 1
+        padding = round(image.padding_share * image.pixels.size)
+        ranks = 100 * (padding + ranks / 100 * (last - padding)) / last
     with np.errstate(invalid="ignore"):  # of infinities; ``prepare`` refuses what comes of them
-        low, high = np.percentile(image.pixels, config.percentiles)
+        low, high = np.percentile(image.pixels, ranks)
     return float(low), float(high)
 
 

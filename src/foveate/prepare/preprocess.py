@@ -35,8 +35,9 @@ from foveate.prepare.resample import to_field
 from foveate.study.settings import PreprocessConfig
 from foveate.types import Array, Image
 
-_VERSION = 3  # part of every cache key: raise it when prepare() starts to give other numbers
+_VERSION = 4  # part of every cache key: raise it when prepare() starts to give other numbers
 # 3: padding to an aspect rounds halves of a pixel exactly, as exported files do
+# 4: pixels that DICOM declares to be padding are dark, and no part of percentiles
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 _NOT_OF_PIXELS = {"mean", "std", "intensity", "views"}  # settings that prepare() does not look at
 _LEVELS = 256  # grey levels among which Otsu's threshold is sought
