@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def read(path: Path) -> Image:
     seen = probe(path)
     assert (seen.shape, seen.channels) == (image.geometry.shape, image.channels)
     assert image.geometry.shape == image.pixels.shape[1:]
+    np.testing.assert_equal(asdict(seen.geometry), asdict(image.geometry))
     return image
 
 

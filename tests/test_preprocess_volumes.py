@@ -91,7 +91,7 @@ def test_a_volume_keeps_array_order_and_one_channel() -> None:
 def test_a_file_of_three_axes_is_read_slices_first(tmp_path: Path) -> None:
     values = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)
     read = read_image(write_volume(tmp_path / "a.nii.gz", values))
-    config = PreprocessConfig(size=(2, 3, 4), percentiles=(0, 100))
+    config = PreprocessConfig(size=(2, 3, 4), percentiles=(0, 100), orientation="none")
     found = Preprocess(config).prepare(read).tensor
     np.testing.assert_allclose(found[0], values / 23, atol=5e-4)
 

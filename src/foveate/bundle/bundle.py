@@ -187,7 +187,7 @@ def load_bundle(folder: str | Path) -> Bundle:
             fix="copy the bundle again, or resume the training that wrote it",
             code="bundle-damaged",
         )
-    preprocess = Preprocess(PreprocessConfig.model_validate(facts["preprocess"]))
+    preprocess = Preprocess(PreprocessConfig.stored(facts["preprocess"]))
     views, classes = tuple(facts["views"]), tuple(facts["classes"])
     name, options = facts["model"]["name"], facts["model"]["options"]
     with torch.random.fork_rng(

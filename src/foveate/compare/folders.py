@@ -144,7 +144,7 @@ def _studies(runs: Mapping[str, Path]) -> dict[str, Study]:
             where="foveate compare",
             fix="give folders of runs that were predicted and evaluated",
         )
-    return {label: Study.load(folder / "study.yaml") for label, folder in runs.items()}
+    return {label: Study.of_run(folder) for label, folder in runs.items()}
 
 
 def _changes(study: Study, base: Study) -> list[str]:

@@ -137,7 +137,7 @@ def read_entry(folder: Path) -> RunFigures:
     table = read_predictions(folder / "predictions.csv")
     metrics = Metrics.read(folder)
     thresholds = metrics.thresholds if metrics and table.task == "multilabel" else {}
-    swept = Study.load(folder / "study.yaml").localize.thresholds
+    swept = Study.of_run(folder).localize.thresholds
     scores = _scores(folder)
     return RunFigures(table.part("test"), thresholds, scores.pop("heatmap", []), swept, scores)
 

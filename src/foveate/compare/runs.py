@@ -242,7 +242,7 @@ def _same(kept: Path, study: Study) -> bool:
     """Whether a run folder is new or of this study; what the audit accepts may have grown."""
     if not kept.is_file():
         return True
-    return alike(Study.load(kept), study)
+    return alike(Study.of_run(kept.parent), study)
 
 
 def _split(plan: GridPlan, seed: int, out: Path, shown: Shown) -> Path:

@@ -55,11 +55,9 @@ def read_dicom(source: ImageSource, max_pixels: int) -> Image:
         pixels, share = darkened(values.pixels, values.padding, codes)
         if tiling:
             pixels, geometry = tiling.arrange(pixels), tiling.geometry
-        elif header.frames == 1:
-            pixels, geometry = pixels[:, 0], _single_geometry(dataset, header, codes)
         else:
-            order, geometry = _frame_order(dataset, header, where, codes)
-            pixels = pixels[:, order]
+            order, geometry = geometry_in(dataset, header, where, codes)
+            pixels = pixels[:, 0] if header.frames == 1 else pixels[:, order]
     return Image(
         pixels=np.ascontiguousarray(pixels),
         geometry=geometry,
@@ -72,24 +70,21 @@ def read_dicom(source: ImageSource, max_pixels: int) -> Image:
     )
 
 
-def probe_dicom(path: Path, max_pixels: int) -> tuple[tuple[int, ...], int]:
-    """Spatial shape and channels of one file, from its header only, with every check on it."""
+def probe_dicom(path: Path, max_pixels: int) -> tuple[Geometry, int]:
+    """Geometry and channels of one file, from its header only, with every check on it."""
     where = str(path)
     with decoding(where, "dicom") as codes, disable_value_validation(), path.open("rb") as stream:
         dataset = parse(stream, where, codes, header_only=True)
         header = pixel_header(dataset, where)
         check_readable(header, where)
-        shape: tuple[int, ...] = (header.frames, header.rows, header.columns)
-        check_pixels(shape, max_pixels, where)
+        check_pixels((header.frames, header.rows, header.columns), max_pixels, where)
         check_pixel_element(stream, header, where)
         if tiling := tiling_of(dataset, header, where):
-            shape = tiling.geometry.shape
-            check_pixels(shape, max_pixels, where)
-        elif header.frames == 1:
-            shape = shape[1:]
+            geometry = tiling.geometry
+            check_pixels(geometry.shape, max_pixels, where)
         else:
-            _frame_order(dataset, header, where, codes)
-        return shape, channels(dataset, header, where)
+            geometry = geometry_in(dataset, header, where, codes)[1]
+        return geometry, channels(dataset, header, where)
 
 
 def parse(stream: BinaryIO, where: str, codes: list[str], *, header_only: bool = False) -> Dataset:
@@ -173,6 +168,19 @@ def plane_of(dataset: Dataset, frame: int, name: str) -> SlicePlane | None:
     measured = _floats(attribute(dataset, frame, "PixelMeasuresSequence", "SliceThickness"), 1)
     thickness = float(measured[0]) if measured is not None and measured[0] > 0 else None
     return SlicePlane(name, position, right, down, spacing, thickness)
+
+
+def geometry_in(
+    dataset: Dataset, header: PixelHeader, where: str, codes: list[str]
+) -> tuple[list[int], Geometry]:
+    """The order of the frames of one file, and the geometry of the image or volume that they make.
+
+    Raises:
+        InputRefused: frames say where they lie, and do not make one volume.
+    """
+    if header.frames == 1:
+        return [0], _single_geometry(dataset, header, codes)
+    return _frame_order(dataset, header, where, codes)
 
 
 def _single_geometry(dataset: Dataset, header: PixelHeader, codes: list[str]) -> Geometry:

@@ -99,13 +99,13 @@ def read_nifti(source: ImageSource, max_pixels: int) -> Image:
     )
 
 
-def probe_nifti(path: Path, max_pixels: int) -> tuple[tuple[int, ...], int]:
-    """Spatial shape and channels, from the header only."""
+def probe_nifti(path: Path, max_pixels: int) -> tuple[Geometry, int]:
+    """Geometry and channels, from the header only."""
     with decoding(str(path), "nifti"), path.open("rb") as stream:
         zipped = stream.read(2) == b"\x1f\x8b"
         stream.seek(0)
         layout = _layout(gzip.GzipFile(fileobj=stream) if zipped else stream, str(path), max_pixels)
-    return layout.shape, layout.channels
+    return layout.geometry, layout.channels
 
 
 def write_nifti(path: Path, values: Array, geometry: Geometry) -> None:

@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.io.source import MAX_PIXELS, Kind, kind_of, read_source
-from foveate.types import Image
+from foveate.types import Geometry, Image
 
 _LOSSY_MIDDLE = 127  # lossy compression smears the two values of a mask around 0 and 255
 
@@ -44,13 +44,18 @@ class Probe:
 
     Attributes:
         kind: ``png``, ``jpeg``, ``tiff``, ``bmp``, ``dicom``, ``dicom-series`` or ``nifti``.
-        shape: spatial, ``(H, W)`` or ``(D, H, W)``, as ``read_image`` will give it.
         channels: 1 or 3.
+        geometry: as ``read_image`` will give it; of PNG, JPEG, TIFF and BMP the shape alone.
     """
 
     kind: Kind
-    shape: tuple[int, ...]
     channels: int
+    geometry: Geometry
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Spatial, ``(H, W)`` or ``(D, H, W)``."""
+        return self.geometry.shape
 
 
 def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Image:
@@ -101,14 +106,15 @@ def probe(path: Path | str) -> Probe:
     """
     path = Path(path)
     kind = kind_of(path)
-    return Probe(kind, *_probe(path, kind))
+    geometry, channels = _probe(path, kind)
+    return Probe(kind, channels, geometry)
 
 
 # The libraries of a kind are imported with its first file: pydicom and nibabel take longer than a picture.
 
 
-def _probe(path: Path, kind: Kind) -> tuple[tuple[int, ...], int]:
-    """Spatial shape and channels."""
+def _probe(path: Path, kind: Kind) -> tuple[Geometry, int]:
+    """Geometry and channels."""
     if kind == "dicom-series":
         from foveate.io.series import probe_series
 
@@ -123,7 +129,8 @@ def _probe(path: Path, kind: Kind) -> tuple[tuple[int, ...], int]:
         return probe_nifti(path, MAX_PIXELS)
     from foveate.io.raster import probe_raster
 
-    return probe_raster(path, kind, MAX_PIXELS)
+    shape, channels = probe_raster(path, kind, MAX_PIXELS)
+    return Geometry(shape), channels
 
 
 def _read(path: Path, kind: Kind, max_pixels: int) -> Image:

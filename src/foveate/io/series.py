@@ -90,15 +90,15 @@ def read_series(folder: Path, max_pixels: int) -> Image:
     )
 
 
-def probe_series(folder: Path, max_pixels: int) -> tuple[tuple[int, ...], int]:
-    """Spatial shape ``(D, H, W)`` and channels of a series, from headers only, with every check on them."""
+def probe_series(folder: Path, max_pixels: int) -> tuple[Geometry, int]:
+    """Geometry ``(D, H, W)`` and channels of a series, from headers only, with every check on them."""
     where = str(folder)
     with decoding(where, "dicom-series") as codes, disable_value_validation():
         slices = list(_read_slices(folder, codes, header_only=True))
         if _is_one_volume_file(slices, where):
             return probe_dicom(slices[0].path, max_pixels)
         order, geometry = _check(slices, where, max_pixels, codes)
-        return geometry.shape, channels(slices[order[0]].dataset, slices[order[0]].header, where)
+        return geometry, channels(slices[order[0]].dataset, slices[order[0]].header, where)
 
 
 def _read_slices(folder: Path, codes: list[str], *, header_only: bool = False) -> Iterator[Slice]:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.errors import InputRefused, UsageError
+from foveate.prepare.geometry import FieldOfView
 from foveate.study.settings import PreprocessConfig
-from foveate.types import Array, Case, Image
+from foveate.types import Array, Case, Geometry, Image
 
 ImageReader = Callable[[Path], Image]
 MaskReader = Callable[[Path], NDArray[np.bool_]]
@@ -90,6 +91,44 @@ def chosen_pixels(image: Image, config: PreprocessConfig, slice_index: int | Non
             fix="give preprocess.size two numbers (H, W), or leave out the column 'slice'",
         )
     return image.pixels
+
+
+def field_of(
+    image: Image,
+    config: PreprocessConfig,
+    organ: NDArray[np.bool_] | None = None,
+) -> FieldOfView:
+    """Where the model's field lies in an image, or in the plane or volume of it that is classified.
+
+    Args:
+        image: as read.
+        config: of the view.
+        organ: over the chosen plane or volume, see ``FieldOfView.of``.
+
+    Raises:
+        InputRefused: the study turns volumes to an orientation or brings them to a spacing, and those of this
+            one are unknown.
+    """
+    volume = image.dimensions == 3
+    frame = plane_of(image.geometry) if volume and not config.volumes else image.geometry
+    if volume and frame.orientation is None and config.orientation not in ("auto", "none"):
+        raise InputRefused(
+            f"the study turns volumes to {config.orientation}, and this one does not say how it lies in the "
+            "patient (it has no affine)",
+            where=image.source,
+            fix="give a file with its geometry (NIfTI with qform or sform, DICOM with positions), leave this "
+            "case out, or train with preprocess.orientation: none",
+            code="no-affine",
+        )
+    return FieldOfView.of(
+        frame.shape, config, organ, orientation=frame.orientation, spacing=frame.spacing, where=image.source
+    )
+
+
+def plane_of(geometry: Geometry) -> Geometry:
+    """Geometry of one slice of a volume along its first axis; it says nothing of which."""
+    spacing, orientation = geometry.spacing, geometry.orientation
+    return Geometry(geometry.shape[1:], spacing and spacing[1:], orientation=orientation and orientation[1:])
 
 
 def _planes(image: Image, reach: int, slice_index: int | None) -> Array:

@@ -2,16 +2,15 @@
 
 The same object serves training, prediction, and export. Its two halves are
 
-* ``prepare``: choose the slice or take the volume, scale to [0, 1], crop to the organ, pad to the aspect,
-  resize. Done once per case; the result is what the cache holds, rounded to float16 so that cached and
-  fresh are one.
+* ``prepare``: choose the slice or take the volume, scale to [0, 1], turn to the common orientation, crop to
+  the organ, pad to the aspect (or take a field of a fixed extent in millimetres), resize. Done once per case;
+  the result is what the cache holds, rounded to float16 so that cached and fresh are one.
 * ``normalize``: mean and standard deviation, fixed or the image's own; pictures get three channels. Done
   per batch, after augmentation.
 
-Views may differ in their settings (``PreprocessConfig.views``), never in their size. Volumes are taken in
-array order ``(D, H, W)`` as their file has them: neither turned to a common orientation nor resampled to a
-common spacing. Where the model's field lies in the image is a ``FieldOfView``, whose ``back`` takes a map
-over the field to the pixels of the original.
+Views may differ in their settings (``PreprocessConfig.views``), never in their size, orientation or
+spacing. Where the model's field lies in the image is a ``FieldOfView``, whose ``back`` takes a map over the
+field to the pixels of the original.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from torch import Tensor
 from foveate.contract import InputSpec
 from foveate.errors import InputRefused, UsageError
 from foveate.prepare.geometry import FieldOfView
-from foveate.prepare.pixels import chosen_pixels, limits
+from foveate.prepare.pixels import chosen_pixels, field_of, limits
 from foveate.prepare.resample import to_field
 from foveate.study.settings import PreprocessConfig
 from foveate.types import Array, Image
@@ -74,7 +73,7 @@ class Preprocess:
 
     def key(self, view: str | None = None) -> str:
         """Short hash of all that changes the result of ``prepare`` for a view; names its cache entries."""
-        relevant = self.settings(view).model_dump(exclude=_NOT_OF_PIXELS)
+        relevant = self.settings(view).spelt(exclude=_NOT_OF_PIXELS)
         return hashlib.sha256(json.dumps([_VERSION, relevant]).encode()).hexdigest()[:16]
 
     def input_spec(self, views: tuple[str, ...]) -> InputSpec:
@@ -113,7 +112,8 @@ class Preprocess:
 
         Raises:
             UsageError: the study's choices do not fit the image (both sides are named).
-            InputRefused: the organ mask is empty or of another shape, or the result is not finite.
+            InputRefused: the organ mask is empty or of another shape, the image does not tell how it lies in
+                the patient, or the result is not finite.
         """
         config = self.settings(view)
         unit = _unit(chosen_pixels(image, self.config, slice_index), self.limits(image, view))
@@ -125,7 +125,7 @@ class Preprocess:
         if config.organ_crop:
             organ = self._organ(image, organ_mask, slice_index, unit.shape[1:])
             unit = unit * organ
-        return _in_field(unit, FieldOfView.of(unit.shape[1:], config, organ), image.source)
+        return _in_field(unit, field_of(image, config, organ), image.source)
 
     def normalize(
         self, batch: Float[Tensor, "B C *space"], view: str | None = None

@@ -84,7 +84,11 @@ def explain_cases(
                 gaps={} if gaps is None else {name: float(gaps[row, t]) for name, t in columns.items()},
                 shares=() if shares is None else tuple(_rows(bundle, item, columns, shares[:, row])),
                 cells={
-                    view: values[list(columns.values())].float().cpu().numpy() for view, values in own.items()
+                    view: item.views[view].field.unturned(
+                        values[list(columns.values())].float().cpu().numpy()
+                    )
+                    for view, values in own.items()
+                    if view in item.views
                 },
                 fields={view: prepared.field.box for view, prepared in item.views.items()},
             )

@@ -50,9 +50,15 @@ class StationFacts:
     computed: TrainingFacts | None = None
 
 
-def alike(one: Study, other: Study) -> bool:
-    """Whether two studies differ in nothing but the audit findings that they accept."""
-    return one.model_copy(update={"audit": other.audit}) == other
+def alike(kept: Study, study: Study) -> bool:
+    """Whether a study is that of a run folder, whatever audit findings both accept.
+
+    Where a run of 0.1.0 says nothing of how volumes are turned, it stays with what it did.
+    """
+    there, wanted = kept.preprocess, study.preprocess
+    if "orientation" not in there.model_fields_set and wanted.orientation == "auto":
+        kept = kept.model_copy(update={"preprocess": there.model_copy(update={"orientation": "auto"})})
+    return kept.model_copy(update={"audit": study.audit}) == study
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class Run:
         if not kept.is_file():
             write_atomic(kept, study.dump())
             return cls(folder, study)
-        found = Study.load(kept)
+        found = Study.of_run(folder)
         if not alike(found, study):
             raise UsageError(
                 "this folder already holds a run of a different study",
@@ -104,7 +110,7 @@ class Run:
                 where=str(folder),
                 fix="start with `foveate run STUDY.yaml`",
             )
-        return cls(folder, Study.load(folder / "study.yaml"))
+        return cls(folder, Study.of_run(folder))
 
     def allowing(self, codes: Sequence[str]) -> Run:
         """The same run, accepting these audit findings as well; kept in its study."""

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 Share = Annotated[float, Field(ge=0, lt=1)]
 _EPOCHS_OF_FULL_AUGMENTATION = 30
+FORMER: Mapping[str, Any] = {"orientation": "none", "spacing": None}
+"""Settings that 0.1.0 did not have, with the values under which it did what they ask for."""
+
+
+def _orientation(value: str) -> str:
+    letters = value.upper()
+    if value in ("auto", "none") or sorted(map("RLAPSI".find, letters)) in _ORIENTATIONS:
+        return value if value in ("auto", "none") else letters
+    raise ValueError(
+        f"'{value}' is no orientation: auto, none, or where columns, rows and slices grow, such as LPS or RAS"
+    )
+
+
+_ORIENTATIONS = [[x, y, z] for x in (0, 1) for y in (2, 3) for z in (4, 5)]
 
 
 class Settings(BaseModel):
@@ -43,6 +58,14 @@ class PreprocessConfig(Settings):
     Attributes:
         size: ``(H, W)`` in pixels that the model sees; three numbers ``(D, H, W)`` for whole volumes of D
             slices.
+        orientation: which way every image is turned, exactly, by exchanging and mirroring its axes: three
+            letters for the patient's directions in which columns, rows and slices grow, such as ``LPS`` (to
+            the left, to the back, up) or ``RAS``. ``auto`` is ``LPS`` where images have an affine, ``none``
+            the order of the file. Pictures (single images and slices of volumes) keep their plane; in them
+            the vertical axis always runs from head to feet.
+        spacing: mm from one voxel of the model to the next along each axis of ``size``, after turning;
+            ``auto``: the training images' median. The model then sees a field of a fixed extent around the
+            middle of the image (or the organ), cut or padded with zeros. None: all of the image in ``size``.
         window: ``(low, high)`` in the image's own unit (HU for CT) that becomes [0, 1]; values outside
             are clipped. None: 8-bit images keep 0 to 255; all others take their own percentiles.
         percentiles: ``(low, high)`` percentiles of the image that become 0 and 1, where nothing else says.
@@ -65,6 +88,8 @@ class PreprocessConfig(Settings):
     """
 
     size: Annotated[tuple[int, ...], Field(min_length=2, max_length=3)] = (224, 224)
+    orientation: Annotated[str, AfterValidator(_orientation)] = "auto"
+    spacing: tuple[Annotated[float, Field(gt=0)], ...] | Literal["auto"] | None = None
     window: tuple[float, float] | None = None
     percentiles: tuple[float, float] = (0.5, 99.5)
     neighbours: Literal[0, 1] = 0
@@ -84,6 +109,16 @@ class PreprocessConfig(Settings):
         """Whether the model sees whole volumes."""
         return len(self.size) == 3
 
+    @classmethod
+    def stored(cls, settings: Mapping[str, Any]) -> Self:
+        """Settings as a run, a bundle or an export spells them out; those of 0.1.0 mean what they did."""
+        return cls.model_validate({**FORMER, **settings})
+
+    def spelt(self, exclude: set[str] | None = None) -> dict[str, Any]:
+        """All settings as JSON, without those that 0.1.0 did not have where they change nothing."""
+        plain = self.model_dump(mode="json", exclude=exclude)
+        return {name: value for name, value in plain.items() if name not in FORMER or value != FORMER[name]}
+
     def for_view(self, name: str) -> Self:
         """The settings of one view, with what it has of its own put in."""
         own = self.views[name].model_dump(exclude_none=True) if name in self.views else {}
@@ -98,6 +133,8 @@ class PreprocessConfig(Settings):
                 raise ValueError(f"{name} must rise from low to high, got {pair}")
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, got {self.std}")
+        if isinstance(self.spacing, tuple) and len(self.spacing) != len(self.size):
+            raise ValueError(f"spacing needs as many numbers as size, {len(self.size)}, got {self.spacing}")
         if self.volumes and self.neighbours:
             raise ValueError("neighbours are for slices: a size of three numbers takes the whole volume")
         if self.volumes and self.mask != "none":

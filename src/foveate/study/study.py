@@ -27,7 +27,7 @@ from foveate.study.sections import (
     ProbeConfig,
     TrustConfig,
 )
-from foveate.study.settings import AugmentConfig, PreprocessConfig, Settings, SplitConfig
+from foveate.study.settings import FORMER, AugmentConfig, PreprocessConfig, Settings, SplitConfig
 from foveate.study.yaml_file import dump_yaml, read_yaml, validated
 from foveate.types import Cohort
 
@@ -215,6 +215,22 @@ class Study(Settings):
         path = Path(path)
         hint = "make one with `foveate init MANIFEST.csv`"
         return validated(cls, read_yaml(path, "study", hint), path.absolute().parent, str(path), "study")
+
+    @classmethod
+    def of_run(cls, folder: Path) -> Self:
+        """The study of a run folder; settings that 0.1.0 did not have mean what it did without them.
+
+        Those do not count as chosen. Errors are those of ``load``.
+        """
+        path = folder / "study.yaml"
+        content = read_yaml(path, "study")
+        kept = content.get("preprocess") or {}
+        if not isinstance(kept, Mapping):
+            return cls.load(path)
+        content["preprocess"] = {**FORMER, **kept}
+        study = validated(cls, content, path.absolute().parent, str(path), "study")
+        study.preprocess.model_fields_set.difference_update(FORMER.keys() - kept.keys())
+        return study
 
     @classmethod
     def for_cohort(cls, cohort: Cohort, *, name: str, data: Mapping[str, Any], model: str) -> Self:

@@ -25,6 +25,7 @@ from foveate.evaluate.results.run import TrainingFacts
 from foveate.evaluate.results.splits import Splits
 from foveate.models import build_model, count_classes, make_criterion
 from foveate.prepare.preprocess import Preprocess
+from foveate.study.settings import PreprocessConfig
 from foveate.study.study import Study
 from foveate.train.checkpoint import CheckpointFolder, seed_everything
 from foveate.train.display import Display
@@ -274,5 +275,10 @@ def _result(loop: Loop, material: TrainingMaterial, resumed: bool, bundle: Path)
         filled=material.filled,
         resumed=resumed,
         bundle=bundle,
-        computed=loop.computed(),
+        computed=loop.computed().model_copy(update=_common(material.preprocess.config)),
     )
+
+
+def _common(config: PreprocessConfig) -> dict[str, object]:
+    """What all images were brought to, as ``TrainingFacts`` has it."""
+    return {"orientation": config.orientation, "spacing": config.spacing or ()}

@@ -14,6 +14,7 @@ import numpy as np
 from foveate.data.cache import PreparedCache, default_cache_folder
 from foveate.data.dataset import CacheFill, PreparedCases
 from foveate.errors import InputRefused, UsageError
+from foveate.prepare.common import settle
 from foveate.prepare.preprocess import Preprocess
 from foveate.study.study import Study
 from foveate.train.display import Display
@@ -33,7 +34,7 @@ class TrainingMaterial:
     Attributes:
         study: every choice.
         cohort: all cases with their classes.
-        preprocess: the study's preprocessing.
+        preprocess: the study's preprocessing, with what ``auto`` stands for in this cohort.
         train, val: the two parts, with labels and without refused cases.
         filled: how the cases were read.
     """
@@ -54,7 +55,8 @@ class TrainingMaterial:
         """What the weights depend on; a checkpoint is taken up only where all of it is the same."""
         study = self.study.model_dump(mode="json", exclude={"train": _WITHOUT_EFFECT})
         return {
-            **{name: study[name] for name in ("preprocess", "augment", "model", "train", "seed")},
+            "preprocess": self.preprocess.config.spelt(),
+            **{name: study[name] for name in ("augment", "model", "train", "seed")},
             "manifest_sha256": self.cohort.manifest_sha256,
             "train_cases_sha256": _hash_of(self.train),
             "val_cases_sha256": _hash_of(self.val),
@@ -87,7 +89,11 @@ def load_material(
         InputRefused: cases cannot be used (all are listed), and the study does not allow for it.
     """
     chosen = {part: _labelled(cohort, part, parts[part]) for part in ("train", "val")}
-    preprocess = Preprocess(study.preprocess)
+    everyone = cohort.cases if whole else [*chosen["train"], *chosen["val"]]
+    common = settle(study.preprocess, everyone, set(parts["train"]), track=display.track)
+    for note in common.notes:
+        display.say(f"note: {note}")
+    preprocess = Preprocess(common.config)
     prepared = PreparedCases(
         [*chosen["train"], *chosen["val"]],
         cohort.view_names,

@@ -6,7 +6,9 @@ are some hundred megabytes. ``part-00000.npz`` holds those of one shard:
 * ``case_id`` ``(N,)``;
 * ``maps:<view>`` ``(N, K, *grid)`` and, where the model has such, ``attention:<view>`` ``(N, *grid)``; NaN
   where the case lacks the view;
-* ``shape:<view>`` ``(N, axes)``: of the original image, 0 where the case lacks the view.
+* ``field:<view>`` ``(N, 7, axes)``: where the model's field lies in the original image, as ``FieldOfView``
+  has it: shape, exchanged axes, mirrored ones, start, stop, before, after; 0 where the case lacks the view.
+  Archives of 0.1.0 have ``shape:<view>`` ``(N, axes)`` in its place.
 
 ``maps.json`` says of which model they are. ``read_maps`` brings them to original pixels.
 """
@@ -24,10 +26,11 @@ from foveate.deploy.engines.facts import Facts
 from foveate.errors import UsageError
 from foveate.files import replacing, write_atomic
 from foveate.prepare.geometry import FieldOfView
+from foveate.prepare.orientation import Turn
 from foveate.types import Array, Heatmap
 
 FACTS = "maps.json"
-Shapes = Mapping[str, tuple[int, ...]]
+Fields = Mapping[str, FieldOfView]
 
 
 def begin_maps(folder: Path, facts: Facts) -> None:
@@ -50,14 +53,14 @@ def begin_maps(folder: Path, facts: Facts) -> None:
     write_atomic(folder / FACTS, facts.to_text())
 
 
-def write_maps(path: Path, facts: Facts, answers: Sequence[Answer], shapes: Sequence[Shapes]) -> None:
+def write_maps(path: Path, facts: Facts, answers: Sequence[Answer], fields: Sequence[Fields]) -> None:
     """Write the maps of one shard.
 
     Args:
         path: of the ``.npz``.
         facts: of the model.
         answers: N, with their maps.
-        shapes: by view, of the original image of each case.
+        fields: by view, where it lies in the original image of each case.
     """
     content: dict[str, Array] = {
         "case_id": np.array([each.prediction.case_id for each in answers], dtype=str)
@@ -69,8 +72,10 @@ def write_maps(path: Path, facts: Facts, answers: Sequence[Answer], shapes: Sequ
             content[f"maps:{view}"] = _stacked(maps)
         if any(each is not None for each in attention):
             content[f"attention:{view}"] = _stacked(attention)
-        missing = (0,) * len(facts.preprocess.size)
-        content[f"shape:{view}"] = np.array([each.get(view, missing) for each in shapes], dtype=np.int64)
+        missing = np.zeros((7, len(facts.preprocess.size)))
+        content[f"field:{view}"] = np.stack(
+            [_numbers(each[view]) if view in each else missing for each in fields]
+        )
     with replacing(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, allow_pickle=False, **content)
 
@@ -93,18 +98,43 @@ def read_maps(folder: Path, case_ids: Sequence[str] = ()) -> Iterator[Heatmap]:
             rows = [row for row, name in enumerate(names) if not wanted or name in wanted]
             for view in facts.views if rows else ():
                 if f"maps:{view}" in content:
-                    values, shapes = content[f"maps:{view}"], content[f"shape:{view}"]
+                    older = f"field:{view}" not in content
+                    values, places = (
+                        content[f"maps:{view}"],
+                        content[f"{'shape' if older else 'field'}:{view}"],
+                    )
                     for row in rows:
-                        yield from _heatmaps(facts, view, names[row], values[row], shapes[row])
+                        if places[row].any():
+                            field = _field(facts, view, places[row])
+                            yield from _heatmaps(facts, view, names[row], values[row], field)
 
 
 def _heatmaps(
-    facts: Facts, view: str, case_id: str, values: NDArray[np.float32], shape: NDArray[np.int64]
+    facts: Facts, view: str, case_id: str, values: NDArray[np.float32], field: FieldOfView
 ) -> Iterator[Heatmap]:
-    if shape.any():
-        field = FieldOfView.of(shape.tolist(), facts.preprocess.for_view(view))
-        for name, each in zip(facts.classes, values, strict=True):
-            yield Heatmap(field.back(each), name, facts.explainer, view, case_id)
+    for name, each in zip(facts.classes, values, strict=True):
+        yield Heatmap(field.back(each), name, facts.explainer, view, case_id)
+
+
+def _numbers(field: FieldOfView) -> NDArray[np.float64]:
+    """``(7, axes)``, what tells one image's field from another's."""
+    turn = field.turn
+    rows = (field.shape, turn.axes, turn.flips, field.start, field.stop, field.before, field.after)
+    return np.array(rows, dtype=np.float64)
+
+
+def _field(facts: Facts, view: str, numbers: NDArray[np.float64]) -> FieldOfView:
+    """The field that ``_numbers`` told of, or of an archive of 0.1.0 that of a shape."""
+    config = facts.preprocess.for_view(view)
+    if numbers.ndim == 1:
+        return FieldOfView.of([int(side) for side in numbers], config)
+    shape, axes, flips, start, stop = (tuple(int(each) for each in row) for row in numbers[:5])
+    fixed = config.spacing is not None
+    before, after = (tuple(row.tolist() if fixed else map(int, row)) for row in numbers[5:])
+    turn = Turn(axes, tuple(map(bool, flips)))
+    return FieldOfView(
+        shape, turn, start, stop, before, after, tuple(config.size), config.resize, fixed=fixed
+    )
 
 
 def _stacked(maps: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float32]:

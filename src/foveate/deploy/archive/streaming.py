@@ -20,7 +20,7 @@ import numpy as np
 
 from foveate.data.manifest.paths import Root
 from foveate.deploy.archive.listing import FolderLines, Line, Naming, case_of, cut, manifest_lines
-from foveate.deploy.archive.maps import Shapes, begin_maps, write_maps
+from foveate.deploy.archive.maps import Fields, begin_maps, write_maps
 from foveate.deploy.archive.results import (
     Refusal,
     join_parts,
@@ -224,13 +224,13 @@ def predict_shard(
     refused = [Refusal(**line) for line in lines if "code" in line]
     refused += [_deadly(line) for line in lines if line["row"] in blamed and "code" not in line]
     good = [line for line in lines if "code" not in line and line["row"] not in blamed]
-    answers, shapes = [], []
+    answers, fields = [], []
     for outcome in _answers(engine, job, good, before):
         if isinstance(outcome, Refusal):
             refused.append(outcome)
         else:
             answers.append(outcome[0])
-            shapes.append(outcome[1])
+            fields.append(outcome[1])
     predictions = [
         replace(each, split=SEEN if _learned_from(engine, each.patient_id) else "test")
         for each in (answer.prediction for answer in answers)
@@ -242,7 +242,7 @@ def predict_shard(
     write_part(job.part(shard), columns)
     write_refused(job, shard, sorted(refused, key=lambda each: each.row))
     if job.maps is not None:
-        write_maps(job.maps / f"part-{shard:05d}.npz", engine.facts, answers, shapes)
+        write_maps(job.maps / f"part-{shard:05d}.npz", engine.facts, answers, fields)
     seen = sum(each.split == SEEN for each in predictions) if engine.name == "bundle" else None
     done = Done(1, len(predictions), seen, dict(Counter(each.code for each in refused)))
     job.finish_shard(shard, done)
@@ -265,7 +265,7 @@ def _learned_from(engine: Engine[Any], patient_id: str) -> bool | None:
 
 def _answers(
     engine: Engine[Any], job: ArchiveJob, lines: Sequence[Line], before: Before | None
-) -> Iterator[tuple[Answer, Shapes] | Refusal]:
+) -> Iterator[tuple[Answer, Fields] | Refusal]:
     """What comes of each case; in the order of the lines but for refusals, which come as they are found."""
     largest = VOLUME_BATCH if engine.facts.preprocess.volumes else BATCH
     most = 1 if before else largest
@@ -309,7 +309,7 @@ def _read(
 
 def _asked(
     engine: Engine[Any], batch: Sequence[tuple[Line, Any]]
-) -> Iterator[tuple[Answer, Shapes] | Refusal]:
+) -> Iterator[tuple[Answer, Fields] | Refusal]:
     """Answers to a batch; if it fails, to each case alone, so that only the one that fails is refused."""
     if not batch:
         return
@@ -325,7 +325,7 @@ def _asked(
         return
     for (line, ready), answer in zip(batch, answers, strict=True):
         if np.isfinite(answer.prediction.logits).all():
-            yield answer, _shapes_of(ready)
+            yield answer, _fields_of(ready)
         else:
             what = "the model's answer is not finite"
             yield Refusal(line["case_id"], line["row"], "not-finite-answer", "", what)
@@ -336,8 +336,8 @@ def _bytes_of(ready: Any) -> int:
     return sum(each.nbytes for each in getattr(ready, "pixels", {}).values())
 
 
-def _shapes_of(ready: Any) -> Shapes:
-    """Shape of the original image of each view."""
-    if hasattr(ready, "pixels"):  # of an exported file
-        return {view: tuple(pixels.shape[1:]) for view, pixels in ready.pixels.items()}
-    return {view: prepared.field.shape for view, prepared in ready.views.items()}
+def _fields_of(ready: Any) -> Fields:
+    """Where the model's field lies in the image of each view."""
+    if hasattr(ready, "fields"):  # of an exported file
+        return dict(ready.fields)
+    return {view: prepared.field for view, prepared in ready.views.items()}

@@ -82,7 +82,7 @@ class Facts:
             found = dict(json.loads(text))
             if found.pop("format") != FORMAT:
                 raise ValueError("its format is not known")
-            found["preprocess"] = PreprocessConfig.model_validate(found["preprocess"])
+            found["preprocess"] = PreprocessConfig.stored(found["preprocess"])
             names = {key: tuple(found[key]) for key in ("classes", "views", "passed")}
             return cls(**found | names)
         except (ValueError, KeyError, TypeError) as error:

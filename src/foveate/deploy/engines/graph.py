@@ -2,8 +2,8 @@
 
 Everything that a picture goes through after its pixels are decoded happens inside the graph. Its inputs are
 
-* per view its pixels, float32 ``(B, C, H, W)`` or ``(B, 1, D, H, W)``, of any size, one size a call; C is 1
-  or 3, as the file has it. A view that a case lacks is all NaN.
+* per view its pixels, float32 ``(B, C, H, W)`` or ``(B, 1, D, H, W)``, turned to the common orientation, of
+  any size, one size a call; C is 1 or 3, as the file has it. A view that a case lacks is all NaN.
 * per view whose study names no window, ``<view>:range`` ``(B, 2)``: the values that become 0 and 1.
 
 and its outputs ``logits``, ``probabilities``, ``decision`` ``(B, K)``, and where there are such
@@ -28,7 +28,14 @@ from foveate.deploy.engines.facts import Facts, attention_over, maps_over, range
 from foveate.errors import InputRefused
 from foveate.io.reading import read_image, read_mask
 from foveate.prepare.geometry import FieldOfView
-from foveate.prepare.pixels import ImageReader, MaskReader, chosen_pixels, limits, with_views_of
+from foveate.prepare.pixels import (
+    ImageReader,
+    MaskReader,
+    chosen_pixels,
+    field_of,
+    limits,
+    with_views_of,
+)
 from foveate.types import Array, Case, Heatmap, Prediction
 
 if TYPE_CHECKING:
@@ -45,7 +52,8 @@ class ReadCase:
 
     Attributes:
         case: as in the manifest.
-        pixels: by view ``(C, *space)``, as the file stores them.
+        pixels: by view ``(C, *space)``, as the file stores them, turned to the common orientation.
+        fields: by view, where the model's field lies in the image.
         ranges: by view, the values that become 0 and 1.
         truth: ``(K,)`` 1, 0, or NaN where unknown.
         facts: plain facts of the image of each view, where there is something to compare them with.
@@ -53,6 +61,7 @@ class ReadCase:
 
     case: Case
     pixels: Mapping[str, Array]
+    fields: Mapping[str, FieldOfView]
     ranges: Mapping[str, tuple[float, float]]
     truth: Floats
     facts: Mapping[str, ImageFacts] = field(default_factory=dict)
@@ -86,13 +95,10 @@ class GraphEngine(Engine[ReadCase]):
 
     def heatmaps(self, case: ReadCase, answer: Answer, targets: Sequence[str] = ()) -> list[Heatmap]:
         """The maps of an answer in the pixels of the original images."""
-        config = self.facts.preprocess
-        fields = {
-            view: FieldOfView.of(pixels.shape[1:], config.for_view(view))
-            for view, pixels in case.pixels.items()
-        }
         return [
-            Heatmap(fields[view].back(values[column]), name, self.facts.explainer, view, case.case.case_id)
+            Heatmap(
+                case.fields[view].back(values[column]), name, self.facts.explainer, view, case.case.case_id
+            )
             for view, values in answer.maps.items()
             for name, column in self.targets(answer, targets).items()
         ]
@@ -138,14 +144,18 @@ def read_case(facts: Facts, case: Case, image_reader: ImageReader = read_image) 
     needed = with_views_of(case, facts.views, tolerant=facts.tolerates_missing)
     images = {view: image_reader(path) for view, path in needed.views.items()}
     config = facts.preprocess
-    pixels = {view: chosen_pixels(image, config, case.slice_index) for view, image in images.items()}
+    fields = {view: field_of(image, config.for_view(view)) for view, image in images.items()}
+    pixels = {
+        view: fields[view].turn.there(chosen_pixels(image, config, case.slice_index))
+        for view, image in images.items()
+    }
     ranges = {view: limits(image, config.for_view(view)) for view, image in images.items()}
     for view, values in ranges.items():
         if not np.isfinite(values).all():
             raise InputRefused("some pixels are not finite", where=images[view].source, code="not-finite")
     asked = images if facts.familiar is not None else {}
     plain = {view: plain_facts(image, case.slice_index) for view, image in asked.items()}
-    return ReadCase(case, pixels, ranges, truth_of(case, facts.task, facts.classes), plain)
+    return ReadCase(case, pixels, fields, ranges, truth_of(case, facts.task, facts.classes), plain)
 
 
 def inputs_of(facts: Facts, cases: Sequence[ReadCase]) -> dict[str, NDArray[np.float32]]:

@@ -170,7 +170,7 @@ def prepared(
     """What ``Preprocess.prepare`` makes of an image, for a batch of one size; cases without it stay NaN.
 
     Args:
-        pixels: as the file stores them.
+        pixels: as the file stores them, turned.
         window: values that become 0 and 1, for each case or for all.
         config: of the view.
     """
@@ -208,10 +208,12 @@ def check_exportable(config: PreprocessConfig, view: str) -> None:
     """Refuse what no graph can hold.
 
     Raises:
-        UsageError: the study crops to an organ mask, or masks by Otsu's threshold.
+        UsageError: the study fixes a spacing, crops to an organ mask, or masks by Otsu's threshold.
     """
     reason = ""
-    if config.organ_crop:
+    if config.spacing is not None:
+        reason = "it brings images to a spacing, which graphs are not told of theirs"
+    elif config.organ_crop:
         reason = "it crops to an organ mask, which is another file and gives every image a size of its own"
     elif config.mask != "none":
         reason = f"it masks the image by '{config.mask}', a histogram that graphs have no operation for"

@@ -19,6 +19,8 @@ class TrainingFacts(Part):
         convolutions: how many different ones were checked, and
         computed_otherwise: how many of them are computed another way in bfloat16.
         processor, threads, torch: of the machine.
+        orientation: that images were brought to; ``none`` for the order of their files, empty where unknown.
+        spacing: mm that images were brought to along each axis of the model's input; empty if to none.
         exact: False once the run has gone on on another machine, or with another number of threads.
     """
 
@@ -30,6 +32,8 @@ class TrainingFacts(Part):
     processor: str = ""
     threads: int = 0
     torch: str = ""
+    orientation: str = ""
+    spacing: tuple[float, ...] = ()
     exact: bool = True
 
 

@@ -110,7 +110,7 @@ def _file_scale(view: AskedView, not_tested: list[str]) -> Iterator[ProbeQuestio
     """By how much the pixels of the files were enlarged to the model's field."""
     if view.cases.bundle.preprocess.settings(view.name).organ_crop:
         return
-    shapes = [item.views[view.name].field.shape for item in view.cases.items]
+    shapes = [item.views[view.name].field.turned for item in view.cases.items]
     pixels = np.array([np.prod(shape[-2:]) for shape in shapes], dtype=float)
     covered = view.places.field.flatten(1).sum(dim=1).double().numpy()
     reason = "all files are reduced to the model's size alike"

@@ -320,7 +320,7 @@ def plan_key(study: Study, device: torch.device, extent: Extent) -> str:
     parts = {
         "machine": machine_key(device),
         "model": study.model.model_dump(mode="json"),
-        "data": [study.data.model_dump(mode="json"), study.preprocess.model_dump(mode="json"), extent.sizes],
+        "data": [study.data.model_dump(mode="json"), study.preprocess.spelt(), extent.sizes],
         "train": [config.precision, config.optimizer, config.plan, config.balance, study.seed],
     }
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
