@@ -11,8 +11,10 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from dicom_files import dataset, slice_tags, write_dicom
 from foveate.errors import InputRefused
 from foveate.io.nifti import write_nifti
 from foveate.io.reading import probe, read_image, read_mask
@@ -286,3 +288,71 @@ def test_heat_maps_are_written_raw_with_what_is_known_of_their_geometry(tmp_path
     assert image.geometry.spacing == (0.5, 0.25) and image.geometry.affine is None
     with pytest.raises(ValueError, match="shape"):
         write_nifti(tmp_path / "map.nii", values, Geometry((5, 4)))
+
+
+def itk(path: Path) -> tuple[NDArray[Any], ...]:
+    """Spacing, origin and direction as ITK has them."""
+    found = sitk.ReadImage(str(path))
+    return tuple(np.array(each) for each in (found.GetSpacing(), found.GetOrigin(), found.GetDirection()))
+
+
+@pytest.mark.parametrize("codes", [(2, 1), (1, 1), (0, 1), (1, 0), (4, 2)], ids=str)
+def test_a_map_lies_over_its_image_for_readers_that_take_either_transform(
+    tmp_path: Path, codes: tuple[int, int]
+) -> None:
+    """ITK takes another of the two than nibabel, and the voxel size from a third place."""
+    image = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), None)
+    image.set_sform(np.diag([2, -2, 2, 1]) + np.eye(4, k=3) * 7, codes[0])
+    image.set_qform(np.diag([1.5, 1.5, 3, 1]), codes[1])
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    found = read_image(tmp_path / "a.nii.gz")
+    assert ("nifti-sform-taken" in found.warnings) == (codes[0] > 0)
+    values = np.ones(found.geometry.shape, np.float32)
+    write_nifti(tmp_path / "h.nii.gz", values, found.geometry, like=tmp_path / "a.nii.gz")
+    for ours, theirs in zip(itk(tmp_path / "h.nii.gz"), itk(tmp_path / "a.nii.gz"), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    mine = nibabel.load(tmp_path / "h.nii.gz")
+    np.testing.assert_array_equal(mine.affine, nibabel.load(tmp_path / "a.nii.gz").affine)
+    np.testing.assert_array_equal(mine.get_fdata(), values.T)
+
+
+def test_transforms_that_agree_within_rounding_are_not_told_of(tmp_path: Path) -> None:
+    angle = np.radians(33)
+    turned = np.diag([0.7, 0.7, 2.5, 1])
+    turned[:3, :3] = turned[:3, :3] @ [
+        [np.cos(angle), -np.sin(angle), 0],
+        [np.sin(angle), np.cos(angle), 0],
+        [0, 0, 1],
+    ]
+    image = nibabel.Nifti1Image(np.zeros((200, 200, 40), np.int16), turned)
+    image.set_qform(turned, 1)
+    nibabel.save(image, tmp_path / "a.nii")
+    assert "nifti-sform-taken" not in read_image(tmp_path / "a.nii").warnings
+    turned[0, 3] += 0.5  # mm, of voxels of 0.7
+    image.set_sform(turned, 1)
+    nibabel.save(image, tmp_path / "b.nii")
+    assert "nifti-sform-taken" in read_image(tmp_path / "b.nii").warnings
+
+
+def test_a_map_of_a_tilted_stack_opens_in_itk_as_itk_reads_the_series(tmp_path: Path) -> None:
+    """And for nibabel it leans, as the slices do."""
+    cosines, step = (1, 0, 0, 0, 1, 0), np.array([0, 0.44, 2.5])
+    folder = tmp_path / "series"
+    folder.mkdir()
+    for number in range(6):
+        tags = slice_tags([3, 4, 5] + number * step, cosines)
+        write_dicom(folder / f"{number}.dcm", dataset(np.full((5, 4), number, np.uint16), tags))
+    image = read_image(folder)
+    assert "tilted-stack" in image.warnings
+    write_nifti(tmp_path / "h.nii.gz", np.ones((6, 5, 4), np.float32), image.geometry, like=folder)
+    series = sitk.ImageSeriesReader()
+    series.SetFileNames([str(folder / f"{number}.dcm") for number in range(6)])
+    theirs = series.Execute()
+    spacing, origin, direction = itk(tmp_path / "h.nii.gz")
+    np.testing.assert_allclose(spacing, theirs.GetSpacing(), atol=1e-6)
+    np.testing.assert_allclose(origin, theirs.GetOrigin(), atol=1e-6)
+    np.testing.assert_allclose(direction, theirs.GetDirection(), atol=1e-6)
+    assert image.geometry.affine is not None
+    np.testing.assert_allclose(
+        nibabel.load(tmp_path / "h.nii.gz").affine, image.geometry.affine[:, [2, 1, 0, 3]], atol=1e-6
+    )

@@ -13,6 +13,7 @@ columns are exchanged with them.
 | RGB24 | C = 3, 8-bit |
 | complex, RGBA and 128-bit numbers | refused |
 | sform, else qform | the affine, RAS+, millimetres (metres and micrometres are converted) |
+| an sform at odds with the qform, or with ``pixdim`` | the sform is taken, code ``nifti-sform-taken`` |
 | neither | spacing from ``pixdim``, no affine, code ``nifti-without-affine`` |
 | NaN or infinite voxels | refused with their number |
 """
@@ -27,15 +28,22 @@ from typing import Any
 
 import nibabel
 import numpy as np
+from numpy.typing import NDArray
 
 from foveate.errors import InputRefused
 from foveate.files import write_atomic
-from foveate.io.source import MAX_BYTES, ImageSource, check_finite, check_pixels, decoding
+from foveate.io.source import MAX_BYTES, ImageSource, check_finite, check_pixels, decoding, kind_of
 from foveate.io.stack import geometry_of
 from foveate.types import Array, Geometry, Image
 
 _TO_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 1e-3}  # xyzt_units: unknown, metre, millimetre, micrometre
 _FLIP = [2, 1, 0, 3]  # (i, j, k, 1) ↔ (k, j, i, 1)
+_PLACE = (
+    *("sform_code", "srow_x", "srow_y", "srow_z", "qform_code", "quatern_b", "quatern_c", "quatern_d"),
+    *("qoffset_x", "qoffset_y", "qoffset_z"),
+)
+_ODDS = 0.1  # voxels by which transforms may differ at a corner of the image: rounding stays far below
+_SQUARE = 1e-4  # cosine between two axes; ITK refuses transforms that are off by more
 _MOST_INFLATION = 1032  # bytes that one byte of DEFLATE can become
 
 
@@ -49,6 +57,7 @@ class VolumeLayout:
         offset: bytes before the first voxel.
         slope, intercept: of the stored values; 1 and 0 if there is no scaling.
         geometry: as in ``types.Image``.
+        disputed: whether the sform says something else than the qform or ``pixdim``.
     """
 
     shape: tuple[int, ...]
@@ -57,6 +66,7 @@ class VolumeLayout:
     slope: float
     intercept: float
     geometry: Geometry
+    disputed: bool
 
     @property
     def channels(self) -> int:
@@ -88,6 +98,8 @@ def read_nifti(source: ImageSource, max_pixels: int) -> Image:
         pixels = _values(np.frombuffer(data, layout.dtype).reshape(layout.shape), layout, source.name)
         if layout.geometry.affine is None:
             codes.append("nifti-without-affine")
+        if layout.disputed:
+            codes.append("nifti-sform-taken")
     eight_bit = pixels.dtype == np.uint8
     return Image(
         pixels=pixels,
@@ -108,13 +120,20 @@ def probe_nifti(path: Path, max_pixels: int) -> tuple[Geometry, int]:
     return layout.geometry, layout.channels
 
 
-def write_nifti(path: Path, values: Array, geometry: Geometry) -> None:
+def write_nifti(path: Path, values: Array, geometry: Geometry, *, like: Path | None = None) -> None:
     """Write a mask or heat map in the geometry of its image; gzipped if the name ends in ``.gz``.
+
+    Readers differ in which of NIfTI's two transforms they take, and ITK takes the voxel size from ``pixdim``
+    whatever they say. So that every reader lays a map over its image, it gets all of them from the image's
+    own header. Where there is none and slices lean (gantry tilt), the sform leans with them, which ITK
+    refuses to read; the qform beside it stands upright as ITK itself makes it of such a DICOM series: the
+    first slice in its place, the others perpendicularly above it.
 
     Args:
         path: written under a temporary name first; the same input gives the same bytes.
         values: ``(D, H, W)`` or ``(H, W)``; bool is stored as uint8.
         geometry: of the image that ``values`` belong to.
+        like: the image's own file; another kind than NIfTI adds nothing.
 
     Raises:
         ValueError: the shapes differ.
@@ -125,24 +144,65 @@ def write_nifti(path: Path, values: Array, geometry: Geometry) -> None:
     affine = None if geometry.affine is None else geometry.affine[:, _FLIP]
     image = nibabel.Nifti1Image(numbers.T, affine, dtype=numbers.dtype)
     image.header.set_xyzt_units("mm")
-    if affine is not None:
+    if (own := _header_of(like)) is not None and _placed_like(image.header, own, numbers.ndim):
+        pass
+    elif affine is not None:
         image.set_sform(affine, code="scanner")
-        image.set_qform(None, code="unknown")
+        upright = _upright(affine)
+        image.set_qform(upright, code="unknown" if upright is None else "aligned")
     elif geometry.spacing is not None:
         image.header.set_zooms(geometry.spacing[::-1])
     data = image.to_bytes()
     write_atomic(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
-def _layout(stream: Any, where: str, max_pixels: int) -> VolumeLayout:
-    """Parse the header, and refuse what has no rule before anything is allocated."""
+def _header_of(path: Path | None) -> Any:
+    """The NIfTI header of a file; None where it is of another kind."""
+    if path is None or not path.is_file() or kind_of(path) != "nifti":
+        return None
+    with path.open("rb") as stream:
+        zipped = stream.read(2) == b"\x1f\x8b"
+        stream.seek(0)
+        return _header(gzip.GzipFile(fileobj=stream) if zipped else stream, str(path))
+
+
+def _placed_like(header: Any, own: Any, dimensions: int) -> bool:
+    """Copy both transforms, voxel sizes and units; not for an image that has another shape."""
+    if own["dim"][1 : dimensions + 1].tolist() != header["dim"][1 : dimensions + 1].tolist():
+        return False
+    for name in _PLACE:
+        header[name] = own[name]
+    header["pixdim"][: dimensions + 1] = own["pixdim"][: dimensions + 1]
+    header.set_xyzt_units(own.get_xyzt_units()[0])
+    return True
+
+
+def _upright(affine: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """The same grid with its slices perpendicularly above the first; None where they are already."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    if np.abs(axes.T @ axes - np.eye(3)).max() < _SQUARE:
+        return None
+    normal = np.cross(axes[:, 0], axes[:, 1])
+    side = np.sign(normal @ axes[:, 2]) or 1.0
+    upright: NDArray[np.float64] = affine.copy()
+    upright[:3, 2] = side * normal / np.linalg.norm(normal) * np.linalg.norm(affine[:3, 2])
+    return upright
+
+
+def _header(stream: Any, where: str) -> Any:
+    """The header at the beginning of a file, as nibabel reads it."""
     block = stream.read(348)
     second = 540 in (int.from_bytes(block[:4], "little"), int.from_bytes(block[:4], "big"))
     kind = nibabel.Nifti2Header if second else nibabel.Nifti1Header
     block += stream.read(540 - 348) if second else b""
     if len(block) < (540 if second else 348):
         raise _truncated(352, where)
-    header = kind(block, check=False)
+    return kind(block, check=False)
+
+
+def _layout(stream: Any, where: str, max_pixels: int) -> VolumeLayout:
+    """Parse the header, and refuse what has no rule before anything is allocated."""
+    header = _header(stream, where)
     shape = _spatial_shape(header, where)
     check_pixels(shape, max_pixels, where)
     slope, intercept = header.get_slope_inter()
@@ -153,6 +213,7 @@ def _layout(stream: Any, where: str, max_pixels: int) -> VolumeLayout:
         slope=1.0 if slope is None else slope,
         intercept=0.0 if slope is None else intercept,
         geometry=_geometry(header, shape, where),
+        disputed=_disputed(header, shape),
     )
 
 
@@ -215,6 +276,25 @@ def _geometry(header: Any, shape: tuple[int, ...], where: str) -> Geometry:
     if len(shape) == 3 or volume.spacing is None or volume.orientation is None:
         return volume
     return Geometry(shape, volume.spacing[1:], affine, volume.orientation[1:])
+
+
+def _disputed(header: Any, shape: tuple[int, ...]) -> bool:
+    """Whether the qform, or the voxel size where there is none, is at odds with the sform."""
+    if header["sform_code"] <= 0:
+        return False
+    sform = np.asarray(header.get_sform(), dtype=np.float64)
+    steps = np.linalg.norm(sform[:3, :3], axis=0)
+    if header["qform_code"] <= 0:
+        sizes = np.abs(header["pixdim"][1 : len(shape) + 1].astype(np.float64))
+        return bool((np.abs(sizes - steps[: len(shape)]) > _ODDS * steps[: len(shape)]).any())
+    try:
+        qform = np.asarray(header.get_qform(), dtype=np.float64)
+    except (ValueError, nibabel.spatialimages.HeaderDataError):
+        return True
+    sides = np.array([*reversed(shape), 1][:3]) - 1
+    corners = np.array([[i, j, k, 1] for i in (0, sides[0]) for j in (0, sides[1]) for k in (0, sides[2])])
+    away = np.linalg.norm((corners @ (qform - sform).T)[:, :3], axis=1)
+    return not bool((away < _ODDS * steps.min()).all())  # NaN is at odds too
 
 
 def _values(stored: Array, layout: VolumeLayout, where: str) -> Array:

@@ -20,6 +20,7 @@ codes, or ``InputRefused`` with a code and a way out.
 | ``spacing-at-detector`` | the spacing is that of the detector, not of the patient |
 | ``tilted-stack`` | slices lean (gantry tilt); the affine is sheared accordingly |
 | ``nifti-without-affine`` | no patient frame |
+| ``nifti-sform-taken`` | the qform, or the voxel size, says something else than the sform |
 | ``other-files-ignored``, ``empty-files-ignored``, ``subfolders-ignored`` | not part of the series |
 | ``<kind>-irregular`` | the decoding library warned |
 """

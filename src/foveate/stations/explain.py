@@ -248,4 +248,4 @@ class _Store:
         """Each class's map as NIfTI, float32, raw and signed, with the affine of the original volume."""
         for item in maps:
             path = self._folder / volume_name(name, item.target)
-            write_nifti(path, item.values.astype(np.float32), image.geometry)
+            write_nifti(path, item.values.astype(np.float32), image.geometry, like=Path(image.source))
