@@ -28,6 +28,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from foveate.errors import InputRefused
@@ -289,7 +290,7 @@ def _disputed(header: Any, shape: tuple[int, ...]) -> bool:
         return bool((np.abs(sizes - steps[: len(shape)]) > _ODDS * steps[: len(shape)]).any())
     try:
         qform = np.asarray(header.get_qform(), dtype=np.float64)
-    except (ValueError, nibabel.spatialimages.HeaderDataError):
+    except (ValueError, HeaderDataError):
         return True
     sides = np.array([*reversed(shape), 1][:3]) - 1
     corners = np.array([[i, j, k, 1] for i in (0, sides[0]) for j in (0, sides[1]) for k in (0, sides[2])])
