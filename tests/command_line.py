@@ -6,6 +6,7 @@ import contextlib
 import io
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from unittest.mock import patch
 
 from rich.console import Console
@@ -23,8 +24,8 @@ class Ended:
     err: str
 
 
-def foveate(*arguments: object) -> Ended:
-    """Run ``foveate ARGUMENTS`` as ``main`` does, and catch its end."""
+def foveate(*arguments: object, folder: Path | None = None) -> Ended:
+    """Run ``foveate ARGUMENTS`` as ``main`` does, in a folder or where the test runs, and catch its end."""
     out, err = io.StringIO(), io.StringIO()
     consoles = {
         "console": Console(file=out, soft_wrap=True, highlight=False),
@@ -32,6 +33,8 @@ def foveate(*arguments: object) -> Ended:
     }
     code = 0
     with contextlib.ExitStack() as stack:
+        if folder is not None:
+            stack.enter_context(contextlib.chdir(folder))
         stack.enter_context(patch.object(sys, "argv", ["foveate", *map(str, arguments)]))
         stack.enter_context(patch.multiple(terminal, **consoles))
         for name in [each for each in sys.modules if each.startswith("foveate.cli.")]:

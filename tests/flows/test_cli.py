@@ -1,4 +1,4 @@
-"""The command line in real subprocesses: the whole way on a DICOM phantom, and what bad input ends as."""
+"""The command line: the whole way on a DICOM phantom, stations alone, and what bad input ends as."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 from rich.markup import render
 from typer.main import get_command
 
+from command_line import foveate
 from foveate.cli.app import app
 from foveate.data.phantoms.ct import make_phantom
 from foveate.io.reading import read_image
@@ -33,7 +34,7 @@ trust: {methods: [gradcam, smoothgrad], cases: 8}
 """
 
 
-def foveate(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
+def installed(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run the installed command in a folder that holds a file named like a system library."""
     (folder / "dl").write_text("not a library")
     command = [str(Path(sys.executable).with_name("foveate")), *map(str, arguments)]
@@ -51,7 +52,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("work")
     make_phantom(folder / "phantom", patients=20, slices=2, size=64, format="dicom")
     (folder / "study.yaml").write_text(STUDY)
-    done = foveate("run", "study.yaml", "--run", "run", folder=folder)
+    done = installed("run", "study.yaml", "--run", "run", folder=folder)
     assert done.returncode == 0, done.stderr
     assert "report.html" in done.stdout
     return folder
@@ -102,22 +103,22 @@ def test_stations_run_again_alone(workplace: Path) -> None:
     before = (workplace / "run" / "metrics.json").read_bytes()
     for command in ("evaluate", "localize", "report"):
         done = foveate(command, "run", folder=workplace)
-        assert done.returncode == 0, done.stderr
+        assert done.code == 0, done.err
     assert (workplace / "run" / "metrics.json").read_bytes() == before
     one = sorted(pd.read_csv(workplace / "run" / "predictions.csv").case_id)[0]
     done = foveate("explain", "run", "--case", one, "--method", "integrated_gradients", folder=workplace)
-    assert done.returncode == 0 and "1 cases explained" in done.stdout, done.stderr
+    assert done.code == 0 and "1 cases explained" in done.out, done.err
 
 
 def test_another_cohort_is_tested_unless_it_was_learned_from(workplace: Path) -> None:
     other = workplace / "phantom" / "other.csv"
     same = foveate("predict", "run", "--manifest", "phantom/manifest.csv", folder=workplace)
-    assert same.returncode == 3 and "training-patients" in same.stderr
+    assert same.code == 3 and "training-patients" in same.err
     manifest = pd.read_csv(workplace / "phantom" / "manifest.csv")
     manifest.assign(patient_id="new-" + manifest.patient_id).to_csv(other, index=False)
     done = foveate("predict", "run", "--manifest", other, "--out", "other.csv", folder=workplace)
-    assert done.returncode == 0, done.stderr
-    assert foveate("evaluate", "other.csv", folder=workplace).returncode == 0
+    assert done.code == 0, done.err
+    assert foveate("evaluate", "other.csv", folder=workplace).code == 0
     metrics = json.loads((workplace / "other.metrics.json").read_text())
     unseen = pd.read_csv(workplace / "run" / "predictions.csv").query("split == 'test'")  # by their images
     assert metrics["n"] == len(unseen) and metrics["patients"] == unseen.patient_id.nunique()
@@ -132,7 +133,7 @@ def test_a_refused_case_leaves_the_rest_whole(workplace: Path) -> None:
     content = files[1].read_bytes()
     files[1].write_bytes(content[:-200])
     try:
-        done = foveate("predict", "run", folder=workplace)
+        done = installed("predict", "run", folder=workplace)
         whole = pd.read_csv(workplace / "run" / "predictions.csv")
     finally:
         files[1].write_bytes(content)
@@ -140,12 +141,12 @@ def test_a_refused_case_leaves_the_rest_whole(workplace: Path) -> None:
     assert files[1].name in done.stderr
     gone = set(predicted.case_id) - set(whole.case_id)
     assert gone == set(manifest.case_id[manifest.image == lost.image]) and len(whole) > 0
-    assert foveate("predict", "run", folder=workplace).returncode == 0
+    assert installed("predict", "run", folder=workplace).returncode == 0
 
 
 def test_training_again_is_at_once_done(workplace: Path) -> None:
     before = (workplace / "run" / "bundle" / "model.safetensors").read_bytes()
-    assert foveate("train", "run", folder=workplace).returncode == 0
+    assert installed("train", "run", folder=workplace).returncode == 0
     assert (workplace / "run" / "bundle" / "model.safetensors").read_bytes() == before
 
 
@@ -173,9 +174,9 @@ def test_bad_input_ends_as_documented(
         STUDY.replace("manifest.csv", "leaky.csv").replace("val: 0.3", "val: 0.3, column: split")
     )
     done = foveate(*arguments, folder=workplace)
-    assert done.returncode == code, done.stderr
-    assert said in done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
+    assert done.code == code, done.err
+    assert said in done.err + done.out
+    assert "Traceback" not in done.err
 
 
 def test_help_needs_no_torch_and_shows_an_example() -> None:
@@ -240,7 +241,7 @@ def test_a_model_that_does_not_fit_is_refused_before_the_audit(workplace: Path) 
     wrong = STUDY.replace("name: dadrn50", "name: dadrn50, pretrained: nowhere.pth")
     (workplace / "wrong.yaml").write_text(wrong)
     done = foveate("run", "wrong.yaml", "--run", "wrong", folder=workplace)
-    assert done.returncode in (2, 3) and "nowhere.pth" in done.stderr
+    assert done.code in (2, 3) and "nowhere.pth" in done.err
     assert not (workplace / "wrong" / "audit.json").exists()
 
 

@@ -1,18 +1,16 @@
-"""``foveate compare`` in real subprocesses: two variants and two seeds, interrupted, resumed, one failing."""
+"""``foveate compare``: two variants and two seeds, interrupted, resumed, one failing."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from command_line import foveate
 from foveate.compare.grid import GridPlan
 from foveate.compare.runs import check_plan
 from foveate.data.phantoms.ct import make_phantom
@@ -41,12 +39,6 @@ variants:
 RUNS = [f"{label}/seed{seed}" for seed in (0, 1) for label in ("dual", "plain")]
 
 
-def foveate(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).with_name("foveate")), *map(str, arguments)]
-    environment = os.environ | {"FOVEATE_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-
-
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A phantom, two studies, and the comparison of a grid."""
@@ -57,8 +49,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (folder / "grid.yaml").write_text(GRID)
     done = foveate("compare", "--grid", "grid.yaml", "--out", "out", folder=folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "run 4 of 4: plain, seed 1" in done.stdout and "left" in done.stdout
+    assert done.code == 0, done.out + done.err
+    assert "run 4 of 4: plain, seed 1" in done.out and "left" in done.out
     return folder
 
 
@@ -139,8 +131,8 @@ def test_finished_runs_are_not_trained_again_and_interrupted_ones_go_on(workplac
     logs = {run: workplace / "again" / "runs" / run / "training.csv" for run in RUNS if run != "dual/seed1"}
     stamps = {run: log.stat().st_mtime_ns for run, log in logs.items()}
     done = foveate("compare", "--grid", "grid.yaml", "--out", "again", folder=workplace)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("finished before") == 2
+    assert done.code == 0, done.out + done.err
+    assert done.out.count("finished before") == 2
     assert {run: log.stat().st_mtime_ns for run, log in logs.items()} == stamps
     after = result(workplace, "again")
     for part in ("figures", "differences", "protocol"):
@@ -151,7 +143,7 @@ def test_a_variant_that_fails_does_not_lose_the_others(workplace: Path) -> None:
     shutil.copytree(workplace / "out", workplace / "failing")
     (workplace / "failing.yaml").write_text(GRID + "  broken: {train: {lr: 1.0e+30}}\n")
     done = foveate("compare", "--grid", "failing.yaml", "--out", "failing", folder=workplace)
-    assert done.returncode == 5 and done.stderr.lstrip().startswith("partial"), done.stderr
+    assert done.code == 5 and done.err.lstrip().startswith("partial"), done.err
     found = result(workplace, "failing")
     assert [(row["label"], row["seed"], row["station"]) for row in found["failures"]] == [
         ("broken", 0, "train"), ("broken", 1, "train"),
@@ -171,8 +163,8 @@ def test_folds_are_runs_of_their_own_and_together_test_every_case(workplace: Pat
     grid = GRID.replace("small.yaml", "folds.yaml").replace("[0, 1]", "[3]").replace("tiny", "folded")
     (workplace / "folded.yaml").write_text(grid)
     done = foveate("compare", "--grid", "folded.yaml", "--out", "folded", "--jobs", "2", folder=workplace)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 variants, 1 seed, 2 folds" in done.stdout and "plain, seed 3, fold 1: done" in done.stdout
+    assert done.code == 0, done.out + done.err
+    assert "2 variants, 1 seed, 2 folds" in done.out and "plain, seed 3, fold 1: done" in done.out
     found = result(workplace, "folded")
     runs = workplace / "folded" / "runs"
     names = ["seed3-fold0", "seed3-fold1"]
@@ -196,7 +188,7 @@ def test_whole_studies_with_a_split_of_each_seed(workplace: Path) -> None:
     (workplace / "other.yaml").write_text(text.replace("small", "other").replace("0.125", "0.25"))
     options = ("--seeds", 2, "--resplit", "--reference", "other")
     done = foveate("compare", "small.yaml", "other.yaml", *options, folder=workplace)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.code == 0, done.out + done.err
     found = result(workplace, "comparisons/comparison")
     hashes = found["protocol"]["splits_sha256"]
     assert hashes["0"] != hashes["1"] and found["reference"] == "other"
@@ -258,7 +250,7 @@ def test_studies_of_different_cohorts_are_refused(workplace: Path) -> None:
         text.replace("small", "elsewhere").replace("phantom/", "others/")
     )
     done = foveate("compare", "small.yaml", "elsewhere.yaml", folder=workplace)
-    assert done.returncode == 2 and done.stderr.startswith("not-comparable")
-    assert "elsewhere differs from small in data.manifest" in done.stderr
+    assert done.code == 2 and done.err.startswith("not-comparable")
+    assert "elsewhere differs from small in data.manifest" in done.err
     with pytest.raises(UsageError, match="two studies are called small"):
         GridPlan.of_studies([workplace / "small.yaml", workplace / "small.yaml"])
