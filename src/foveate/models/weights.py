@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from foveate.errors import InputRefused, UsageError
+from foveate.models.timm.efficientnet_names import as_timm
+from foveate.study.pretrained import PACKAGES, package_of
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +44,16 @@ def locate_weights(given: str, architectures: Sequence[str]) -> Path:
     """Find the weight file that a path names.
 
     Args:
-        given: a ``.safetensors``, ``.pth``, ``.pt`` or ``.bin`` file, one without an ending, or a folder as
-            timm's hub has it (``config.json`` beside ``model.safetensors`` or ``pytorch_model.bin``).
+        given: a name of ``study.pretrained``; or a ``.safetensors``, ``.pth``, ``.pt`` or ``.bin`` file, one
+            without an ending, or a folder as timm's hub has it (``config.json`` beside
+            ``model.safetensors`` or ``pytorch_model.bin``).
         architectures: timm names that a folder's ``config.json`` may give.
 
     Raises:
         UsageError: there is nothing there, or it is for another architecture.
     """
+    if package_of(given):
+        return _in_package(given, architectures)
     path = Path(given).expanduser()
     if path.is_dir():
         _check_config(path / "config.json", architectures)
@@ -63,6 +68,25 @@ def locate_weights(given: str, architectures: Sequence[str]) -> Path:
             code="no-weights",
         )
     return path
+
+
+def _in_package(given: str, architectures: Sequence[str]) -> Path:
+    """The file of an installed package of weights.
+
+    Raises:
+        UsageError: the package is not installed, or has weights of another architecture.
+    """
+    packages = [package_of(given, name) for name in architectures] or [None]
+    fitting_one = next((each for each in packages if each and each.architecture in architectures), None)
+    if fitting_one is None:
+        known = ", ".join(f"timm:{each.architecture} ({name})" for name, each in PACKAGES.items())
+        raise UsageError(
+            f"there is no package with weights of {' or '.join(architectures) or 'this network'}",
+            where=f"pretrained: {given}",
+            fix=f"packages have weights of {known}",
+            code="weights-mismatch",
+        )
+    return fitting_one.file()
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -88,7 +112,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise _unreadable(path, f"not readable as a state dict: {_first_line(error)}") from error
     if others := [key for key, value in found.items() if not isinstance(value, Tensor)]:
         raise _unreadable(path, f"no state dict: {', '.join(map(str, others[:5]))} are no tensors")
-    return found
+    return as_timm(found)
 
 
 def _unwrapped(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from foveate.files import write_atomic
+from foveate.study.pretrained import package_of
 from foveate.study.sections import (
     AbstainConfig,
     CalibrateConfig,
@@ -43,7 +44,9 @@ def _from_folder(path: Path, info: ValidationInfo) -> Path:
 
 
 def _weights(value: bool | str, info: ValidationInfo) -> bool | str:
-    return value if isinstance(value, bool) else str(_from_folder(Path(value), info))
+    if isinstance(value, bool) or package_of(value):
+        return value
+    return str(_from_folder(Path(value), info))
 
 
 InFolder = Annotated[Path, AfterValidator(_from_folder)]
@@ -88,7 +91,8 @@ class ModelConfig(Settings):
 
     Attributes:
         name: an entry of ``foveate models``, or ``timm:<name>``.
-        pretrained: true takes timm's published weights; a path takes a local file or folder.
+        pretrained: true takes timm's published weights; a path takes a local file or folder; a name such as
+            ``efficientnet_lite0``, or ``installed``, takes those of an installed package (extra ``weights``).
         options: the model's own named options.
     """
 
@@ -203,6 +207,15 @@ class Study(Settings):
     def _augments_as_long_as_it_trains(self) -> Self:
         # Past pydantic, which would count it as chosen: written studies and grids follow their own epochs.
         self.__dict__["augment"] = self.augment.for_epochs(self.train.epochs)
+        return self
+
+    @model_validator(mode="after")
+    def _normalizes_as_its_weights_were_trained(self) -> Self:
+        if package := package_of(self.model.pretrained):
+            own, chosen = {"mean": package.mean, "std": package.std}, self.preprocess.model_fields_set
+            # Past pydantic, as above. Of a copy: the section may be the one that all studies share.
+            self.__dict__["preprocess"] = section = self.preprocess.model_copy()
+            section.__dict__.update({name: own[name] for name in own if name not in chosen})
         return self
 
     @classmethod

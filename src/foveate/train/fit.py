@@ -33,6 +33,7 @@ from foveate.train.feed import Device, Feed
 from foveate.train.lock import run_lock
 from foveate.train.loop import Loop, Watch
 from foveate.train.material import TOLERANT, TrainingMaterial, load_material
+from foveate.train.normalization import note_normalization
 from foveate.train.signals import StopRequest
 from foveate.train.tuning.plan import TrainingPlan, settle
 from foveate.types import Cohort
@@ -165,6 +166,7 @@ def make_model(study: Study, cohort: Cohort) -> Classifier:
             study withholds.
     """
     config = study.model
+    note_normalization(study, cohort.view_names)
     model = build_model(
         config.name,
         len(cohort.classes),

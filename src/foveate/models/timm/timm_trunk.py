@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from foveate.contract import InputSpec
 from foveate.errors import UsageError
 from foveate.models.timm.backbones import OutputStride, timm_classifier
+from foveate.study.pretrained import INSTALLED
 
 _HEAD = 1000  # classes of the head that is thrown away: as many as most weights have, so that they fit
 
@@ -95,14 +96,14 @@ def weights_of(pretrained: bool | str, architecture: str, *, alone: bool) -> boo
     """Where the weights of one of several networks are.
 
     Args:
-        pretrained: True, False, or a path.
+        pretrained: True, False, a path, or a name of ``study.pretrained``.
         architecture: which one.
         alone: all are of this architecture, so that a path may be that of its weights.
 
     Raises:
         UsageError: the path does not say which weights are whose.
     """
-    if isinstance(pretrained, bool):
+    if isinstance(pretrained, bool) or pretrained == INSTALLED:
         return pretrained
     folder = Path(pretrained).expanduser()
     if folder.is_dir():
