@@ -52,6 +52,7 @@ def predict_single(
     from foveate.deploy.engines.opening import open_engine
     from foveate.deploy.engines.single import answer_files
     from foveate.evaluate.table import write_predictions
+    from foveate.prepare.orientation import in_words
 
     with _no_search_for_garbage():
         opened = open_engine(target, engine)
@@ -63,6 +64,8 @@ def predict_single(
         if maps is not None:
             _write(maps, answer.heatmaps)
         found.append(answer.prediction)
+    if found and (brought := in_words(facts.preprocess.orientation, facts.preprocess.spacing)):
+        say(f"note: {brought[0].lower()}{brought[1:]}")
     show_known_cautions(target, facts)
     if out is not None and found:
         write_predictions(

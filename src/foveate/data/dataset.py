@@ -141,7 +141,10 @@ class PreparedCases:
     def _entry_name(self, hashes: FileHashes, case: Case, view: str) -> str:
         organ = case.organ_mask if self._preprocess.settings(view).organ_crop else None
         mask = hashes.of(organ) if organ else None
-        return cache_key(hashes.of(case.views[view]), case.slice_index, mask, self._preprocess.key(view))
+        first = self._preprocess.reference([name for name in self.views if name in case.views])
+        grid = [] if first in (None, view) else [hashes.of(case.views[str(first)])]
+        key = self._preprocess.key(view)
+        return cache_key(hashes.of(case.views[view]), case.slice_index, mask, key, *grid)
 
     def _settle_all(self, groups: Sequence[Sequence[Case]]) -> Iterator[dict[str, Outcome]]:
         """Settle group after group: in threads at first, in processes once it is known to take long."""

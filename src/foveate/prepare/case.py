@@ -32,9 +32,16 @@ def prepare_case(
     """
     crops = any(preprocess.settings(view).organ_crop for view in case.views)
     organ = mask_reader(case.organ_mask) if crops and case.organ_mask is not None else None
-    return {
-        view: preprocess.prepare(
-            image_reader(path), view=view, slice_index=case.slice_index, organ_mask=organ
+    first = preprocess.reference(case.views)
+    reference = None if first is None else image_reader(case.views[first])
+    prepared = {}
+    for view, path in case.views.items():
+        is_reference = reference is not None and view == first
+        prepared[view] = preprocess.prepare(
+            reference if reference is not None and is_reference else image_reader(path),
+            view=view,
+            slice_index=case.slice_index,
+            organ_mask=organ,
+            reference=None if is_reference else reference,
         )
-        for view, path in case.views.items()
-    }
+    return prepared

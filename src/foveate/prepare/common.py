@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from foveate.errors import InputRefused, UsageError
 from foveate.io.reading import probe
-from foveate.prepare.orientation import Turn
+from foveate.prepare.align import same_grid
+from foveate.prepare.orientation import Turn, in_mm
 from foveate.prepare.pixels import plane_of
 from foveate.study.settings import PreprocessConfig
 from foveate.types import Case, Geometry, Track, quiet
@@ -89,6 +90,8 @@ def settle(
     if config.spacing == "auto":
         learned = [item for item in seen if item.case.case_id in training]
         config = config.model_copy(update={"spacing": median_spacing(*_turned(config, learned))})
+    if config.volumes and config.align == "none":
+        notes += _unaligned(config, seen)
     if config.spacing is not None:
         notes.append(_extent(config, [item for item in seen if item.case.case_id in training]))
     return CommonGeometry(config, tuple(notes))
@@ -180,6 +183,29 @@ def _refuse_planes(volumes: Sequence[_Seen]) -> None:
         )
 
 
+def _unaligned(config: PreprocessConfig, seen: Sequence[_Seen]) -> list[str]:
+    """A sentence if the views of some cases have their voxels in different places, which nothing mends."""
+    views: dict[str, list[tuple[Path, Geometry]]] = {}
+    for item in seen:
+        turn = Turn.to(config.orientation, item.volume.orientation, len(item.volume.shape))
+        views.setdefault(item.case.case_id, []).append((item.path, turn.geometry(item.volume)))
+    several = {case: items for case, items in views.items() if len(items) > 1}
+    apart = {
+        case: (items[0][0].name, path.name)
+        for case, items in several.items()
+        for path, grid in reversed(items[1:])
+        if not same_grid(items[0][1], grid)
+    }
+    if not apart:
+        return []
+    case, pair = next(iter(apart.items()))
+    return [
+        f"in {len(apart)} of {len(several)} cases with several views these have their voxels in different "
+        f"places, such as {' and '.join(pair)} of case {case}, and are stacked as "
+        "they are; preprocess: {align: affine} brings them onto one grid"
+    ]
+
+
 def _turned(config: PreprocessConfig, items: Sequence[_Seen]) -> tuple[Floats, Floats]:
     """``(N, axes)`` spacings and shapes along the turned axes, of the images that tell their spacing."""
     told = [item.frame for item in items if item.frame.spacing is not None]
@@ -206,8 +232,3 @@ def _extent(config: PreprocessConfig, items: Sequence[_Seen]) -> str:
         f"the model sees {in_mm(seen.tolist())} at {in_mm(config.spacing)} around the middle of each image: "
         f"{cut} of {len(shapes)} training images are larger, and what lies outside is left out"
     )
-
-
-def in_mm(lengths: Sequence[float]) -> str:
-    """Lengths as people write them: ``5 × 0.8 × 0.8 mm``."""
-    return " × ".join(f"{length:.4g}" for length in lengths) + " mm"

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from foveate.types import Array, Box
+from foveate.types import Array, Box, Geometry
 
 Number = TypeVar("Number", int, float)
 _AXIS = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
@@ -74,6 +74,21 @@ class Turn:
         mirrored = np.flip(values, self._mirrored(lead))
         return mirrored.transpose(*range(lead), *(lead + int(axis) for axis in order))
 
+    def matrix(self, shape: Sequence[int]) -> Array:
+        """``(n + 1, n + 1)`` from the index of a turned pixel to that in the original of this shape."""
+        count = len(self.axes)
+        found = np.zeros((count + 1, count + 1))
+        found[count, count] = 1
+        for axis, (place, flip) in enumerate(zip(self.axes, self.flips, strict=True)):
+            found[place, axis] = -1 if flip else 1
+            found[place, count] = shape[place] - 1 if flip else 0
+        return found
+
+    def geometry(self, original: Geometry) -> Geometry:
+        """Geometry of a turned volume; only its shape and affine."""
+        affine = None if original.affine is None else original.affine @ self.matrix(original.shape)
+        return Geometry(self.along(original.shape), affine=affine)
+
     def box_back(self, box: Box, shape: Sequence[int]) -> Box:
         """A box among the turned pixels in those of the original, whose shape this is."""
         start, stop = [0.0] * len(shape), [0.0] * len(shape)
@@ -92,3 +107,24 @@ def _wanted(orientation: str, codes: Sequence[str]) -> list[str]:
         return letters
     there = {_AXIS[code] for code in codes}
     return ["I" if letter in "SI" else letter for letter in letters if _AXIS[letter] in there]
+
+
+def in_words(orientation: str, spacing: Sequence[float] | str | None) -> str:
+    """A sentence on what all images of a model were brought to; empty where there is nothing to tell.
+
+    Args:
+        orientation: as the study has it, ``auto`` settled where images are volumes.
+        spacing: mm along each axis; nothing for none.
+    """
+    size = in_mm(spacing) if spacing and not isinstance(spacing, str) else ""
+    if orientation in ("", "auto"):
+        return f"Images were brought to pixels of {size}." if size else ""
+    if orientation == "none":
+        order = "Volumes were taken in the order of their files, not turned to a common orientation"
+        return f"{order}, and brought to voxels of {size}." if size else f"{order}."
+    return f"Images were brought to the orientation {orientation}" + (f" and to {size}." if size else ".")
+
+
+def in_mm(lengths: Sequence[float]) -> str:
+    """Lengths as people write them: ``5 × 0.8 × 0.8 mm``."""
+    return " × ".join(f"{length:.4g}" for length in lengths) + " mm"

@@ -109,9 +109,8 @@ def field_of(
         InputRefused: the study turns volumes to an orientation or brings them to a spacing, and those of this
             one are unknown.
     """
-    volume = image.dimensions == 3
-    frame = plane_of(image.geometry) if volume and not config.volumes else image.geometry
-    if volume and frame.orientation is None and config.orientation not in ("auto", "none"):
+    frame = plane_or_volume(image, config)
+    if image.dimensions == 3 and frame.orientation is None and config.orientation not in ("auto", "none"):
         raise InputRefused(
             f"the study turns volumes to {config.orientation}, and this one does not say how it lies in the "
             "patient (it has no affine)",
@@ -123,6 +122,11 @@ def field_of(
     return FieldOfView.of(
         frame.shape, config, organ, orientation=frame.orientation, spacing=frame.spacing, where=image.source
     )
+
+
+def plane_or_volume(image: Image, config: PreprocessConfig) -> Geometry:
+    """Geometry of what the model sees of an image: all of it, or one slice of a volume."""
+    return plane_of(image.geometry) if image.dimensions == 3 and not config.volumes else image.geometry
 
 
 def plane_of(geometry: Geometry) -> Geometry:

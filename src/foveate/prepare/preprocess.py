@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,8 +29,8 @@ from torch import Tensor
 
 from foveate.contract import InputSpec
 from foveate.errors import InputRefused, UsageError
-from foveate.prepare.geometry import FieldOfView
-from foveate.prepare.pixels import chosen_pixels, field_of, limits
+from foveate.prepare.align import AlignedField, Field, aligned
+from foveate.prepare.pixels import chosen_pixels, field_of, limits, plane_or_volume
 from foveate.prepare.resample import to_field
 from foveate.study.settings import PreprocessConfig
 from foveate.types import Array, Image
@@ -53,7 +54,7 @@ class Prepared:
     """
 
     tensor: Tensor
-    field: FieldOfView
+    field: Field
 
 
 class Preprocess:
@@ -71,6 +72,19 @@ class Preprocess:
         """What holds for one view; None: for views without settings of their own."""
         return self.config if view is None else self._own.get(view, self.config)
 
+    def reference(self, views: Collection[str]) -> str | None:
+        """The view of a case onto whose grid its others are brought: the study's, or the first that is there.
+
+        Args:
+            views: that the case has.
+
+        Returns:
+            None if views keep their own grids.
+        """
+        if self.config.align == "none":
+            return None
+        return self.config.reference if self.config.reference in views else next(iter(views))
+
     def key(self, view: str | None = None) -> str:
         """Short hash of all that changes the result of ``prepare`` for a view; names its cache entries."""
         relevant = self.settings(view).spelt(exclude=_NOT_OF_PIXELS)
@@ -80,12 +94,18 @@ class Preprocess:
         """What this preprocessing feeds a model with these views.
 
         Raises:
-            UsageError: there are settings for a view that is not among them.
+            UsageError: the settings name a view that is not among them.
         """
         if strangers := [name for name in self.config.views if name not in views]:
             raise UsageError(
                 f"there is no view {', '.join(map(repr, strangers))}",
                 where="preprocess.views",
+                fix=f"the views are: {', '.join(views)}",
+            )
+        if self.config.reference not in (None, *views):
+            raise UsageError(
+                f"there is no view {self.config.reference!r}",
+                where="preprocess.reference",
                 fix=f"the views are: {', '.join(views)}",
             )
         size = self.config.size
@@ -101,6 +121,7 @@ class Preprocess:
         view: str | None = None,
         slice_index: int | None = None,
         organ_mask: NDArray[np.bool_] | None = None,
+        reference: Image | None = None,
     ) -> Prepared:
         """Turn an image or volume into ``(C, *size)`` in [0, 1].
 
@@ -109,6 +130,8 @@ class Preprocess:
             view: which of the case's views it is, for settings of its own.
             slice_index: 0-based slice to classify, if the image is a volume and the model sees pictures.
             organ_mask: ``(H, W)``, or ``(D, H, W)`` for a volume; needed if the study crops to the organ.
+                With a reference, over that.
+            reference: the view of the case onto whose grid this one is brought; None: it keeps its own.
 
         Raises:
             UsageError: the study's choices do not fit the image (both sides are named).
@@ -121,11 +144,15 @@ class Preprocess:
             unit = _luminance(unit)[None]
         if config.mask == "otsu_dark":
             unit = unit * _dark(unit)
+        grid = image if reference is None else reference
         organ = None
         if config.organ_crop:
-            organ = self._organ(image, organ_mask, slice_index, unit.shape[1:])
-            unit = unit * organ
-        return _in_field(unit, field_of(image, config, organ), image.source)
+            organ = self._organ(grid, organ_mask, slice_index, plane_or_volume(grid, config).shape)
+        own = field_of(grid, config, organ)
+        field = own if reference is None else aligned(image, reference, own)
+        if isinstance(field, AlignedField):
+            unit = field.onto(unit)
+        return _in_field(unit if organ is None else unit * organ, field, image.source)
 
     def normalize(
         self, batch: Float[Tensor, "B C *space"], view: str | None = None
@@ -225,9 +252,9 @@ def _dark(unit: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.asarray(grey <= int(between.argmax()))
 
 
-def _in_field(unit: NDArray[np.float32], field: FieldOfView, source: str) -> Prepared:
-    """Bring ``(C, *shape)`` in [0, 1] into the model's field, checked."""
-    tensor = to_field(unit, field).half()
+def _in_field(unit: NDArray[np.float32], field: Field, source: str) -> Prepared:
+    """Bring ``(C, *shape)`` in [0, 1], on the reference's grid if there is one, into the model's field."""
+    tensor = to_field(unit, field.reference if isinstance(field, AlignedField) else field).half()
     if not torch.isfinite(tensor).all():
         raise InputRefused(
             "scaled to [0, 1], some pixels are not finite: they hold NaN, infinities, or values too large",

@@ -10,13 +10,14 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from foveate.prepare.align import AlignedField, Field
 from foveate.prepare.geometry import FieldOfView, How
 from foveate.types import Array
 
 LINEAR = {2: "bilinear", 3: "trilinear"}  # torch's names by number of axes
 
 
-def to_field(values: Array, field: FieldOfView) -> Float[Tensor, "C *size"]:
+def to_field(values: Array, field: Field) -> Float[Tensor, "C *size"]:
     """Bring an image, or a mask of it, into the model's field.
 
     Args:
@@ -24,8 +25,10 @@ def to_field(values: Array, field: FieldOfView) -> Float[Tensor, "C *size"]:
         field: where to.
 
     Returns:
-        ``(C, *field.size)`` float32.
+        ``(C, *size)`` float32.
     """
+    if isinstance(field, AlignedField):
+        return to_field(field.onto(values), field.reference)
     cut = torch.from_numpy(np.ascontiguousarray(field.cut(values), dtype=np.float32))
     return _in_fixed(cut, field) if field.fixed else resize(cut, field.size, field.how)
 

@@ -195,8 +195,8 @@ class _Store:
                 self._picture(image, case, view),
                 truth,
                 boxes,
-                cells=explained.cells[view],
-                field=explained.fields[view],
+                cells=explained.cells.get(view),
+                field=explained.fields.get(view),
                 spacing=self._spacing(image, shape),
             )
             if len(shape) == 3:

@@ -17,6 +17,7 @@ from foveate.explain.options import ExplainOptions
 from foveate.explain.shares import ShareOptions, map_shares, view_shares
 from foveate.maps.heatmaps import Share
 from foveate.predict import PreparedCase, as_batch, bring_back, bundle_index
+from foveate.prepare.geometry import FieldOfView
 from foveate.study.sections import ExplainConfig
 from foveate.types import Box, Heatmap
 
@@ -31,7 +32,8 @@ class Explained:
         maps: one raw, signed heat map per view that the case has and target, in original pixels.
         gaps: for integrated gradients, by target, what the maps of all views miss of the score's rise.
         shares: of each view that the case has and target, if the model has several views.
-        cells: by view, ``(T, *grid)`` the raw maps of the targets, before they were brought back.
+        cells: by view, ``(T, *grid)`` the raw maps of the targets, before they were brought back; none of a
+            view that was brought onto the grid of another.
         fields: by view, where their grid lies in original pixels.
     """
 
@@ -78,19 +80,20 @@ def explain_cases(
     for row, (item, names) in enumerate(zip(cases, targets, strict=True)):
         columns = {name: wanted.index(bundle_index(bundle, name)) for name in names}
         own = {view: values[row] for view, values in maps.items()}
+        fields = {
+            view: each.field for view, each in item.views.items() if isinstance(each.field, FieldOfView)
+        }
         found.append(
             Explained(
                 maps=tuple(bring_back(bundle, item, own, columns, explainer)),
                 gaps={} if gaps is None else {name: float(gaps[row, t]) for name, t in columns.items()},
                 shares=() if shares is None else tuple(_rows(bundle, item, columns, shares[:, row])),
                 cells={
-                    view: item.views[view].field.unturned(
-                        values[list(columns.values())].float().cpu().numpy()
-                    )
+                    view: fields[view].unturned(values[list(columns.values())].float().cpu().numpy())
                     for view, values in own.items()
-                    if view in item.views
+                    if view in fields
                 },
-                fields={view: prepared.field.box for view, prepared in item.views.items()},
+                fields={view: field.box for view, field in fields.items()},
             )
         )
     return found

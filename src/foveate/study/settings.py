@@ -11,7 +11,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 Share = Annotated[float, Field(ge=0, lt=1)]
 _EPOCHS_OF_FULL_AUGMENTATION = 30
-FORMER: Mapping[str, Any] = {"orientation": "none", "spacing": None}
+FORMER: Mapping[str, Any] = {"orientation": "none", "spacing": None, "align": "none", "reference": None}
 """Settings that 0.1.0 did not have, with the values under which it did what they ask for."""
 
 
@@ -66,6 +66,10 @@ class PreprocessConfig(Settings):
         spacing: mm from one voxel of the model to the next along each axis of ``size``, after turning;
             ``auto``: the training images' median. The model then sees a field of a fixed extent around the
             middle of the image (or the organ), cut or padded with zeros. None: all of the image in ``size``.
+        align: how the views of a case, volumes, come onto one grid: ``affine`` resamples each onto the grid
+            of the reference view by what both say of how they lie in the patient; ``none`` takes each as it
+            is.
+        reference: the view whose grid counts; None: the first one.
         window: ``(low, high)`` in the image's own unit (HU for CT) that becomes [0, 1]; values outside
             are clipped. None: 8-bit images keep 0 to 255; all others take their own percentiles.
         percentiles: ``(low, high)`` percentiles of the image that become 0 and 1, where nothing else says.
@@ -90,6 +94,8 @@ class PreprocessConfig(Settings):
     size: Annotated[tuple[int, ...], Field(min_length=2, max_length=3)] = (224, 224)
     orientation: Annotated[str, AfterValidator(_orientation)] = "auto"
     spacing: tuple[Annotated[float, Field(gt=0)], ...] | Literal["auto"] | None = None
+    align: Literal["none", "affine"] = "none"
+    reference: str | None = None
     window: tuple[float, float] | None = None
     percentiles: tuple[float, float] = (0.5, 99.5)
     neighbours: Literal[0, 1] = 0
@@ -135,6 +141,10 @@ class PreprocessConfig(Settings):
             raise ValueError(f"std must be positive, got {self.std}")
         if isinstance(self.spacing, tuple) and len(self.spacing) != len(self.size):
             raise ValueError(f"spacing needs as many numbers as size, {len(self.size)}, got {self.spacing}")
+        if self.align != "none" and not self.volumes:
+            raise ValueError(f"align: {self.align} is for whole volumes, and size has two numbers")
+        if self.reference is not None and self.align == "none":
+            raise ValueError("reference does nothing unless align says how views come onto its grid")
         if self.volumes and self.neighbours:
             raise ValueError("neighbours are for slices: a size of three numbers takes the whole volume")
         if self.volumes and self.mask != "none":

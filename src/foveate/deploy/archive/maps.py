@@ -50,6 +50,12 @@ def begin_maps(folder: Path, facts: Facts) -> None:
             where="--maps",
             fix="leave out --maps; `foveate explain` makes maps of a run's cases",
         )
+    if facts.preprocess.align != "none":
+        raise UsageError(
+            "this model sees views on the grid of another one: where its maps lie takes both files to tell",
+            where="--maps",
+            fix="leave out --maps; `foveate explain` makes maps of a run's cases",
+        )
     write_atomic(folder / FACTS, facts.to_text())
 
 

@@ -38,6 +38,7 @@ from foveate.evaluate.table import SEEN, columns_of
 from foveate.files import sha256_of
 from foveate.io.reading import read_image, read_mask
 from foveate.parallel import read_ahead
+from foveate.prepare.geometry import FieldOfView
 from foveate.types import Track, quiet
 
 BATCH, VOLUME_BATCH = 32, 2  # most cases at once
@@ -340,4 +341,5 @@ def _fields_of(ready: Any) -> Fields:
     """Where the model's field lies in the image of each view."""
     if hasattr(ready, "fields"):  # of an exported file
         return dict(ready.fields)
-    return {view: prepared.field for view, prepared in ready.views.items()}
+    fields = {view: prepared.field for view, prepared in ready.views.items()}
+    return {view: field for view, field in fields.items() if isinstance(field, FieldOfView)}

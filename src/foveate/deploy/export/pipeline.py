@@ -208,10 +208,13 @@ def check_exportable(config: PreprocessConfig, view: str) -> None:
     """Refuse what no graph can hold.
 
     Raises:
-        UsageError: the study fixes a spacing, crops to an organ mask, or masks by Otsu's threshold.
+        UsageError: the study aligns views, fixes a spacing, crops to an organ mask, or masks by Otsu's
+            threshold.
     """
     reason = ""
-    if config.spacing is not None:
+    if config.align != "none":
+        reason = "it resamples views onto the grid of another one, which takes the geometry of both files"
+    elif config.spacing is not None:
         reason = "it brings images to a spacing, which graphs are not told of theirs"
     elif config.organ_crop:
         reason = "it crops to an organ mask, which is another file and gives every image a size of its own"

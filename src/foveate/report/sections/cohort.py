@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from foveate.evaluate.results.audit import Audit, ClassCounts, Finding
 from foveate.evaluate.results.external import ExternalTest
 from foveate.evaluate.table import SEEN
+from foveate.prepare.orientation import in_words
 from foveate.report.figures import drawing
 from foveate.report.files import RunFiles
 from foveate.report.sections.section import Chart, Section, within
@@ -189,10 +190,18 @@ def training(files: RunFiles) -> Section | None:
     charts = [_line_chart(title, names, columns, best) for title, names in _training_lines(columns).items()]
     words = "validation loss" if monitor == "val_loss" else monitor.replace("_", " ")
     content = {"charts": charts, "monitor": words, "epochs": len(columns.get("epoch", ())), "best": best}
+    content["brought"] = _brought(files)
     content["averaged"] = bool(within(files.study, "train", "ema_decay"))
     if best is not None:
         content |= {"best_epoch": columns["epoch"][best], "best_value": columns[monitor][best]}
     return Section("training", "Training", "train", content)
+
+
+def _brought(files: RunFiles) -> str:
+    """What all images were brought to before the model saw them."""
+    trained = files.run.stations.get("train") if files.run else None
+    computed = trained.computed if trained else None
+    return in_words(computed.orientation, computed.spacing) if computed else ""
 
 
 def best_epoch(columns: Mapping[str, NDArray[np.float64]], monitor: str) -> int | None:

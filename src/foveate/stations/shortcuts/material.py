@@ -19,7 +19,7 @@ from foveate.io.reading import read_image
 from foveate.maps.regions import Region
 from foveate.parallel import read_ahead
 from foveate.predict import PreparedCase, read_and_prepare
-from foveate.prepare.geometry import FieldOfView
+from foveate.prepare.align import Field
 from foveate.prepare.resample import to_field
 from foveate.stations.truths import CaseFiles, Mask
 from foveate.types import Box, Case, Image, Track
@@ -193,7 +193,7 @@ def boxes_in_field(material: ProbeMaterial, view: str, boxes: Mapping[str, Seque
     return torch.stack(masks)
 
 
-def in_field(mask: Mask, field: FieldOfView) -> Tensor:
+def in_field(mask: Mask, field: Field) -> Tensor:
     """A mask over the original pixels, taken the way of the image: ``(*size)``, True from one half."""
     return to_field(mask[None], field)[0] >= 0.5
 
@@ -206,7 +206,7 @@ def _truth(files: CaseFiles, case: Case, shape: tuple[int, ...]) -> Mask | None:
     return mask
 
 
-def _all_in_field(masks: Sequence[Mask | None], fields: Sequence[FieldOfView]) -> Tensor | None:
+def _all_in_field(masks: Sequence[Mask | None], fields: Sequence[Field]) -> Tensor | None:
     if all(mask is None for mask in masks):
         return None
     return torch.stack(
