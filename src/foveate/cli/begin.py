@@ -1,4 +1,4 @@
-"""Commands that make a manifest or a study; the package registers them."""
+"""``foveate init``: a study file for a manifest."""
 
 from __future__ import annotations
 
@@ -6,27 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-
-def manifest(
-    folder: Annotated[
-        Path, typer.Argument(help="One folder per class, images inside; or images/ and masks/ with these.")
-    ],
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="CSV to write \\[default: FOLDER/manifest.csv].")
-    ] = None,
-) -> None:
-    """Make a manifest from a folder-per-class tree, with the masks in it, and say what was found.
-
-    Example: foveate manifest images/ -o images/manifest.csv
-    """
-    from foveate.cli import terminal
-    from foveate.data.manifest.folders import manifest_from_folder
-
-    found = manifest_from_folder(folder, out or folder / "manifest.csv")
-    for sentence in found.sentences():
-        terminal.say(sentence)
-    terminal.say(f"manifest: {found.path}   next: foveate init {found.path}")
 
 
 def init(

@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from foveate.files import write_atomic
+from foveate.io.listed import SUFFIX, members_of
 from foveate.types import Array
 
 _CRC_BYTES = 4
@@ -168,14 +169,16 @@ class FileHashes:
             self._known.update(json.loads(index.read_text(encoding="utf-8")))
 
     def of(self, path: Path) -> str:
-        """Hex hash of a file, or of the names and contents of all files of a folder.
+        """Hex hash of a file, or of the names and contents of all files of a folder or list.
 
         Raises:
             OSError: not readable.
         """
-        if path.is_dir():
-            members = sorted(item for item in path.iterdir() if item.is_file())
-            return cache_key([[item.name, self.of(item)] for item in members])
+        if path.is_dir() or path.suffix == SUFFIX:
+            return cache_key([[item.name, self._of_file(item)] for item in members_of(path)])
+        return self._of_file(path)
+
+    def _of_file(self, path: Path) -> str:
         facts, name = path.stat(), str(path.absolute())
         state: list[str | int] = [facts.st_size, facts.st_mtime_ns]
         if (known := self._known.get(name)) is None or known[1:] != state:

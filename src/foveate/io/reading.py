@@ -63,7 +63,7 @@ def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Image:
     """Read an image or volume.
 
     Args:
-        path: a file, or a folder that holds the slices of one DICOM series.
+        path: a file, a folder that holds the slices of one DICOM series, or a list of them (``listed``).
         max_pixels: most pixels that a header may declare before anything is allocated.
 
     Returns:

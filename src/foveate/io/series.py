@@ -33,6 +33,7 @@ from foveate.io.dicom import (
 )
 from foveate.io.dicom_frames import PixelHeader, check_pixel_element, require_pixels
 from foveate.io.dicom_pixels import Values, channels, check_readable, read_values
+from foveate.io.listed import listed_files
 from foveate.io.padding import darkened
 from foveate.io.source import Kind, check_bytes, check_pixels, decoding, kind_of, read_source
 from foveate.io.stack import listing, stack_planes
@@ -59,7 +60,7 @@ class Slice:
 
 
 def read_series(folder: Path, max_pixels: int) -> Image:
-    """Read a folder that holds one series: ``(C, D, H, W)``.
+    """Read a folder that holds one series, or the files of a list (see ``listed``): ``(C, D, H, W)``.
 
     The hash is the SHA-256 over the SHA-256 digests of the slice files in slice order.
 
@@ -126,7 +127,10 @@ def _read_slices(folder: Path, codes: list[str], *, header_only: bool = False) -
 
 
 def _dicom_files(folder: Path, codes: list[str]) -> Iterator[Path]:
-    """DICOM files directly in a folder; notes what else lies there."""
+    """DICOM files directly in a folder, or of a list; notes what else lies there."""
+    if not folder.is_dir():
+        yield from listed_files(folder)
+        return
     for path in sorted(folder.iterdir()):
         kind = _kind_or_none(path, codes)
         if kind == "dicom":

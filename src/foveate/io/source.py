@@ -31,6 +31,9 @@ MAX_PIXELS = 2**28
 MAX_BYTES = 16 * MAX_PIXELS
 """Most bytes that a file, or all files of a series together, may have: 16 for each permitted pixel."""
 
+SERIES_LIST = "foveate-series"
+"""How a list of the files of one series begins; see ``listed``."""
+
 _HEAD = 4096  # bytes that tell the kind
 _FORMATS = "PNG, JPEG, TIFF, BMP, DICOM or NIfTI"
 _OTHERS = {  # formats that users hold for one of ours
@@ -91,7 +94,8 @@ def read_source(path: Path, kind: Kind) -> ImageSource:
 
 
 def kind_of(path: Path) -> Kind:
-    """Tell what a path holds from its first bytes, whatever its suffix says; a folder is a DICOM series.
+    """Tell what a path holds from its first bytes, whatever its suffix says; a folder or a list of
+    files is a DICOM series.
 
     Raises:
         InputRefused: there is no such file, it is not a regular one, is empty, too large, or no image.
@@ -110,6 +114,8 @@ def kind_of(path: Path) -> Kind:
         check_bytes(status.st_size, str(path))
         with path.open("rb") as stream:
             head = stream.read(_HEAD)
+    if head.startswith(SERIES_LIST.encode() + b" "):
+        return "dicom-series"
     kind = sniff(head)
     if kind is None:
         raise _not_an_image(head, str(path))

@@ -13,7 +13,7 @@ from foveate.io.reading import probe
 from foveate.types import Task
 
 RESERVED = ("mask", "organ_mask", "slice", "split")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", ".nii", ".nii.gz")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", ".nii", ".nii.gz", ".series")
 _SAMPLE = 20
 _PARTS = {
     "train": "train", "training": "train", "train_val": "train", "trainval": "train", "val": "val",

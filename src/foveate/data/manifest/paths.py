@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from foveate.errors import InputRefused
+from foveate.io.listed import SUFFIX, members_of
 from foveate.io.reading import probe
 from foveate.types import Track, quiet
 
@@ -188,10 +189,9 @@ def _probe(text: str, path: Path, real: str) -> FoundFile | Fault:
 def _state(path: Path) -> FileState | None:
     try:
         found = path.stat()
-        if not stat.S_ISDIR(found.st_mode):
+        if not stat.S_ISDIR(found.st_mode) and path.suffix != SUFFIX:
             return found.st_size, found.st_mtime_ns
-        with os.scandir(path) as entries:
-            inside = [entry.stat() for entry in entries if entry.is_file()]
+        inside = [member.stat() for member in members_of(path)]
     except (OSError, ValueError):
         return None
     return sum(each.st_size for each in inside), max(each.st_mtime_ns for each in (found, *inside))
