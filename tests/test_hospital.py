@@ -25,7 +25,8 @@ from typer.testing import CliRunner
 
 from dicom_files import FILES, dataset, slice_tags, write_dicom
 from foveate.cli.app import app
-from foveate.data.hospital.export import ExportChoices, HospitalManifest, manifest_from_export
+from foveate.data.hospital.choices import ExportChoices, HospitalManifest
+from foveate.data.hospital.export import manifest_from_export
 from foveate.data.hospital.rules import rules_from_file, rules_from_options
 from foveate.data.hospital.store import HeaderStore
 from foveate.data.hospital.volumes import parts_of

@@ -13,7 +13,7 @@ from rich.table import Table
 from foveate.errors import UsageError
 
 if TYPE_CHECKING:
-    from foveate.data.hospital.export import HospitalManifest, KindOfSeries
+    from foveate.data.hospital.choices import HospitalManifest, KindOfSeries
 
 _SHOWN = 40  # kinds of series in the table on the terminal
 
@@ -71,7 +71,8 @@ def manifest(
             raise UsageError("these options need --dicom", fix="say --dicom, or leave them out")
         _from_tree(folder, out)
         return
-    from foveate.data.hospital.export import ExportChoices, manifest_from_export
+    from foveate.data.hospital.choices import ExportChoices
+    from foveate.data.hospital.export import manifest_from_export
     from foveate.data.hospital.rules import rules_from_file, rules_from_options
 
     chosen = [*rules_from_options(series or []), *(rules_from_file(rules) if rules else [])]

@@ -28,7 +28,7 @@ from foveate.io.dicom_pixels import attribute, channels, check_readable, read_va
 from foveate.io.padding import darkened
 from foveate.io.source import MAX_BYTES, ImageSource, check_pixels, decoding
 from foveate.io.stack import SlicePlane, plane_geometry, stack_planes
-from foveate.io.tiles import Mosaic, Slide, mosaic_of, slide_of
+from foveate.io.tiles import Mosaic, SlideTiles, mosaic_of, slide_of
 from foveate.types import Geometry, Image
 
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
@@ -147,7 +147,7 @@ def pixel_header(dataset: Dataset, where: str) -> PixelHeader:
     )
 
 
-def tiling_of(dataset: Dataset, header: PixelHeader, where: str) -> Mosaic | Slide | None:
+def tiling_of(dataset: Dataset, header: PixelHeader, where: str) -> Mosaic | SlideTiles | None:
     """How the frames of a file lie, if they are not slices one by one; see ``tiles``."""
     spacing = _spacing(attribute(dataset, 0, "PixelMeasuresSequence", "PixelSpacing"))
     slide = slide_of(dataset, header, spacing, where)

@@ -54,7 +54,7 @@ class Mosaic:
 
 
 @dataclass(frozen=True, slots=True)
-class Slide:
+class SlideTiles:
     """How the frames of a file lie in one picture.
 
     Attributes:
@@ -113,7 +113,7 @@ def mosaic_of(dataset: Dataset, header: PixelHeader, plane: SlicePlane | None, w
     return Mosaic(order, across, geometry)
 
 
-def slide_of(dataset: Dataset, header: PixelHeader, spacing: Any, where: str) -> Slide | None:
+def slide_of(dataset: Dataset, header: PixelHeader, spacing: Any, where: str) -> SlideTiles | None:
     """How frames make one picture, or None if they do not.
 
     Args:
@@ -146,7 +146,7 @@ def slide_of(dataset: Dataset, header: PixelHeader, spacing: Any, where: str) ->
         tile = f"{header.rows} × {header.columns}"
         what = f"{header.frames} frames of {tile} do not tile {shape[0]} × {shape[1]} once"
         raise _refused("a whole slide", what, where)
-    return Slide(corners, Geometry(shape, spacing))
+    return SlideTiles(corners, Geometry(shape, spacing))
 
 
 def _corner(group: Dataset, where: str) -> tuple[int, int]:

@@ -13,14 +13,14 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
-from foveate.data.hospital.identities import Patients, Pseudonyms
+from foveate.data.hospital.choices import ExportChoices, HospitalManifest, KindOfSeries
+from foveate.data.hospital.identities import PatientNames, Pseudonyms
 from foveate.data.hospital.labels import LabelTable
-from foveate.data.hospital.rules import ViewRule
 from foveate.data.hospital.store import Export, HeaderStore
 from foveate.data.hospital.volumes import SeriesPart, parts_of
 from foveate.errors import InputRefused, UsageError
@@ -37,75 +37,6 @@ _OWN = ("case_id", "patient_id")
 _DATE, _DAY = "study_date", "study_day"  # the day is counted from the patient's first study, for pseudonyms
 _NUMBERS = re.compile(r"\d+(\.\d+)?")
 _LISTED = 10
-
-
-@dataclass(frozen=True, slots=True)
-class ExportChoices:
-    """What the user asked for.
-
-    Attributes:
-        rules: which series are which view; none writes the table of series alone.
-        case: what a row of the manifest is.
-        labels: CSV that joins.
-        pseudonyms: file that keeps the salt and who is who; None keeps the IDs.
-        headers: where headers are kept; beside the manifest, or beside the key of pseudonyms, unless given.
-    """
-
-    rules: Sequence[ViewRule] = ()
-    case: Literal["study", "series"] = "study"
-    labels: Path | None = None
-    pseudonyms: Path | None = None
-    headers: Path | None = None
-
-    def headers_for(self, out: Path) -> Path:
-        """Where headers are kept."""
-        beside = out if self.pseudonyms is None else self.pseudonyms
-        return self.headers or beside.with_name(f"{beside.stem}.headers.sqlite")
-
-
-@dataclass(slots=True)
-class KindOfSeries:
-    """Series that are called alike: how many, and within which limits."""
-
-    count: int = 0
-    patients: set[str] = field(default_factory=set)
-    slices: tuple[int, int] = (10**9, 0)
-    spacing: tuple[float, float] = (float("inf"), 0.0)
-    views: set[str] = field(default_factory=set)
-
-    def add(self, part: SeriesPart, patient: str, view: str) -> None:
-        """Count one more."""
-        self.count += 1
-        self.patients.add(patient)
-        self.views.add(view)
-        self.slices = min(self.slices[0], part.slices), max(self.slices[1], part.slices)
-        if part.spacing:
-            self.spacing = min(self.spacing[0], part.spacing[0]), max(self.spacing[1], part.spacing[0])
-
-
-@dataclass(frozen=True, slots=True)
-class HospitalManifest:
-    """What was written, and what was found.
-
-    Attributes:
-        path: of the manifest; None where there were no rules.
-        table: of ``series.csv``.
-        headers: where the headers are kept.
-        export: counts of files.
-        kinds: series that are called alike, by modality, name and plane.
-        cases: rows of the manifest.
-        views: how many of them have each view.
-        notes: a sentence for each thing that the user should know.
-    """
-
-    path: Path | None
-    table: Path
-    headers: Path
-    export: Export
-    kinds: Mapping[tuple[str, str, str], KindOfSeries]
-    cases: int
-    views: Mapping[str, int]
-    notes: Sequence[str]
 
 
 def manifest_from_export(
@@ -181,7 +112,7 @@ def _check_places(folder: Path, out: Path, choices: ExportChoices) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Case:
+class _ExportCase:
     """One row of the manifest, and what it joins labels by."""
 
     case_id: str
@@ -192,7 +123,7 @@ class _Case:
 
 
 @dataclass(frozen=True, slots=True)
-class _Study:
+class _ExportStudy:
     """Identifiers of one study, as they are told."""
 
     patient: str
@@ -214,11 +145,11 @@ class _Sorting:
             store,
             labels,
         )
-        self._patients, self._first = Patients(store.issuers()), store.first_dates()
+        self._patients, self._first = PatientNames(store.issuers()), store.first_dates()
         self.pseudonyms = Pseudonyms.at(choices.pseudonyms) if choices.pseudonyms else None
         self._when = _DATE if self.pseudonyms is None else _DAY
         self.kinds: dict[tuple[str, str, str], KindOfSeries] = defaultdict(KindOfSeries)
-        self.cases: list[_Case] = []
+        self.cases: list[_ExportCase] = []
         self._notes: dict[str, list[str]] = defaultdict(list)
         self._ids: Counter[str] = Counter()
 
@@ -285,7 +216,7 @@ class _Sorting:
             parts = [part for files in series for part in parts_of(files)]
             yield parts[0].facts, parts
 
-    def _study(self, facts: Mapping[str, Any]) -> _Study:
+    def _study(self, facts: Mapping[str, Any]) -> _ExportStudy:
         identifier, issuer, uid = (str(facts.get(name) or "") for name in ("patient", "issuer", "study"))
         patient, date = self._patients.name(identifier, issuer, uid), str(facts.get("date") or "")
         keys = {"patient": identifier, "study": uid, "accession": str(facts.get("accession") or "")}
@@ -294,11 +225,11 @@ class _Sorting:
                 uid if self.pseudonyms is None else self.pseudonyms.hidden(uid)
             )
         if self.pseudonyms is None:
-            return _Study(patient, uid, date, keys)
+            return _ExportStudy(patient, uid, date, keys)
         when = _days(self._first.get(identifier, date), date)
-        return _Study(self.pseudonyms.patient(patient), self.pseudonyms.hidden(uid), when, keys)
+        return _ExportStudy(self.pseudonyms.patient(patient), self.pseudonyms.hidden(uid), when, keys)
 
-    def _assigned(self, parts: Sequence[SeriesPart], study: _Study) -> tuple[dict[int, str], list[str]]:
+    def _assigned(self, parts: Sequence[SeriesPart], study: _ExportStudy) -> tuple[dict[int, str], list[str]]:
         """The view of each part that has one, and a note for each part."""
         rules, notes = self._choices.rules, [part.problem for part in parts]
         views: dict[int, str] = {}
@@ -335,7 +266,7 @@ class _Sorting:
         name = f"{part.facts.get('modality', '?')} '{part.text}'"
         self._notes[what].append(f"{name}: {more}" if more else name)
 
-    def _row(self, part: SeriesPart, study: _Study, view: str, note: str) -> list[object]:
+    def _row(self, part: SeriesPart, study: _ExportStudy, view: str, note: str) -> list[object]:
         """One line of ``series.csv``."""
         facts, open_ = part.facts, self.pseudonyms is None
         uid = str(facts.get("series", ""))
@@ -355,13 +286,13 @@ class _Sorting:
         }  # fmt: skip
         return [told[name] for name in TABLE]
 
-    def _count(self, part: SeriesPart, study: _Study, view: str) -> None:
+    def _count(self, part: SeriesPart, study: _ExportStudy, view: str) -> None:
         name = _NUMBERS.sub("#", part.part)
         described = str(part.facts.get("description") or part.facts.get("protocol") or "")
         key = str(part.facts.get("modality", "?")), f"{described} {name}".strip(), part.plane
         self.kinds[key].add(part, study.patient, view)
 
-    def _add_cases(self, study: _Study, parts: Sequence[SeriesPart], views: Mapping[int, str]) -> None:
+    def _add_cases(self, study: _ExportStudy, parts: Sequence[SeriesPart], views: Mapping[int, str]) -> None:
         """Rows of the manifest for one study."""
         located = {place: self._located(parts[place]) for place in views}
         rows = [{views[place]: located[place]} for place in views]
@@ -372,7 +303,7 @@ class _Sorting:
             name = f"{study.patient}_{when}"
             self._ids[name] += 1
             name = name if self._ids[name] == 1 else f"{name}_{self._ids[name]}"
-            self.cases.append(_Case(name, study.patient, study.when, row, study.keys))
+            self.cases.append(_ExportCase(name, study.patient, study.when, row, study.keys))
 
     def _located(self, part: SeriesPart) -> str:
         """Path of a part from the manifest's folder on."""
@@ -388,7 +319,7 @@ class _Sorting:
                 write_list(path, [export / each for each in part.files])
         return path.relative_to(home).as_posix()
 
-    def _label(self, case: _Case) -> Mapping[str, str]:
+    def _label(self, case: _ExportCase) -> Mapping[str, str]:
         if self._labels is None:
             return {}
         return self._labels.rows.get(case.keys[self._labels.by], (0, {}))[1]

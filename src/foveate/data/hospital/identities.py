@@ -66,7 +66,7 @@ class Pseudonyms:
         path.chmod(0o600)
 
 
-class Patients:
+class PatientNames:
     """Names of patients: ``ID``, or ``ID@ISSUER`` where the files name an issuer.
 
     An ID that stands with one issuer in some files and with none in others is one patient; with two issuers
