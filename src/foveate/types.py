@@ -169,6 +169,30 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
+class TableReading:
+    """What a manifest was taken for.
+
+    Attributes:
+        case, patient: columns that name them; empty where the image does, or every case is a patient.
+        label: column of the class, or the columns that make it; empty for findings.
+        metadata: columns that are neither.
+        known: the columns ``mask``, ``organ_mask``, ``slice`` and ``split``, as far as they are there.
+        aside: columns among the metadata that look like findings, with the reason why they are none.
+        notes: what was understood by a rule rather than as it stands there.
+        sizes: median shape of each view, ``(H, W)`` or ``(D, H, W)``, in the array order of the files.
+    """
+
+    case: str = ""
+    patient: str = ""
+    label: str = ""
+    metadata: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
+    aside: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Cohort:
     """All cases of a manifest, with what they share.
 
@@ -179,6 +203,7 @@ class Cohort:
         view_names: every view that occurs.
         manifest: path of the CSV.
         manifest_sha256: hash of its bytes.
+        reading: what its columns were taken for.
     """
 
     cases: tuple[Case, ...]
@@ -187,6 +212,7 @@ class Cohort:
     view_names: tuple[str, ...]
     manifest: Path
     manifest_sha256: str
+    reading: TableReading = field(default_factory=TableReading)
 
     def target(self, case: Case) -> NDArray[np.float64]:
         """Truth of one case as a ``(K,)`` vector over ``classes``: 1, 0, or NaN where unknown."""

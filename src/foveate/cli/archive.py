@@ -67,7 +67,7 @@ def _naming(model: Path) -> Naming:
     from foveate.stations.run import Run
 
     data = Run.open(model).study.data
-    return Naming(data.case, data.patient, data.label or "label")
+    return Naming(data.case, data.patient, data.label or "label", data)
 
 
 def show_outcome(outcome: Outcome) -> None:

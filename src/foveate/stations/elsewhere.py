@@ -42,6 +42,7 @@ def read_elsewhere(
         boxes=data.boxes,
         patient=data.patient,
         case=data.case,
+        rules=data,
         expected=Expected(bundle.task, bundle.classes),
         refused=refused,
         track=track,

@@ -33,6 +33,38 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class TableRules(Settings):
+    """How a manifest is understood where it can be read in more than one way.
+
+    Attributes:
+        missing: words that say that a label or finding is not known, beside empty cells, ``NA``, ``NaN``,
+            ``NULL``, ``.``, ``?`` and the like; None: ``unknown``, ``missing`` and the like.
+        uncertain: what ``-1`` or ``u`` says of a finding (CheXpert's labels): that it is ``unknown``,
+            ``positive`` or ``negative``.
+        unlabelled: cases without a label are ``refused``, or ``left-out``.
+        one_hot: several columns of 0 and 1, of which each case has exactly one 1, are one label.
+        separator: what stands between several findings in the column of the label, such as ``|``.
+        ids: names of patients or cases that may be two spellings of one (``017`` and ``17``, ``P1`` and
+            ``p1``) are refused (``checked``), are one (``normalised``), or are two (``as-written``).
+    """
+
+    missing: list[str] | None = None
+    uncertain: Literal["unknown", "positive", "negative"] = "unknown"
+    unlabelled: Literal["refused", "left-out"] = "refused"
+    one_hot: bool = False
+    separator: Annotated[str, Field(min_length=1)] | None = None
+    ids: Literal["checked", "normalised", "as-written"] = "checked"
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.one_hot and self.separator is not None:
+            raise ValueError("one_hot reads several columns, separator one: give one of the two")
+        return self
+
+
+USUAL_RULES = TableRules()
+
+
 class ViewPreprocess(Settings):
     """What one view has of its own; whatever is left out is as for all views.
 

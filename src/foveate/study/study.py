@@ -28,7 +28,14 @@ from foveate.study.sections import (
     ProbeConfig,
     TrustConfig,
 )
-from foveate.study.settings import FORMER, AugmentConfig, PreprocessConfig, Settings, SplitConfig
+from foveate.study.settings import (
+    FORMER,
+    AugmentConfig,
+    PreprocessConfig,
+    Settings,
+    SplitConfig,
+    TableRules,
+)
 from foveate.study.yaml_file import dump_yaml, read_yaml, validated
 from foveate.types import Cohort
 
@@ -52,8 +59,8 @@ def _weights(value: bool | str, info: ValidationInfo) -> bool | str:
 InFolder = Annotated[Path, AfterValidator(_from_folder)]
 
 
-class DataConfig(Settings):
-    """Which cases.
+class DataConfig(TableRules):
+    """Which cases, and how their table is understood: see ``TableRules`` for the keys that are not here.
 
     Attributes:
         manifest: the CSV that lists them.

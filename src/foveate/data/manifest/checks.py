@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from foveate.data.manifest.columns import Columns
 from foveate.data.manifest.rows import ManifestTable, Problem, closest
+from foveate.data.manifest.truth import listing_in, loosely
 from foveate.types import Case
 
 
 def class_names(cases: Sequence[Case], columns: Columns) -> tuple[str, ...]:
     """The findings in their order, or the labels sorted, with numbers in them by value."""
-    if not columns.label:
+    if not columns.single:
         return columns.findings
     return tuple(sorted({case.label for case in cases if case.label}, key=_natural))
 
@@ -26,6 +27,7 @@ def across_rows(
     keys: Mapping[int, tuple[object, ...]],
     *,
     unlabelled: bool = False,
+    stated: bool = False,
 ) -> list[Problem]:
     """Every repetition and contradiction, as ``(line, text)``.
 
@@ -36,12 +38,16 @@ def across_rows(
         classes: the class names.
         keys: what each case shows, by line.
         unlabelled: whether cases may lack a label.
+        stated: whether the class names were given, so that they may differ by little.
     """
     repeated = dict(_repeated_rows(table))
     once = [case for case in cases if case.row not in repeated]
     problems = [*repeated.items(), *_same_name(once), *_same_image(once, keys)]
     labelled = [case for case in cases if case.label is not None] if unlabelled else cases
-    return problems + (list(_label_problems(labelled, classes)) if columns.label and labelled else [])
+    if not columns.single or not labelled:
+        return problems
+    texts = {row.number: row.values[columns.label] for row in table.rows} if columns.label else {}
+    return problems + list(_label_problems(labelled, classes, texts, stated=stated))
 
 
 def contradiction(one: Case, other: Case) -> str:
@@ -87,26 +93,50 @@ def _same_image(cases: Sequence[Case], keys: Mapping[int, tuple[object, ...]]) -
         seen[keys[case.row]].append(case)
 
 
-def _label_problems(cases: Sequence[Case], classes: Sequence[str]) -> Iterator[Problem]:
+def _label_problems(
+    cases: Sequence[Case], classes: Sequence[str], texts: Mapping[int, str], *, stated: bool
+) -> Iterator[Problem]:
     labels = Counter(case.label for case in cases if case.label)
     if not labels:
         yield cases[0].row, "the label is empty in every row"
         return
-    spelling: dict[str, str] = {}  # for each label regardless of case, how it is written most often
+    spelling: dict[str, str] = {}  # for each label however it is spelt, how it is written most often
     for label, _ in labels.most_common():
-        spelling.setdefault(label.casefold(), label)
+        spelling.setdefault(loosely(label), label)
+    lists = {} if stated else listing_in(list(labels))
+    told = set[str]()
     for case in cases:
         if case.label is None:
-            yield case.row, "the label is empty, where other cases have one"
+            yield case.row, _unlabelled(texts.get(case.row, ""), told)
         elif case.label not in classes:
             yield case.row, f"unknown label '{case.label}': {closest(case.label, classes)}"
-        elif spelling[case.label.casefold()] != case.label:
-            yield (
-                case.row,
-                f"the label '{case.label}' is elsewhere written '{spelling[case.label.casefold()]}'",
-            )
+        elif case.label in lists:
+            yield case.row, _listing(case.label, lists[case.label], told)
+        elif not stated and spelling[loosely(case.label)] != case.label:
+            yield case.row, f"the label '{case.label}' is elsewhere written '{spelling[loosely(case.label)]}'"
     if len(labels) == 1 and len(classes) == 1:
         yield cases[0].row, f"every case has the label '{classes[0]}': there is nothing to tell apart"
+
+
+def _unlabelled(text: str, told: set[str]) -> str:
+    """That a case has no label; the way out is told once."""
+    way = "" if "unlabelled" in told else (
+        "; fill it in, or leave such cases out (`unlabelled: left-out`, foveate init --unlabelled left-out)"
+    )  # fmt: skip
+    told.add("unlabelled")
+    if text:
+        return f"the label is '{text}', which says that it is not known, where other cases have one{way}"
+    return f"the label is empty, where other cases have one{way}"
+
+
+def _listing(label: str, mark: str, told: set[str]) -> str:
+    """That a label names several findings; the way out is told once."""
+    way = "" if "listing" in told else (
+        f": if they are findings of one case, say `separator: '{mark}'` (foveate init --separator '{mark}'); "
+        "if it is a class, name all classes (foveate init --class NAME)"
+    )  # fmt: skip
+    told.add("listing")
+    return f"the label '{label}' seems to name several findings{way}"
 
 
 def _natural(label: str) -> tuple[object, ...]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 from foveate.data.manifest.paths import files_below
-from foveate.data.manifest.rows import Header, closest
+from foveate.data.manifest.rows import Header, Problem, closest
+from foveate.data.manifest.truth import FoundFindings, LabelReader, rest_of
+from foveate.data.manifest.words import is_blank
 from foveate.errors import InputRefused, UsageError
 from foveate.io.reading import probe
+from foveate.study.settings import USUAL_RULES, TableRules
 from foveate.types import Task
 
 RESERVED = ("mask", "organ_mask", "slice", "split")
@@ -19,7 +23,6 @@ _PARTS = {
     "train": "train", "training": "train", "train_val": "train", "trainval": "train", "val": "val",
     "valid": "val", "validation": "val", "test": "test", "testing": "test", "holdout": "test",
 }  # fmt: skip
-_TRUTH = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +47,14 @@ class ColumnChoice:
     views: Sequence[str] | None = None
     patient: str = "patient_id"
     case: str = "case_id"
+    rules: TableRules = USUAL_RULES
 
     def present(self, table: Header, expected: Expected) -> ColumnChoice:
         """The same, with the columns of the truth that a model expects and the table has."""
-        single, label = expected.task == "multiclass", self.label or "label"
-        findings = None if single else [name for name in expected.classes if name in table.columns]
-        return replace(self, label=label if single and label in table.columns else None, findings=findings)
+        in_label = (expected.task == "multiclass") != (self.rules.one_hot or self.rules.separator is not None)
+        label = self.label or "label"
+        findings = None if in_label else [name for name in expected.classes if name in table.columns]
+        return replace(self, label=label if in_label and label in table.columns else None, findings=findings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +63,14 @@ class Columns:
 
     Attributes:
         case, patient: their columns; None where they are taken from the image path and from the case.
-        label: the column of the class, or None.
-        findings: the 0/1 columns, if there is no label.
+        label: the column of the class, or None; with a separator that of all findings.
+        findings: the 0/1 columns, if there is no label; with a separator what the label's column names.
         views: the columns of image paths.
         metadata: everything else.
         problems: what is missing or ambiguous, in words.
+        exclusive: columns of 0 and 1 that make the class together.
+        aside: columns that look like findings and were taken for metadata, with the reason.
+        odd: cells that keep a column from being a finding, by line.
     """
 
     case: str | None
@@ -72,6 +80,25 @@ class Columns:
     views: tuple[str, ...]
     metadata: tuple[str, ...]
     problems: tuple[str, ...]
+    exclusive: tuple[str, ...] = ()
+    aside: Mapping[str, str] = field(default_factory=dict)
+    odd: tuple[Problem, ...] = ()
+
+    @property
+    def single(self) -> bool:
+        """Whether a case has one class."""
+        return bool(self.exclusive) or (self.label is not None and not self.findings)
+
+
+@dataclass(slots=True)
+class _Truth:
+    """Where the truth is, as far as it was found."""
+
+    label: str | None = None
+    findings: tuple[str, ...] = ()
+    exclusive: tuple[str, ...] = ()
+    aside: Mapping[str, str] = field(default_factory=dict)
+    odd: tuple[Problem, ...] = ()
 
 
 def assign_columns(
@@ -103,30 +130,20 @@ def assign_columns(
         views = tuple(_find_views(table, root, [name for name in dict.fromkeys((case, patient)) if name]))
     if not views:
         problems.append(_no_views(table, root))
-    if expected is not None:
-        label, findings = choice.label, tuple(choice.findings or ())
-    else:
-        label, findings = _find_truth(table, choice, [name for name in free if name not in views], problems)
-    used = {case, patient, label, *findings, *views, *RESERVED}
+    free = [name for name in free if name not in views]
+    truth = _expected_truth(choice, expected) if expected else _find_truth(table, choice, free, problems)
+    used = {case, patient, truth.label, *truth.findings, *truth.exclusive, *views, *RESERVED}
     metadata = tuple(name for name in table.columns if name not in used)
-    return Columns(case, patient, label, findings, views, metadata, tuple(problems))
+    return Columns(
+        case, patient, truth.label, truth.findings, views, metadata, tuple(problems),
+        exclusive=truth.exclusive, aside=truth.aside, odd=truth.odd,
+    )  # fmt: skip
 
 
 def views_there(table: Header, views: Sequence[str], *, tolerates_missing: bool) -> list[str]:
     """The columns of a model's views; whole ones may be missing where it can do without."""
     there = [name for name in views if name in table.columns]
     return there if there and tolerates_missing else list(views)
-
-
-def parse_truth(text: str) -> int | None:
-    """The value of a finding: 1 present, 0 absent, None (empty) unknown.
-
-    Raises:
-        ValueError: the text is neither 0, 1 nor empty.
-    """
-    if text not in _TRUTH:
-        raise ValueError(text)
-    return _TRUTH[text]
 
 
 def parse_part(text: str) -> str | None:
@@ -169,38 +186,59 @@ def _patient_column(table: Header, choice: ColumnChoice, problems: list[str]) ->
     return None
 
 
-def _find_truth(
-    table: Header, choice: ColumnChoice, free: Sequence[str], problems: list[str]
-) -> tuple[str | None, tuple[str, ...]]:
+def _expected_truth(choice: ColumnChoice, expected: Expected) -> _Truth:
+    """The columns that hold what a model tells; there may be none."""
+    columns = tuple(choice.findings or ())
+    if choice.rules.one_hot:
+        return _Truth(exclusive=columns)
+    return _Truth(choice.label, expected.classes if choice.label and choice.rules.separator else columns)
+
+
+def _find_truth(table: Header, choice: ColumnChoice, free: Sequence[str], problems: list[str]) -> _Truth:
     """The column of the class, or the columns of findings."""
-    if choice.label or choice.findings:
-        return choice.label, tuple(choice.findings or ())
-    binary = {name: _values(table, name) for name in free}
-    binary = {name: values for name, values in binary.items() if values and values <= {"0", "1"}}
-    if "label" not in table.columns:
-        if not binary:
+    rules = choice.rules
+    if rules.separator is not None:
+        return _listed(table, choice, problems)
+    if choice.label:
+        return _Truth(choice.label)
+    if choice.findings:
+        columns = tuple(choice.findings)
+        return _Truth(exclusive=columns) if rules.one_hot else _Truth(findings=columns)
+    found = FoundFindings.among(table, free, rest_of(rules, ()))
+    if "label" not in table.columns or rules.one_hot:
+        columns = found.names
+        if not columns and not found.odd:
             problems.append(
                 "no column 'label' and no column of 0 and 1; name the truth (--label COLUMN, or --finding "
                 f"COLUMN for each finding); the columns are: {', '.join(table.columns)}"
             )
-        return None, tuple(binary)
-    if mixed := [name for name, values in binary.items() if len(values) == 2]:
+            problems += [f"'{name}' is none: it {why}" for name, why in found.aside.items()]
+        if rules.one_hot:
+            return _Truth(exclusive=columns, aside=found.aside, odd=found.odd)
+        return _Truth(findings=columns, aside=found.aside, odd=found.odd)
+    if found.counted:
         problems.append(
             f"multi-class and multi-label are mixed: beside 'label' there are columns of 0 and 1 "
-            f"({', '.join(mixed)}); say --label label to keep those as metadata, or name the findings "
-            "(--finding COLUMN)"
+            f"({', '.join(found.counted)}); say --label label to keep those as metadata, or name the "
+            "findings (--finding COLUMN)"
         )
-    return "label", ()
+    return _Truth("label")
 
 
-def _values(table: Header, name: str) -> set[str]:
-    """The values that a column takes, empty ones left out, 1.0 written as 1."""
-    return {text.removesuffix(".0") for text in table.column(name) if text}
+def _listed(table: Header, choice: ColumnChoice, problems: list[str]) -> _Truth:
+    """A column that names all findings of a case."""
+    label = choice.label or "label"
+    if label not in table.columns:
+        problems.append(f"no column '{label}' that a separator could part; name it (--label COLUMN)")
+        return _Truth()
+    reader = LabelReader.of((), (), choice.rules)
+    named = {part for text in set(table.column(label)) for part in reader.parts(text) or ()}
+    return _Truth(label, tuple(sorted(named)))
 
 
 def _find_views(table: Header, root: Path, candidates: Sequence[str]) -> list[str]:
     """Columns whose values are images under the root; if there are none, those that are named like images."""
-    samples = {name: [text for text in table.column(name) if text][:_SAMPLE] for name in candidates}
+    samples = {name: list(islice(_filled(table, name), _SAMPLE)) for name in candidates}
     named = [
         name for name, texts in samples.items() if texts and all(_named_like_image(text) for text in texts)
     ]
@@ -208,12 +246,17 @@ def _find_views(table: Header, root: Path, candidates: Sequence[str]) -> list[st
     return there or named
 
 
+def _filled(table: Header, name: str) -> Iterator[str]:
+    """The cells of a column that say something."""
+    return (text for text in table.column(name) if not is_blank(text))
+
+
 def _no_views(table: Header, root: Path) -> str:
     """That no column holds paths; where one names files without folder or ending, how they are written."""
     problem = "no column holds paths of images from the folder of the CSV on; name one (--view COLUMN)"
     below = files_below(root)
     for name in table.columns:
-        texts = list(dict.fromkeys(text for text in table.column(name) if text))[:_SAMPLE]
+        texts = list(dict.fromkeys(_filled(table, name)))[:_SAMPLE]
         if len(texts) > 1 and all(below.get(text, "").lower().endswith(SUFFIXES) for text in texts):
             return f"{problem}; '{name}' names files, but write '{below[texts[0]]}' in place of '{texts[0]}'"
     return problem

@@ -41,7 +41,7 @@ class KeptCohort(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     data: DataConfig
     expected: Expected | None
     files: dict[str, FileState | None]
@@ -60,6 +60,7 @@ class KeptCohort(BaseModel):
             boxes=data.boxes,
             patient=data.patient,
             case=data.case,
+            rules=data,
             expected=expected,
             refused=[] if expected else None,
             files=files,

@@ -13,6 +13,7 @@ from foveate.data.manifest.boxes import read_boxes
 from foveate.data.manifest.cases import CaseReader, path_cells
 from foveate.data.manifest.checks import across_rows, class_names
 from foveate.data.manifest.columns import ColumnChoice, Expected, assign_columns
+from foveate.data.manifest.identities import settle_names
 from foveate.data.manifest.paths import (
     Cell,
     Fault,
@@ -24,8 +25,11 @@ from foveate.data.manifest.paths import (
     find_all,
 )
 from foveate.data.manifest.rows import ManifestTable, read_table
+from foveate.data.manifest.summary import reading_of
 from foveate.errors import InputRefused, ManifestRefused, UsageError
-from foveate.types import Cohort, Task, Track, quiet
+from foveate.evaluate.sample import counted
+from foveate.study.settings import USUAL_RULES, TableRules
+from foveate.types import Case, Cohort, Task, Track, quiet
 
 
 def load_manifest(
@@ -39,6 +43,7 @@ def load_manifest(
     boxes: Path | None = None,
     patient: str = "patient_id",
     case: str = "case_id",
+    rules: TableRules = USUAL_RULES,
     follow_outside: bool = False,
     expected: Expected | None = None,
     refused: list[InputRefused] | None = None,
@@ -59,6 +64,7 @@ def load_manifest(
         patient: column that says which cases belong to one patient, whatever it is called. The name of
             the case column says that every case is a patient of its own.
         case: column of the case's name; without a column ``case_id``, cases are named after their image.
+        rules: how cells are understood that can be read in more than one way.
         follow_outside: allow paths that lead out of the root.
         expected: what a model knows that is to be asked about the cases: they may then lack a truth, and
             ``findings`` and ``classes`` are the model's.
@@ -84,14 +90,20 @@ def load_manifest(
     start = Root.at(Path(root) if root is not None else table.path.parent, follow_outside=follow_outside)
     if expected is not None:
         classes = expected.classes
-    choice = ColumnChoice(label, findings, views, patient, case)
-    columns = assign_columns(table, start.folder, choice, expected)
+    columns = assign_columns(
+        table, start.folder, ColumnChoice(label, findings, views, patient, case, rules), expected
+    )
     cells = path_cells(table, columns)
     if files is not None:
         files |= file_states(start, {*(cell.text for cell in cells), *([str(boxes)] if boxes else [])})
     found = find_all(cells, start, track)
-    reader = CaseReader.of(table, columns, found)
+    reader = CaseReader.of(table, columns, found, tuple(classes or ()), rules)
     cases, problems = reader.read(table)
+    own = columns.case if expected is None or columns.case == columns.patient else None
+    settled = settle_names(cases, rules, case=own, patient=columns.patient)
+    cases, problems, notes = settled.cases, [*problems, *settled.problems, *columns.odd], settled.notes
+    if rules.unlabelled == "left-out" and columns.single and expected is None:
+        cases = _labelled(cases, notes)
     names = tuple(classes) if classes else class_names(cases, columns)
     faulty: dict[int, InputRefused] = {}
     if refused is not None:
@@ -99,7 +111,10 @@ def load_manifest(
         refused += faulty.values()
         cases = [case for case in cases if case.row not in faulty]
     problems += [*table.problems, *file_problems(cells, found, start)]
-    problems += across_rows(table, columns, cases, names, reader.keys(table), unlabelled=expected is not None)
+    problems += across_rows(
+        table, columns, cases, names, reader.keys(table), unlabelled=expected is not None,
+        stated=bool(classes),
+    )  # fmt: skip
     problems = [(line, text) for line, text in problems if line not in faulty]
     described = [f"header: {text}" for text in columns.problems]
     described += [f"row {row}: {text}" for row, text in sorted(problems)]
@@ -108,9 +123,18 @@ def load_manifest(
         described += [f"{Path(boxes).name} row {row}: {text}" for row, text in box_problems]
     if described:
         raise ManifestRefused(str(table.path), described)
-    task: Task = "multiclass" if columns.label else "multilabel"
+    task: Task = "multiclass" if columns.single else "multilabel"
     task = task if expected is None else expected.task
-    return Cohort(tuple(cases), task, names, columns.views, table.path, table.sha256)
+    reading = reading_of(table, columns, reader, cases, notes)
+    return Cohort(tuple(cases), task, names, columns.views, table.path, table.sha256, reading)
+
+
+def _labelled(cases: Sequence[Case], notes: list[str]) -> list[Case]:
+    """The cases that have a label, if any has one."""
+    kept = [case for case in cases if case.label is not None]
+    if kept and len(kept) < len(cases):
+        notes.append(f"{counted(len(cases) - len(kept), 'case')} without a label left out")
+    return kept or list(cases)
 
 
 def _faulty(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.data.manifest.rows import ManifestRow
+from foveate.data.manifest.words import is_blank
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class ImageNames:
         """The name of a row's case; empty if it has no image."""
         text = _first(row, self.views)
         stem = _without_suffix(text)
-        place = row.values["slice"] if self.sliced else ""
+        place = row.values["slice"] if self.sliced and not is_blank(row.values["slice"]) else ""
         return (text if digest(stem) in self.shared else stem) + (f"#{place}" if place else "")
 
 
@@ -71,7 +72,7 @@ def _numbers(digests: array[int]) -> NDArray[np.uint64]:
 
 
 def _first(row: ManifestRow, views: Sequence[str]) -> str:
-    return next((row.values[name] for name in views if row.values[name]), "")
+    return next((row.values[name] for name in views if not is_blank(row.values[name])), "")
 
 
 def _without_suffix(text: str) -> str:

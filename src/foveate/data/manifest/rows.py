@@ -15,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from foveate.data.manifest.words import cells
 from foveate.errors import InputRefused, ManifestRefused
 
 _DELIMITERS = ",;\t"
@@ -43,6 +44,9 @@ class Header(Protocol):
 
     def column(self, name: str) -> Iterable[str]:
         """All values of one column."""
+
+    def numbered(self, name: str) -> Iterable[tuple[int, str]]:
+        """All values of one column, each with its line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,10 @@ class ManifestTable:
     def column(self, name: str) -> list[str]:
         """All values of one column."""
         return [row.values[name] for row in self.rows]
+
+    def numbered(self, name: str) -> list[tuple[int, str]]:
+        """All values of one column, each with its line."""
+        return [(row.number, row.values[name]) for row in self.rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +136,11 @@ class ManifestRows:
 
     def column(self, name: str) -> Iterator[str]:
         """All values of one column."""
-        return (row.values[name] for row in self if isinstance(row, ManifestRow))
+        return (text for _, text in self.numbered(name))
+
+    def numbered(self, name: str) -> Iterator[tuple[int, str]]:
+        """All values of one column, each with its line."""
+        return ((row.number, row.values[name]) for row in self if isinstance(row, ManifestRow))
 
 
 def read_table(path: Path) -> ManifestTable:
@@ -212,7 +224,7 @@ def _records(path: Path, content: bytes | None) -> Iterator[tuple[int, list[str]
             except csv.Error as error:
                 problem = f"row {start}: the quotes of the record that starts here do not match ({error})"
                 raise ManifestRefused(str(path), [problem]) from None
-            fields = [field.strip() for field in record]
+            fields = cells(record)
             if any(fields):
                 yield start, fields
             start = reader.line_num + 1

@@ -20,10 +20,12 @@ from foveate.data.manifest.columns import SUFFIXES, ColumnChoice, Expected, assi
 from foveate.data.manifest.names import digest, standing_twice
 from foveate.data.manifest.paths import FoundFile, Root
 from foveate.data.manifest.rows import ManifestRow, ManifestRows
+from foveate.data.manifest.words import is_blank
 from foveate.deploy.archive.work import ArchiveJob, as_lines
 from foveate.deploy.engines.facts import Facts
 from foveate.errors import InputRefused, UsageError
 from foveate.files import write_atomic
+from foveate.study.settings import USUAL_RULES, TableRules
 from foveate.types import Case
 
 Line = dict[str, Any]  # of a shard's file: a case, or a row that is none, with its reason
@@ -40,11 +42,13 @@ class Naming:
         case: the case's name; where there is no such column, cases are named after their image.
         patient: the patient; where there is no such column, each case is a patient of its own.
         label: the class of a multi-class model, where it is known.
+        rules: how cells are understood that can be read in more than one way.
     """
 
     case: str = "case_id"
     patient: str = "patient_id"
     label: str = "label"
+    rules: TableRules = USUAL_RULES
 
 
 def cut(lines: Iterable[Line], job: ArchiveJob, size: int) -> tuple[int, int]:
@@ -104,9 +108,12 @@ def _reader(rows: ManifestRows, facts: Facts, naming: Naming) -> RowReader:
     """Rows are read as those of a cohort that the model is asked about, which may lack patients, however."""
     views = views_there(rows, facts.views, tolerates_missing=facts.tolerates_missing)
     patient = naming.patient if naming.patient in rows.columns else naming.case
-    choice = ColumnChoice(naming.label, None, views, patient, naming.case)
+    choice = ColumnChoice(naming.label, None, views, patient, naming.case, naming.rules)
     columns = assign_columns(rows, rows.path.parent, choice, Expected(facts.task, facts.classes))
-    return RowReader.of(rows, _whole(rows), columns, volumes=_holds_volumes(rows, views))
+    volumes = _holds_volumes(rows, views)
+    return RowReader.of(
+        rows, _whole(rows), columns, volumes=volumes, classes=facts.classes, rules=naming.rules
+    )
 
 
 def _whole(rows: ManifestRows) -> Iterator[ManifestRow]:
@@ -119,7 +126,8 @@ def _holds_volumes(rows: ManifestRows, views: Sequence[str]) -> bool:
     if "slice" not in rows.columns:
         return False
     root = Root.at(rows.path.parent)
-    texts = (text for row in _whole(rows) for view in views if (text := row.values[view]))
+    cells = (row.values[view] for row in _whole(rows) for view in views)
+    texts = (text for text in cells if not is_blank(text))
     found = (root.find(text) for text in islice(texts, _SAMPLE))
     return any(isinstance(item, FoundFile) and len(item.shape) == 3 for item in found)
 
@@ -134,8 +142,9 @@ def _line(reader: RowReader, row: ManifestRow) -> Line:
     line["views"] = reader.paths(row)
     if case.slice_index is not None:
         line["slice"] = case.slice_index
-    line |= {"label": case.label} if reader.columns.label else {"findings": case.findings}
-    return line | ({"organ_mask": organ} if (organ := row.values.get("organ_mask")) else {})
+    line |= {"label": case.label} if reader.columns.single else {"findings": case.findings}
+    organ = row.values.get("organ_mask", "")
+    return line if is_blank(organ) else line | {"organ_mask": organ}
 
 
 def case_of(line: Line, root: Root) -> Case:
