@@ -8,11 +8,11 @@ import warnings
 import typer
 
 from foveate.cli.audit import audit
-from foveate.cli.begin import init
 from foveate.cli.compare import compare
 from foveate.cli.demo import demo
 from foveate.cli.doctor import doctor
 from foveate.cli.export import export
+from foveate.cli.init import init
 from foveate.cli.localize import localize
 from foveate.cli.manifest import manifest
 from foveate.cli.models import models

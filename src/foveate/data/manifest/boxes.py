@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from foveate.data.manifest.identities import other_spellings
 from foveate.data.manifest.rows import ManifestRow, closest, read_table
+from foveate.data.manifest.words import plain
 from foveate.errors import ManifestRefused
 from foveate.types import Box, Case
 
@@ -78,9 +80,9 @@ class _BoxedCase:
 
 
 def _case(row: ManifestRow, known: Mapping[str, Case]) -> Case:
-    name = row.values["case_id"]
+    name = plain(row.values["case_id"])
     if name not in known:
-        raise ValueError(f"there is no case '{name}' in the manifest")
+        raise ValueError(f"there is no case '{name}' in the manifest{other_spellings(name, known)}")
     return known[name]
 
 

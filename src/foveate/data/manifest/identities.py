@@ -159,7 +159,7 @@ def _problems(
             yield each.row, f"{column} is '{name}', and in row {row} '{earlier}': one or two?{way}"
 
 
-def other_spellings(name: str, known: Sequence[str]) -> str:
+def other_spellings(name: str, known: Iterable[str]) -> str:
     """Names that may be other spellings of one, as a question; empty if there are none."""
     key = alike(name)
     found = [each for each in known if alike(each) == key]
