@@ -107,7 +107,7 @@ def show_taken(cohort: Cohort) -> None:
     for sentence in _columns(cohort):
         terminal.say(sentence)
     for name, reason in cohort.reading.aside.items():
-        terminal.say(f"note: '{name}' was taken for no finding: it {reason} (--finding {name} asks for it)")
+        terminal.say(f"note: '{name}' is taken for no finding: it {reason}")
     for note in cohort.reading.notes:
         terminal.say(f"note: {note}")
 
@@ -122,9 +122,9 @@ def _columns(cohort: Cohort) -> Iterator[str]:
         named = [f"{name} {counts[name]:,}" for name in cohort.classes]
         yield f"label: {reading.label}: {_few(named)}" + f"; unknown {counts[None]:,}" * (None in counts)
     else:
-        yield "findings (present / absent / unknown): " + _few(
-            [_counted(name, [case.findings for case in cohort.cases]) for name in cohort.classes], 20
-        )
+        yield "findings (present / absent / unknown):"
+        for name in cohort.classes:
+            yield f"  {_counted(name, [case.findings for case in cohort.cases])}"
     views = [
         f"{name} {' × '.join(map(str, reversed(size)))}" if (size := reading.sizes.get(name)) else name
         for name in cohort.view_names
@@ -144,6 +144,6 @@ def _counted(name: str, findings: list[Mapping[str, int | None]]) -> str:
     return f"{name} {counts[1]:,} / {counts[0]:,} / {counts[None]:,}"
 
 
-def _few(texts: Sequence[str], most: int = _SHOWN) -> str:
-    more = f" and {len(texts) - most} more" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + more
+def _few(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+    return ", ".join(texts[:_SHOWN]) + more

@@ -20,6 +20,7 @@ SEVERITY: dict[str, Severity] = {
     "exact-duplicates": "note",
     "near-duplicates": "note",
     "patients-unknown": "note",
+    "read-by-rule": "note",
     "rare-class": "note",
     "one-sided-class": "note",
     "empty-image": "note",
@@ -126,6 +127,14 @@ def unknown_patients(evidence: Evidence) -> Iterator[Finding]:
             "every case counts as a patient of its own: if some show the same person, results are too good"
         )
         yield finding("patients-unknown", message)
+
+
+def read_by_rule(evidence: Evidence) -> Iterator[Finding]:
+    """Cells of the manifest that were understood by a rule, and columns that look like findings."""
+    reading = evidence.cohort.reading
+    aside = (f"'{name}' is taken for no finding: it {reason}" for name, reason in reading.aside.items())
+    if told := [*reading.notes, *aside]:
+        yield finding("read-by-rule", f"the manifest: {'; '.join(told)}")
 
 
 def rare_classes(evidence: Evidence) -> Iterator[Finding]:
@@ -242,6 +251,7 @@ CHECKS: tuple[Check, ...] = (
     refused_images,
     duplicates,
     unknown_patients,
+    read_by_rule,
     rare_classes,
     one_sided_classes,
     flat_images,

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from foveate.data.manifest.columns import Columns
 from foveate.data.manifest.rows import ManifestTable, Problem, closest
 from foveate.data.manifest.truth import listing_in, loosely
+from foveate.data.manifest.words import is_blank
 from foveate.types import Case
 
 
@@ -46,6 +47,11 @@ def across_rows(
     labelled = [case for case in cases if case.label is not None] if unlabelled else cases
     if not columns.single or not labelled:
         return problems
+    if columns.exclusive:  # what is wrong with their cells is told already
+        blank = {
+            row.number for row in table.rows if all(is_blank(row.values[name]) for name in columns.exclusive)
+        }
+        labelled = [case for case in labelled if case.label is not None or case.row in blank]
     texts = {row.number: row.values[columns.label] for row in table.rows} if columns.label else {}
     return problems + list(_label_problems(labelled, classes, texts, stated=stated))
 

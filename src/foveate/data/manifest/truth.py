@@ -197,10 +197,13 @@ def one_of(row: ManifestRow, names: Sequence[str], missing: Missing) -> str | No
         return there[0]
     if not there and set(found.values()) == {"unknown"}:
         return None
-    what = f"{', '.join(there)} are 1" if there else f"none of {', '.join(names)} is 1"
-    raise ValueError(
-        f"{what}{f', and {doubtful[0]} is uncertain' * bool(doubtful)}: one_hot needs exactly one 1"
+    what = (
+        f"{' and '.join(there)} {'are' if len(there) > 1 else 'is'} 1"
+        if there
+        else f"none of {', '.join(names)} is 1"
     )
+    doubt = f", and {', '.join(doubtful)} uncertain" if doubtful else ""
+    raise ValueError(f"{what}{doubt}: one_hot needs exactly one 1")
 
 
 # ---- labels -------------------------------------------------------------------------------------------
@@ -246,7 +249,7 @@ class LabelReader:
         """The findings that a cell names; None where it says that they are not known."""
         if text in self.missing:
             return None
-        return [plain(part) for part in text.split(self.separator) if plain(part)]
+        return [name for part in plain(text).split(self.separator) if (name := part.strip())]
 
 
 def whole(name: str) -> str:

@@ -29,6 +29,7 @@ NOT_KNOWN = frozenset(
         "", "na", "n/a", "n.a.", "n.a", "nan", "-nan", "nat", "null", "<na>", "<null>", "(null)", "\\n",
         ".", "..", "...", "…", "?", "??", "-", "--", "---", "–", "—",
         "#n/a", "#na", "#null!", "#value!", "#ref!", "#div/0!", "#name?", "#num!",
+        "#nv", "#wert!", "#bezug!", "#zahl!", "#valeur!", "#nom?", "#nombre!",
     )
 )  # fmt: skip
 UNKNOWN = (
