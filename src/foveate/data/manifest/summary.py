@@ -10,7 +10,7 @@ from foveate.data.manifest.cases import CaseReader
 from foveate.data.manifest.columns import RESERVED, Columns
 from foveate.data.manifest.paths import FoundFile
 from foveate.data.manifest.rows import ManifestTable
-from foveate.data.manifest.truth import Cells
+from foveate.data.manifest.truth import ColumnCells
 from foveate.data.manifest.words import in_quotes, plain
 from foveate.evaluate.sample import counted
 from foveate.study.settings import TableRules
@@ -58,7 +58,7 @@ def reading_of(
 
 
 def _name_notes(table: ManifestTable, columns: Columns) -> Iterator[str]:
-    """Cells of patients and cases that hold odd characters."""
+    """ColumnCells of patients and cases that hold odd characters."""
     for name in dict.fromkeys(filter(None, (columns.patient, columns.case))):
         if odd := [text for text in table.column(name) if plain(text) != text]:
             yield f"{name}: {counted(len(odd), 'cell')} with odd blanks or digits read as plain text"
@@ -99,7 +99,7 @@ def _finding_notes(table: ManifestTable, columns: Columns, reader: CaseReader) -
     rules = reader.rows.rules
     same: dict[str, list[str]] = defaultdict(list)
     for name in [] if columns.label else [*columns.findings, *columns.exclusive]:
-        cells = Cells.of(table.column(name), reader.rows.labels.missing)
+        cells = ColumnCells.of(table.column(name), reader.rows.labels.missing)
         uncertain = {text: cells.counts[text] for text in cells.with_meaning("uncertain")}
         unknown = {text: cells.counts[text] for text in cells.with_meaning("unknown") if text}
         taken = {} if rules.uncertain == "unknown" else {f"uncertain, as {rules.uncertain}": uncertain}

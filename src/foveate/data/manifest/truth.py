@@ -52,7 +52,7 @@ class FoundFindings:
         """Look at every column that has no part yet."""
         names, counted, aside, odd = [], [], dict[str, str](), list[Problem]()
         for name in candidates:
-            cells = Cells.of(table.column(name), missing)
+            cells = ColumnCells.of(table.column(name), missing)
             if cells.is_finding:
                 names.append(name)
                 if cells.is_counted:
@@ -65,7 +65,7 @@ class FoundFindings:
 
 
 @dataclass(frozen=True, slots=True)
-class Cells:
+class ColumnCells:
     """What the cells of one column mean.
 
     Attributes:
@@ -77,7 +77,7 @@ class Cells:
     meanings: Mapping[str, str]
 
     @classmethod
-    def of(cls, texts: Iterable[str], missing: Missing) -> Cells:
+    def of(cls, texts: Iterable[str], missing: Missing) -> ColumnCells:
         """Count them."""
         counts, meanings, failed = Counter(texts), dict[str, str](), 0
         for text in counts:
@@ -137,7 +137,7 @@ class Cells:
         return {"present", "absent"} <= set(self.meanings.values())
 
 
-def _odd(table: Header, name: str, cells: Cells) -> list[Problem]:
+def _odd(table: Header, name: str, cells: ColumnCells) -> list[Problem]:
     odd, way = set(cells.odd), "correct it, or name the findings without this column (--finding)"
     return [
         (line, f"{name} is '{text}', where nearly all others say present or absent: {way}")
