@@ -62,25 +62,32 @@ def test_a_limit_takes_one_case_of_each_patient_before_a_second() -> None:
     assert {case.case_id for case in few} < {case.case_id for case in more} and len(more) == 6
 
 
+def _volume(path: Path, shape: tuple[int, int, int], marked: tuple[int, int, int] | None = None) -> Path:
+    """A NIfTI file, in its order (i, j, k)."""
+    volume = np.zeros(shape, np.uint8)
+    if marked:
+        volume[marked] = 1
+    nib.save(nib.Nifti1Image(volume, np.eye(4)), path)
+    return path
+
+
 def test_the_mask_of_a_slice_is_found_in_its_volume(tmp_path: Path) -> None:
-    volume = np.zeros((4, 5, 3), np.uint8)  # NIfTI order: i, j, k
-    volume[1, 2, 1] = 1
-    nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / "m.nii.gz")
-    case = Case("a", "p", {}, mask=tmp_path / "m.nii.gz", slice_index=1)
-    found = CaseFiles().mask(case.mask, case, (5, 4))
+    mask = _volume(tmp_path / "m.nii.gz", (4, 5, 3), (1, 2, 1))
+    views = {"ct": _volume(tmp_path / "i.nii.gz", (4, 5, 3))}
+    found = CaseFiles().mask(Case("a", "p", views, mask=mask, slice_index=1), "ct")
     assert found is not None and np.argwhere(found).tolist() == [[2, 1]]
-    other = Case("a", "p", {}, mask=tmp_path / "m.nii.gz", slice_index=0)
-    assert CaseFiles().mask(other.mask, other, (5, 4)) is None  # nothing is marked there
-    with pytest.raises(InputRefused, match="shape"):
-        CaseFiles().mask(case.mask, case, (4, 5))
+    assert CaseFiles().mask(Case("a", "p", views, mask=mask, slice_index=0), "ct") is None  # nothing is there
+    wider = {"ct": _volume(tmp_path / "w.nii.gz", (5, 5, 3))}
+    with pytest.raises(InputRefused, match="another grid"):
+        CaseFiles().mask(Case("a", "p", wider, mask=mask, slice_index=1), "ct")
 
 
 def test_a_plane_mask_is_taken_as_it_is(tmp_path: Path) -> None:
     Picture.fromarray(np.array([[0, 255], [0, 0]], np.uint8)).save(tmp_path / "m.png")
-    case = Case("a", "p", {}, mask=tmp_path / "m.png")
-    found = CaseFiles().mask(case.mask, case, (2, 2))
+    case = Case("a", "p", {"image": tmp_path / "m.png"}, mask=tmp_path / "m.png")
+    found = CaseFiles().mask(case, "image")
     np.testing.assert_array_equal(found, [[False, True], [False, False]])
-    assert CaseFiles().mask(None, case, (2, 2)) is None
+    assert CaseFiles().mask(case, "image", organ=True) is None
 
 
 def test_a_map_and_its_controls_are_scored_alike() -> None:
@@ -121,6 +128,8 @@ def test_a_box_is_written_by_the_names_of_its_axes() -> None:
 
 def test_in_a_case_of_several_views_a_mask_is_that_of_the_view_with_its_pixels(tmp_path: Path) -> None:
     Picture.fromarray(np.array([[0, 255], [0, 0]], np.uint8)).save(tmp_path / "m.png")
-    case = Case("a", "p", {"x": tmp_path, "y": tmp_path}, mask=tmp_path / "m.png")
-    assert CaseFiles().mask(case.mask, case, (2, 2)) is not None
-    assert CaseFiles().mask(case.mask, case, (2, 3)) is None
+    Picture.fromarray(np.zeros((2, 3), np.uint8)).save(tmp_path / "y.png")
+    views = {"x": tmp_path / "m.png", "y": tmp_path / "y.png"}
+    case = Case("a", "p", views, mask=tmp_path / "m.png", boxes=(Box((0, 0), (1, 1)),))
+    assert CaseFiles().mask(case, "x") is not None and CaseFiles().boxes(case, "x") == case.boxes
+    assert CaseFiles().mask(case, "y") is None and CaseFiles().boxes(case, "y") == ()

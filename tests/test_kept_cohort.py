@@ -27,9 +27,10 @@ class Readings:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.tables: list[str] = []
         self.headers: list[str] = []
-        table, header = manifest.read_table, paths.probe
+        table, header, mask = manifest.read_table, paths.probe, paths.probe_mask
         patch.setattr(manifest, "read_table", lambda path: (self.tables.append(path.name), table(path))[1])
         patch.setattr(paths, "probe", lambda path: (self.headers.append(Path(path).name), header(path))[1])
+        patch.setattr(paths, "probe_mask", lambda path: (self.headers.append(Path(path).name), mask(path))[1])
 
 
 @pytest.fixture

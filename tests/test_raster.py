@@ -243,7 +243,7 @@ def test_exif_orientation_is_applied_once_to_image_and_mask(
     image = read(tmp_path, pillow(stored, kind.split("-")[0], exif=exif, **options))
     expected = upright(stored, orientation)
     np.testing.assert_array_equal(image.pixels, expected[None])
-    np.testing.assert_array_equal(read_mask(tmp_path / "image.bin"), expected > 0)
+    np.testing.assert_array_equal(read_mask(tmp_path / "image.bin").inside, expected > 0)
 
 
 def test_a_torn_exif_block_costs_the_orientation_and_not_the_image(tmp_path: Path) -> None:
@@ -432,7 +432,7 @@ def test_masks(tmp_path: Path) -> None:
         pillow(inside.astype(np.uint8) * 255, "JPEG", quality=60),
     ):
         path.write_bytes(data)
-        np.testing.assert_array_equal(read_mask(path), inside)
+        np.testing.assert_array_equal(read_mask(path).inside, inside)
 
 
 def test_a_transparent_part_of_a_mask_is_outside(tmp_path: Path) -> None:
@@ -440,7 +440,7 @@ def test_a_transparent_part_of_a_mask_is_outside(tmp_path: Path) -> None:
     pixels[0, 0, 3] = 0
     path = tmp_path / "mask.png"
     path.write_bytes(pillow(pixels, "PNG"))
-    assert read_mask(path).tolist() == [[False, True], [True, True]]
+    assert read_mask(path).inside.tolist() == [[False, True], [True, True]]
 
 
 def test_real_images_read_as_pillow_decodes_them(real_data: Path) -> None:
@@ -455,6 +455,6 @@ def test_real_images_read_as_pillow_decodes_them(real_data: Path) -> None:
             assert image.warnings == ()
             assert probe(path).shape == expected.shape[:2]
             if part == "busi/masks":
-                np.testing.assert_array_equal(read_mask(path), expected)
+                np.testing.assert_array_equal(read_mask(path).inside, expected)
             if part == "liver_ct_msd_sarah/masks":
-                np.testing.assert_array_equal(read_mask(path), (expected > 127).any(axis=-1))
+                np.testing.assert_array_equal(read_mask(path).inside, (expected > 127).any(axis=-1))

@@ -116,7 +116,7 @@ class TestSipakmed:
         assert mask is not None
         expected = np.zeros((30, 20), bool)
         expected[10:20, 5:15] = True  # the outline's corners, all of them inside
-        np.testing.assert_array_equal(read_mask(mask), expected)
+        np.testing.assert_array_equal(read_mask(mask).inside, expected)
 
     def test_a_broken_outline_is_named_with_the_others(self, tmp_path: Path) -> None:
         root = source_trees.sipakmed(tmp_path)
@@ -292,9 +292,9 @@ class TestVolumes:
         cohort = _load(written)
         lesion = cohort.cases[2]
         assert lesion.mask is not None and lesion.organ_mask is not None
-        mask = read_mask(lesion.mask)
+        mask = read_mask(lesion.mask).inside
         assert mask.shape == (8, 36, 40) and mask[3].sum() == 80 and not mask[2].any()
-        assert read_mask(lesion.organ_mask)[3].sum() == 30 * 25
+        assert read_mask(lesion.organ_mask).inside[3].sum() == 30 * 25
 
 
 class TestIdrid:

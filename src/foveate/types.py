@@ -147,6 +147,7 @@ class Case:
         findings: 1 present, 0 absent, None unknown, by finding, for multi-label cohorts.
         mask: file whose non-zero pixels are the truth for localization.
         organ_mask: file whose non-zero pixels are the organ to crop to.
+        mask_segment, organ_mask_segment: which of several things those files mark, see ``io.read_mask``.
         boxes: true boxes, in original pixels.
         slice_index: 0-based position along the first axis of a volume, if the case is one slice of it.
         split: the part that the manifest itself assigns, if any.
@@ -166,6 +167,8 @@ class Case:
     split: str | None = None
     row: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
+    mask_segment: str = ""
+    organ_mask_segment: str = ""
 
 
 @dataclass(frozen=True, slots=True)

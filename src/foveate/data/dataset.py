@@ -140,7 +140,7 @@ class PreparedCases:
 
     def _entry_name(self, hashes: FileHashes, case: Case, view: str) -> str:
         organ = case.organ_mask if self._preprocess.settings(view).organ_crop else None
-        mask = hashes.of(organ) if organ else None
+        mask = hashes.of(organ) + case.organ_mask_segment if organ else None
         first = self._preprocess.reference([name for name in self.views if name in case.views])
         grid = [] if first in (None, view) else [hashes.of(case.views[str(first)])]
         key = self._preprocess.key(view)

@@ -23,11 +23,13 @@ from pydicom.config import disable_value_validation
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from foveate.errors import InputRefused
+from foveate.io.derived import not_an_image, result_in
 from foveate.io.dicom_frames import PixelHeader, check_pixel_element, require_pixels
 from foveate.io.dicom_pixels import attribute, channels, check_readable, read_values
 from foveate.io.padding import darkened
 from foveate.io.source import MAX_BYTES, ImageSource, check_pixels, decoding
 from foveate.io.stack import SlicePlane, plane_geometry, stack_planes
+from foveate.io.stored import as_stored
 from foveate.io.tiles import Mosaic, SlideTiles, mosaic_of, slide_of
 from foveate.types import Geometry, Image
 
@@ -36,8 +38,13 @@ _PIECE = 2**20
 _UNIT_LENGTH = 1e-2  # how far direction cosines may be from unit length and right angle
 
 
-def read_dicom(source: ImageSource, max_pixels: int) -> Image:
+def read_dicom(source: ImageSource, max_pixels: int, *, stored: bool = False) -> Image:
     """Read one DICOM file: ``(C, H, W)``, or ``(C, D, H, W)`` where it has several frames.
+
+    Args:
+        source: the file.
+        max_pixels: most that it may declare.
+        stored: leave values as they are stored, as masks are read.
 
     Raises:
         InputRefused: it is damaged, holds no image, or has an encoding without a rule.
@@ -45,6 +52,8 @@ def read_dicom(source: ImageSource, max_pixels: int) -> Image:
     where = source.name
     with decoding(where, "dicom") as codes, disable_value_validation():
         dataset = parse(source.stream(), where, codes)
+        if stored:
+            as_stored(dataset, codes)
         header = pixel_header(dataset, where)
         check_readable(header, where)
         check_pixels((header.frames, header.rows, header.columns), max_pixels, where)
@@ -107,8 +116,8 @@ def parse(stream: BinaryIO, where: str, codes: list[str], *, header_only: bool =
 
 
 def holds_image(dataset: Dataset) -> bool:
-    """Whether a data set describes an image, unlike reports, contours, plans and doses."""
-    return "Rows" in dataset and "Columns" in dataset and dataset.get("Modality") != "RTDOSE"
+    """Whether a data set describes an image, unlike reports, contours, segmentations and doses."""
+    return "Rows" in dataset and "Columns" in dataset and result_in(dataset) is None
 
 
 def pixel_header(dataset: Dataset, where: str) -> PixelHeader:
@@ -118,12 +127,12 @@ def pixel_header(dataset: Dataset, where: str) -> PixelHeader:
         InputRefused: it describes no image, or a needed attribute is missing.
     """
     if not holds_image(dataset):
-        raise InputRefused(
-            f"this DICOM file holds no image but {dataset.get('Modality') or 'other data'}",
-            where=where,
-            fix="give the file of the image itself",
-            code="dicom-not-an-image",
-        )
+        raise not_an_image(dataset, where)
+    return described_pixels(dataset, where)
+
+
+def described_pixels(dataset: Dataset, where: str) -> PixelHeader:
+    """The same of any data set with pixels, be it an image or what was found in one."""
     allocated = _integer(dataset, "BitsAllocated", where)
     stored = _integer(dataset, "BitsStored", where, allocated)
     if _integer(dataset, "HighBit", where, stored - 1) != stored - 1:

@@ -21,7 +21,7 @@ columns are exchanged with them.
 from __future__ import annotations
 
 import gzip
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from foveate.errors import InputRefused
 from foveate.files import write_atomic
+from foveate.io.masks import RESCALED
 from foveate.io.source import MAX_BYTES, ImageSource, check_finite, check_pixels, decoding, kind_of
 from foveate.io.stack import geometry_of
 from foveate.types import Array, Geometry, Image
@@ -75,8 +76,13 @@ class VolumeLayout:
         return 3 if self.dtype.fields else 1
 
 
-def read_nifti(source: ImageSource, max_pixels: int) -> Image:
+def read_nifti(source: ImageSource, max_pixels: int, *, stored: bool = False) -> Image:
     """Read a NIfTI file: ``(C, D, H, W)``, or ``(C, H, W)`` if it has two axes.
+
+    Args:
+        source: the file.
+        max_pixels: most that it may declare.
+        stored: leave values as they are stored, as masks are read.
 
     Raises:
         InputRefused: it is damaged or truncated, or has axes or numbers without a rule.
@@ -87,6 +93,9 @@ def read_nifti(source: ImageSource, max_pixels: int) -> Image:
         if source.data[:2] == b"\x1f\x8b":
             stream, room = gzip.GzipFile(fileobj=stream), room * _MOST_INFLATION
         layout = _layout(stream, source.name, max_pixels)
+        if stored and (layout.slope, layout.intercept) != (1.0, 0.0):
+            codes.append(RESCALED)
+            layout = replace(layout, slope=1.0, intercept=0.0)
         size = prod(layout.shape) * layout.dtype.itemsize
         if layout.offset + size > room:
             raise _truncated(layout.offset + size, source.name)

@@ -30,13 +30,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from foveate.io.laying import StoredMask
+from foveate.io.masks import mask_geometry, stored_mask
 from foveate.io.source import MAX_PIXELS, Kind, kind_of, read_source
 from foveate.types import Geometry, Image
-
-_LOSSY_MIDDLE = 127  # lossy compression smears the two values of a mask around 0 and 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,27 +73,35 @@ def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Image:
     return _read(path, kind_of(path), max_pixels)
 
 
-def read_mask(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
-    """Read a mask: True inside, where the value (of any channel) is not zero.
+def read_mask(path: Path | str, segment: str = "", *, max_pixels: int = MAX_PIXELS) -> StoredMask:
+    """Read a mask, for its ``over`` to lay it over an image: marked where the stored value is not zero.
 
     In a JPEG, whose compression smears edges, inside is above 127. EXIF orientation is applied as in images;
-    what is transparent is outside.
+    what is transparent is outside. SEG, label maps and RTSTRUCT are read as well.
 
     Args:
         path: as for ``read_image``.
+        segment: which of several things that are marked: the name or number of a segment (SEG, RTSTRUCT), the
+            value of a label map (all other files), or ``*`` for all of them together.
         max_pixels: as for ``read_image``.
 
-    Returns:
-        ``(H, W)`` or ``(D, H, W)``.
+    Raises:
+        InputRefused: as ``read_image``; or there is no such segment, or several and none is named.
+    """
+
+    def read(file: Path, kind: Kind, stored: bool) -> Image:
+        return _read(file, kind, max_pixels, stored=stored)
+
+    return stored_mask(Path(path), segment, max_pixels, read)
+
+
+def probe_mask(path: Path | str) -> Geometry | None:
+    """Where a mask lies, from headers alone; None for SEG and RTSTRUCT, which are placed over an image.
 
     Raises:
-        InputRefused: as ``read_image``.
+        InputRefused: for whatever the header already shows that ``read_mask`` would refuse.
     """
-    path = Path(path)
-    kind = kind_of(path)
-    pixels = _read(path, kind, max_pixels).pixels
-    inside: NDArray[np.bool_] = np.any(pixels > _LOSSY_MIDDLE if kind == "jpeg" else pixels != 0, axis=0)
-    return inside
+    return mask_geometry(Path(path), lambda file: probe(file).geometry)
 
 
 def probe(path: Path | str) -> Probe:
@@ -134,20 +139,20 @@ def _probe(path: Path, kind: Kind) -> tuple[Geometry, int]:
     return Geometry(shape), channels
 
 
-def _read(path: Path, kind: Kind, max_pixels: int) -> Image:
+def _read(path: Path, kind: Kind, max_pixels: int, *, stored: bool = False) -> Image:
     if kind == "dicom-series":
         from foveate.io.series import read_series
 
-        return read_series(path, max_pixels)
+        return read_series(path, max_pixels, stored=stored)
     source = read_source(path, kind)
     if kind == "dicom":
         from foveate.io.dicom import read_dicom
 
-        return read_dicom(source, max_pixels)
+        return read_dicom(source, max_pixels, stored=stored)
     if kind == "nifti":
         from foveate.io.nifti import read_nifti
 
-        return read_nifti(source, max_pixels)
+        return read_nifti(source, max_pixels, stored=stored)
     from foveate.io.raster import read_raster
 
     return read_raster(source, max_pixels)

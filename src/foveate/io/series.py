@@ -37,6 +37,7 @@ from foveate.io.listed import listed_files
 from foveate.io.padding import darkened
 from foveate.io.source import Kind, check_bytes, check_pixels, decoding, kind_of, read_source
 from foveate.io.stack import listing, stack_planes
+from foveate.io.stored import as_stored
 from foveate.types import Array, Geometry, Image
 
 _NOT_SLICES = ("not-an-image", "unsupported-format", "not-a-regular-file", "symlink-loop", "not-found")
@@ -59,19 +60,20 @@ class Slice:
     digest: bytes
 
 
-def read_series(folder: Path, max_pixels: int) -> Image:
+def read_series(folder: Path, max_pixels: int, *, stored: bool = False) -> Image:
     """Read a folder that holds one series, or the files of a list (see ``listed``): ``(C, D, H, W)``.
 
-    The hash is the SHA-256 over the SHA-256 digests of the slice files in slice order.
+    With ``stored`` values stay as they are stored, as masks are read. The hash is the SHA-256 over the
+    SHA-256 digests of the slice files in slice order.
 
     Raises:
         InputRefused: the folder holds no DICOM image, or its slices do not make one volume.
     """
     where = str(folder)
     with decoding(where, "dicom-series") as codes, disable_value_validation():
-        slices = list(_read_slices(folder, codes))
+        slices = list(_read_slices(folder, codes, stored=stored))
         if _is_one_volume_file(slices, where):
-            image = read_dicom(read_source(slices[0].path, "dicom"), max_pixels)
+            image = read_dicom(read_source(slices[0].path, "dicom"), max_pixels, stored=stored)
             return replace(image, source=where, warnings=(*codes, *image.warnings))
         order, geometry = _check(slices, where, max_pixels, codes)
         slices = [slices[index] for index in order]
@@ -102,7 +104,9 @@ def probe_series(folder: Path, max_pixels: int) -> tuple[Geometry, int]:
         return geometry, channels(slices[order[0]].dataset, slices[order[0]].header, where)
 
 
-def _read_slices(folder: Path, codes: list[str], *, header_only: bool = False) -> Iterator[Slice]:
+def _read_slices(
+    folder: Path, codes: list[str], *, header_only: bool = False, stored: bool = False
+) -> Iterator[Slice]:
     """Read every DICOM image that lies directly in a folder, by name (only so that errors repeat)."""
     total = 0
     for path in _dicom_files(folder, codes):
@@ -115,6 +119,8 @@ def _read_slices(folder: Path, codes: list[str], *, header_only: bool = False) -
                 if not holds_image(dataset):
                     codes.append("other-files-ignored")
                     continue
+                if stored:
+                    as_stored(dataset, found)
                 header = pixel_header(dataset, str(path))
                 check_readable(header, str(path))
                 if source is None:

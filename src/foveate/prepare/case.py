@@ -31,7 +31,9 @@ def prepare_case(
         UsageError: the preprocessing does not fit the images.
     """
     crops = any(preprocess.settings(view).organ_crop for view in case.views)
-    organ = mask_reader(case.organ_mask) if crops and case.organ_mask is not None else None
+    organ = None
+    if crops and case.organ_mask is not None:
+        organ = mask_reader(case.organ_mask, case.organ_mask_segment)
     first = preprocess.reference(case.views)
     reference = None if first is None else image_reader(case.views[first])
     prepared = {}

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.errors import InputRefused, UsageError
+from foveate.io.laying import StoredMask
 from foveate.prepare.geometry import FieldOfView
 from foveate.study.settings import PreprocessConfig
 from foveate.types import Array, Case, Geometry, Image
 
 ImageReader = Callable[[Path], Image]
-MaskReader = Callable[[Path], NDArray[np.bool_]]
+MaskReader = Callable[[Path, str], StoredMask]
 
 
 def with_views_of(case: Case, views: Sequence[str], *, tolerant: bool) -> Case:

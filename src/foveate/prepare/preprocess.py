@@ -29,6 +29,7 @@ from torch import Tensor
 
 from foveate.contract import InputSpec
 from foveate.errors import InputRefused, UsageError
+from foveate.io.laying import StoredMask
 from foveate.prepare.align import AlignedField, Field, aligned
 from foveate.prepare.pixels import chosen_pixels, field_of, limits, plane_or_volume
 from foveate.prepare.resample import to_field
@@ -120,7 +121,7 @@ class Preprocess:
         *,
         view: str | None = None,
         slice_index: int | None = None,
-        organ_mask: NDArray[np.bool_] | None = None,
+        organ_mask: StoredMask | NDArray[np.bool_] | None = None,
         reference: Image | None = None,
     ) -> Prepared:
         """Turn an image or volume into ``(C, *size)`` in [0, 1].
@@ -129,8 +130,8 @@ class Preprocess:
             image: as read.
             view: which of the case's views it is, for settings of its own.
             slice_index: 0-based slice to classify, if the image is a volume and the model sees pictures.
-            organ_mask: ``(H, W)``, or ``(D, H, W)`` for a volume; needed if the study crops to the organ.
-                With a reference, over that.
+            organ_mask: needed if the study crops to the organ; as read, or ``(H, W)`` in the pixels of the
+                image, ``(D, H, W)`` for a volume. With a reference, over that.
             reference: the view of the case onto whose grid this one is brought; None: it keeps its own.
 
         Raises:
@@ -187,7 +188,7 @@ class Preprocess:
     def _organ(
         self,
         image: Image,
-        mask: NDArray[np.bool_] | None,
+        mask: StoredMask | NDArray[np.bool_] | None,
         slice_index: int | None,
         shape: tuple[int, ...],
     ) -> NDArray[np.bool_]:
@@ -198,6 +199,8 @@ class Preprocess:
                 where=image.source,
                 fix="fill the column 'organ_mask', or set preprocess.organ_crop: false",
             )
+        if isinstance(mask, StoredMask):
+            mask = mask.over(image.geometry, slice_index, grid=self.config.mask_grid).inside
         organ = mask[slice_index] if mask.ndim == 3 and slice_index is not None else mask
         if organ.shape != shape:
             raise InputRefused(

@@ -48,7 +48,7 @@ def training_averages(run: Run, track: Track) -> Averages:
         run: whose manifest names masks and boxes.
         track: shows progress.
     """
-    files = CaseFiles()
+    files = CaseFiles(run.study.preprocess.mask_grid)
     cases = [case for case in cases_of(run, run.cohort(), ("train",)) if case.mask or case.boxes]
     drawn: dict[str, list[Floats]] = {}
     for case in track(cases, "Averaging training masks"):

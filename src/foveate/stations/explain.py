@@ -178,17 +178,17 @@ class _Store:
     """
 
     def __init__(self, folder: Path, preprocess: Preprocess) -> None:
-        self._folder, self._preprocess, self._files = folder, preprocess, CaseFiles()
+        self._folder, self._preprocess = folder, preprocess
+        self._files = CaseFiles(preprocess.config.mask_grid)
 
     def write(self, case: Case, answer: CaseAnswer, explained: Explained) -> list[MapEntry]:
         """Write the maps of one case; returns its rows of the index."""
         by_view = {view: own for view in case.views if (own := [m for m in explained.maps if m.view == view])}
-        entries, first = [], self._shape(case, next(iter(case.views)))
+        entries = []
         for view, own in by_view.items():
             image = self._files.image(case.views[view])
             name, shape = file_name(case.case_id, view), own[0].values.shape
-            boxes = case.boxes if shape == first else ()
-            truth = self._files.mask(case.mask, case, shape)
+            boxes, truth = self._files.boxes(case, view), self._files.mask(case, view)
             write_case(
                 self._folder / name,
                 own,
@@ -227,11 +227,6 @@ class _Store:
         for stale in (*self._folder.glob("*.npz"), *self._folder.glob("*.nii.gz")):
             if stale.name not in kept:
                 stale.unlink()
-
-    def _shape(self, case: Case, view: str) -> tuple[int, ...]:
-        """Spatial shape of a view of a case: the volume, or the slice that the case is."""
-        shape = self._files.image(case.views[view]).pixels.shape[1:]
-        return shape[1:] if len(shape) == 3 and case.slice_index is not None else shape
 
     @staticmethod
     def _spacing(image: Image, shape: tuple[int, ...]) -> tuple[float, ...] | None:

@@ -42,6 +42,7 @@ from foveate.stations.shortcuts.questions import (
     merge_tiles,
     whole_regions,
 )
+from foveate.stations.truths import CaseFiles
 from foveate.types import Box, Case, Track, quiet
 
 if TYPE_CHECKING:
@@ -257,10 +258,10 @@ def _attribution(
         return {}
     cases = {item.case.case_id: item.case for item in asked.items}
     entries = [entry for entry in read_index(folder) if entry.split == part and entry.case_id in cases]
-    found = {}
+    found, files = {}, CaseFiles(run.study.preprocess.mask_grid)
     for view in asked.bundle.views:
         own = [entry for entry in entries if entry.view == view]
-        found[view] = attribution_shares(folder, own, cases, run.study.probe.tiles, bootstrap)
+        found[view] = attribution_shares(folder, own, cases, files, run.study.probe.tiles, bootstrap)
     return found
 
 

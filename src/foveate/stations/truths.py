@@ -1,8 +1,8 @@
 """What is marked in the explained cases: true masks and boxes, beside the heat maps that should find them.
 
-A manifest names one mask per case. It belongs to every view that has its pixels: of registered phases to all,
-of a photograph and an ultrasound picture to the one that it was drawn on. Boxes lie in the pixels of the
-case's first view, and belong to every view of that shape.
+A manifest names one mask per case. It belongs to every view that it can be laid over: of phases on one grid
+to all, of a photograph and an ultrasound picture to the one that it was drawn on. Boxes lie in the pixels
+of the case's first view, and belong to every view on the same grid.
 """
 
 from __future__ import annotations
@@ -28,18 +28,20 @@ from foveate.evaluate.localization import (
 )
 from foveate.evaluate.localization.controls import random_cells
 from foveate.evaluate.localization.grids import spread
-from foveate.io.reading import read_image, read_mask
+from foveate.io.laying import MISPLACED, MaskGrid, same_grid
+from foveate.io.reading import probe, read_image, read_mask
 from foveate.maps.heatmaps import COARSE, CaseMaps, MapEntry, read_case
 from foveate.maps.localize import BoxRule, localize_heatmap, sweep
 from foveate.maps.regions import Region, extent, shifted
 from foveate.stations.batches import VOLUMES
 from foveate.stations.run import Run
-from foveate.types import Box, Case
+from foveate.types import Box, Case, Geometry
 
 if TYPE_CHECKING:
     from foveate.stations.averages import Averages
 
 Mask = NDArray[np.bool_]
+_HEADERS = 64  # images whose geometry is remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +220,7 @@ class Truths:
         self._one_class = cohort.task == "multiclass"
         self._settings = run.study.preprocess
         self._folder = folder
-        self._files = CaseFiles()
+        self._files = CaseFiles(self._settings.mask_grid)
 
     def of(self, entry: MapEntry) -> Iterator[Marked]:
         """Every true class of a view that was explained and is marked in it."""
@@ -246,8 +248,8 @@ class Truths:
     def stored(self, entry: MapEntry) -> tuple[CaseMaps, Mask | None]:
         """The stored maps of a view, and its organ mask if the study crops to the organ."""
         stored, case = read_case(self._folder / entry.file), self._cases[entry.case_id]
-        organ = case.organ_mask if self._settings.for_view(entry.view).organ_crop else None
-        return stored, self._files.mask(organ, case, stored.values.shape[1:])
+        crops = self._settings.for_view(entry.view).organ_crop
+        return stored, self._files.mask(case, entry.view, organ=True) if crops else None
 
 
 def _truth(stored: CaseMaps, target: str, *, alone: bool) -> Region | None:
@@ -268,54 +270,70 @@ def _seen_in_volume(stored: CaseMaps, truth: Region, organ: Mask | None) -> Volu
 
 
 class CaseFiles:
-    """Reads images and masks, remembering the last ones: the slices of a volume come one after the other."""
+    """Reads images and masks, remembering the last ones: the slices of a volume come one after the other.
 
-    def __init__(self) -> None:
+    Args:
+        grid: how masks meet images, ``preprocess.mask_grid`` of the study.
+    """
+
+    def __init__(self, grid: MaskGrid = "same") -> None:
         self.image = lru_cache(VOLUMES)(read_image)
         self._mask = lru_cache(VOLUMES)(read_mask)
+        self._geometry = lru_cache(_HEADERS)(_geometry_of)
+        self._grid = grid
 
     def marked(self, case: Case) -> Iterator[tuple[str, Mask]]:
         """What is marked in a case by class, empty where a mask does not say of which finding it is.
 
-        Masks are those of the case's slice, if it is one; boxes lie in the pixels of its first view.
+        Masks are those of the case's slice, if it is one, over the first view that they lie on; boxes lie in
+        the pixels of its first view.
         """
         if case.mask is not None:
-            found = self._mask(case.mask)
-            own = found[case.slice_index] if found.ndim == 3 and case.slice_index is not None else found
-            if own.any():
+            over = (self.mask(case, view) for view in case.views)
+            if (own := next((mask for mask in over if mask is not None), None)) is not None:
                 yield case.label or "", own
             return
-        shape = self.image(next(iter(case.views.values()))).pixels.shape[1:]
-        shape = shape[1:] if len(shape) == 3 and case.slice_index is not None else shape
+        shape = self._shape(case, next(iter(case.views)))
         for label in dict.fromkeys(box.label for box in case.boxes):
             boxes = [box for box in case.boxes if box.label == label]
             yield label or case.label or "", Region.from_boxes(boxes, shape).mask
 
-    def mask(self, path: Path | None, case: Case, shape: tuple[int, ...]) -> Mask | None:
+    def mask(self, case: Case, view: str, *, organ: bool = False) -> Mask | None:
         """A mask in the pixels of one view of a case.
 
         Args:
-            path: of the mask, a plane or a volume; None where there is none.
             case: says which slice, if the case is one of a volume.
-            shape: spatial shape of the view, ``(H, W)`` or ``(D, H, W)``.
+            view: over which it is laid.
+            organ: the organ mask in place of that of the truth.
 
         Returns:
             The mask, or None if there is none, nothing is marked, or it is that of another view.
 
         Raises:
-            InputRefused: the case has this one view, and the mask has other pixels.
+            InputRefused: the case has this one view, and the mask does not lie on it.
         """
+        path = case.organ_mask if organ else case.mask
         if path is None:
             return None
-        found = self._mask(path)
-        own = found[case.slice_index] if found.ndim > len(shape) and case.slice_index is not None else found
-        if own.shape != shape and len(case.views) > 1:
-            return None
-        if own.shape != shape:
-            raise InputRefused(
-                f"the mask has shape {own.shape}, its image {shape}",
-                where=str(path),
-                fix="give masks with the pixels of their images",
-                code="mask-shape",
-            )
-        return own if own.any() else None
+        stored = self._mask(path, case.organ_mask_segment if organ else case.mask_segment)
+        try:
+            laid = stored.over(self._geometry(case.views[view]), case.slice_index, grid=self._grid).inside
+        except InputRefused as error:
+            if len(case.views) > 1 and error.code in MISPLACED:
+                return None
+            raise
+        return laid if laid.any() else None
+
+    def boxes(self, case: Case, view: str) -> tuple[Box, ...]:
+        """Boxes of a case over one of its views: they lie in the first one, and in those on the same grid."""
+        first, own = (self._geometry(case.views[name]) for name in (next(iter(case.views)), view))
+        return case.boxes if same_grid(first, own) else ()
+
+    def _shape(self, case: Case, view: str) -> tuple[int, ...]:
+        """Spatial shape of a view of a case: the volume, or the slice that the case is."""
+        shape = self._geometry(case.views[view]).shape
+        return shape[1:] if len(shape) == 3 and case.slice_index is not None else shape
+
+
+def _geometry_of(path: Path) -> Geometry:
+    return probe(path).geometry

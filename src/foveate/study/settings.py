@@ -11,8 +11,11 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 Share = Annotated[float, Field(ge=0, lt=1)]
 _EPOCHS_OF_FULL_AUGMENTATION = 30
-FORMER: Mapping[str, Any] = {"orientation": "none", "spacing": None, "align": "none", "reference": None}
-"""Settings that 0.1.0 did not have, with the values under which it did what they ask for."""
+FORMER: Mapping[str, Any] = {
+    "orientation": "none", "spacing": None, "align": "none", "reference": None, "mask_grid": "same",
+}  # fmt: skip
+"""Settings that 0.1.0 did not have, with the values under which it did what they ask for. It laid masks on by
+array, which is the same for masks on their image's grid, and wrong for all others."""
 
 
 def _orientation(value: str) -> str:
@@ -109,6 +112,9 @@ class PreprocessConfig(Settings):
         organ_crop: crop to the organ mask, and set what lies outside it to the lowest value.
         organ_margin: pixels of the original image kept around the organ's bounding box; in volumes
             voxels along each axis.
+        mask_grid: how masks meet images. ``same``: by affines, on the image's grid in any order of axes, else
+            refused; ``resample``: from another grid the nearest voxel; ``array``: by array,
+            whatever affines say. Without an affine on either side it is always by array.
         keep_aspect: pad to the model's aspect ratio before resizing, so that shapes stay true; in volumes
             within the slices only.
         resize: ``linear`` interpolates, with antialiasing on the way down; ``area`` averages what falls into
@@ -133,6 +139,7 @@ class PreprocessConfig(Settings):
     neighbours: Literal[0, 1] = 0
     organ_crop: bool = False
     organ_margin: Annotated[int, Field(ge=0)] = 10
+    mask_grid: Literal["same", "resample", "array"] = "same"
     keep_aspect: bool = True
     resize: Literal["linear", "area"] = "linear"
     colour: Literal["rgb", "grey"] = "rgb"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from foveate.data.manifest.columns import Columns, parse_part
 from foveate.data.manifest.names import ImageNames
-from foveate.data.manifest.paths import Cell, Fault, FoundFile
+from foveate.data.manifest.paths import MASKS, Cell, Fault, FoundFile
 from foveate.data.manifest.rows import Header, ManifestRow, ManifestTable, Problem
 from foveate.data.manifest.truth import FindingReader, LabelReader, one_of
 from foveate.data.manifest.words import is_blank, is_nobody, plain
@@ -17,12 +17,11 @@ from foveate.study.settings import USUAL_RULES, TableRules
 from foveate.types import Case
 
 _WHOLE_NUMBER = re.compile(r"(\d+)([.,]0*)?")  # spreadsheets and pandas write 3 as 3.0
-_MASKS = ("mask", "organ_mask")
 
 
 def path_cells(table: ManifestTable, columns: Columns) -> list[Cell]:
     """Every path of the manifest: views, masks and organ masks."""
-    names = [*columns.views, *(name for name in _MASKS if name in table.columns)]
+    names = [*columns.views, *(name for name in MASKS if name in table.columns)]
     return [
         Cell(row.number, name, text)
         for name in names
@@ -209,7 +208,7 @@ class CaseReader:
         }
         volumes = any(isinstance(item := found[text], FoundFile) and len(item.shape) == 3 for text in seen)
         reader = RowReader.of(table, table.rows, columns, volumes=volumes, classes=classes, rules=rules)
-        return cls(reader, found, tuple(name for name in _MASKS if name in table.columns))
+        return cls(reader, found, tuple(name for name in MASKS if name in table.columns))
 
     def read(self, table: ManifestTable) -> tuple[list[Case], list[Problem]]:
         """Read every row; a case with problems is returned as far as it can be read."""
@@ -248,21 +247,38 @@ class CaseReader:
             views={name: item.path for name, item in views.items()},
             mask=masks.get("mask"),
             organ_mask=masks.get("organ_mask"),
+            mask_segment=_segment(row, "mask"),
+            organ_mask_segment=_segment(row, "organ_mask"),
         )
 
     def _mask(
         self, row: ManifestRow, name: str, views: Mapping[str, FoundFile], index: int | None, notes: list[str]
     ) -> Path | None:
-        """The mask's path; it must lie over one of the views."""
+        """The mask's path; without affines it must have the shape of one of the views.
+
+        Where there are affines, they decide when the mask is laid over its image: see ``io.laying``.
+        """
         item = self.found.get(row.values[name])
         if not isinstance(item, FoundFile):
             return None
+        if not item.shape or (_placed(item) and any(_placed(view) for view in views.values())):
+            return item.path
         fitting = {view.shape for view in views.values()}
         fitting |= {shape[1:] for shape in fitting if len(shape) == 3} if index is not None else set()
         if fitting and item.shape not in fitting:
             sizes = " or ".join(sorted(_size(shape) for shape in fitting))
             notes.append(f"{name} is {_size(item.shape)} pixels, but its image is {sizes}")
         return item.path
+
+
+def _segment(row: ManifestRow, name: str) -> str:
+    text = row.values.get(f"{name}_segment", "")
+    return "" if is_blank(text) else plain(text)
+
+
+def _placed(item: FoundFile) -> bool:
+    """Whether a file says where it lies in the patient."""
+    return item.geometry is not None and item.geometry.affine is not None
 
 
 def _check_slice(index: int | None, views: Mapping[str, FoundFile], notes: list[str]) -> None:

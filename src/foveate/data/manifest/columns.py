@@ -16,7 +16,7 @@ from foveate.io.reading import probe
 from foveate.study.settings import USUAL_RULES, TableRules
 from foveate.types import Task
 
-RESERVED = ("mask", "organ_mask", "slice", "split")
+RESERVED = ("mask", "organ_mask", "mask_segment", "organ_mask_segment", "slice", "split")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", ".nii", ".nii.gz", ".series")
 _SAMPLE = 20
 _PARTS = {

@@ -14,8 +14,11 @@ from typing import Literal
 
 from foveate.errors import InputRefused
 from foveate.io.listed import SUFFIX, members_of
-from foveate.io.reading import probe
-from foveate.types import Track, quiet
+from foveate.io.reading import probe, probe_mask
+from foveate.types import Geometry, Track, quiet
+
+MASKS = ("mask", "organ_mask")
+"""Columns of masks."""
 
 _WORKERS = 8  # opening files waits for the disk, not for the processor
 _LOOKED_AT = 100_000  # files, when one is looked for that a path names badly
@@ -48,12 +51,17 @@ class FoundFile:
     Attributes:
         path: to open it by.
         real: the same without links and ``..``, to compare by.
-        shape: ``(H, W)`` or ``(D, H, W)``, from its header.
+        geometry: from its header; None for masks that lie somewhere only over an image (SEG, RTSTRUCT).
     """
 
     path: Path
     real: str
-    shape: tuple[int, ...]
+    geometry: Geometry | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(H, W)`` or ``(D, H, W)``; empty where there is no geometry."""
+        return self.geometry.shape if self.geometry else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +114,8 @@ class Root:
     def _leads_out(self, real: str) -> bool:
         return not self.follow_outside and not Path(real).is_relative_to(self.real)
 
-    def find(self, text: str) -> FoundFile | Fault:
-        """Look up one path; the image is not decoded, only its header is read."""
+    def find(self, text: str, *, mask: bool = False) -> FoundFile | Fault:
+        """Look up the path of an image or a mask; it is not decoded, only its header is read."""
         try:
             path = self.path(text)
             real = os.path.realpath(path)
@@ -117,7 +125,7 @@ class Root:
                 )
             if not path.exists():
                 return Fault("missing", f"there is no file '{text}' under {self.folder}")
-            return _probe(text, path, real)
+            return _probe(text, path, real, mask=mask)
         except (OSError, ValueError) as error:
             return Fault("refused", f"'{text}' cannot be opened: {error}")
 
@@ -134,8 +142,13 @@ def find_all(cells: Sequence[Cell], root: Root, track: Track = quiet) -> Mapping
         What was found, by the text of the path.
     """
     texts = sorted({cell.text for cell in cells})
+    images = {cell.text for cell in cells if cell.column not in MASKS}
+
+    def find(text: str) -> FoundFile | Fault:
+        return root.find(text, mask=text not in images)
+
     with ThreadPoolExecutor(_WORKERS) as pool:
-        return dict(zip(track(texts, "Checking files"), pool.map(root.find, texts), strict=True))
+        return dict(zip(track(texts, "Checking files"), pool.map(find, texts), strict=True))
 
 
 def file_states(root: Root, texts: Collection[str]) -> dict[str, FileState | None]:
@@ -179,9 +192,9 @@ def files_below(folder: Path) -> Mapping[str, str]:
     return {name: file.as_posix() for file in files for name in (file.name.partition(".")[0], file.name)}
 
 
-def _probe(text: str, path: Path, real: str) -> FoundFile | Fault:
+def _probe(text: str, path: Path, real: str, *, mask: bool) -> FoundFile | Fault:
     try:
-        return FoundFile(path, real, probe(path).shape)
+        return FoundFile(path, real, probe_mask(path) if mask else probe(path).geometry)
     except InputRefused as error:
         return Fault("refused", f"'{text}' cannot be used: {error.what}")
 

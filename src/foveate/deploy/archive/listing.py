@@ -143,8 +143,8 @@ def _line(reader: RowReader, row: ManifestRow) -> Line:
     if case.slice_index is not None:
         line["slice"] = case.slice_index
     line |= {"label": case.label} if reader.columns.single else {"findings": case.findings}
-    organ = row.values.get("organ_mask", "")
-    return line if is_blank(organ) else line | {"organ_mask": organ}
+    marks = ("organ_mask", "organ_mask_segment")
+    return line | {name: text for name in marks if not is_blank(text := row.values.get(name, ""))}
 
 
 def case_of(line: Line, root: Root) -> Case:
@@ -161,6 +161,7 @@ def case_of(line: Line, root: Root) -> Case:
         label=line.get("label"),
         findings=line.get("findings", {}),
         organ_mask=root.inside(organ) if organ else None,
+        organ_mask_segment=line.get("organ_mask_segment", ""),
         slice_index=line.get("slice"),
         row=line["row"],
     )

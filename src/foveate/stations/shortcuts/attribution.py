@@ -20,7 +20,12 @@ _Rows = list[tuple[float, float]]
 
 
 def attribution_shares(
-    folder: Path, entries: Sequence[MapEntry], cases: Mapping[str, Case], tiles: int, bootstrap: Bootstrap
+    folder: Path,
+    entries: Sequence[MapEntry],
+    cases: Mapping[str, Case],
+    files: CaseFiles,
+    tiles: int,
+    bootstrap: Bootstrap,
 ) -> ViewAttribution:
     """Share of positive evidence at the border and outside the organ, beside the share of the area.
 
@@ -28,6 +33,7 @@ def attribution_shares(
         folder: ``heatmaps/`` of a run.
         entries: of one part and one view.
         cases: by id.
+        files: reads their organ masks.
         tiles: the border is as wide as the longer side of the image divided by it.
         bootstrap: of the intervals.
 
@@ -35,14 +41,13 @@ def attribution_shares(
         For border and outside of the organ: mean over cases of the share of ``max(map, 0)`` of the predicted
         class, mean share of the pixels, and their difference; or the reason why not.
     """
-    files = CaseFiles()
     found: dict[str, _Rows] = {"border": [], "outside_organ": []}
     patients: dict[str, list[str]] = {"border": [], "outside_organ": []}
     for entry in entries:
         stored, case = read_case(folder / entry.file), cases[entry.case_id]
         said = entry.predicted_class.split(";")[0]
         values = stored.values[stored.targets.index(said) if said in stored.targets else 0]
-        organ = files.mask(case.organ_mask, case, values.shape)
+        organ = files.mask(case, entry.view, organ=True)
         places = {"border": border(values.shape, tiles)}
         if organ is not None:
             places["outside_organ"] = ~organ

@@ -156,13 +156,13 @@ def find_places(material: ProbeMaterial, view: str) -> Places:
         material: cases that all have the view.
         view: whose.
     """
-    files = CaseFiles()
+    files = CaseFiles(material.bundle.preprocess.config.mask_grid)
     fields = [item.views[view].field for item in material.items]
     organs: list[Mask | None] = []
     truths: list[Mask | None] = []
     for item, field in zip(material.items, fields, strict=True):
-        organs.append(files.mask(item.case.organ_mask, item.case, field.shape))
-        truths.append(_truth(files, item.case, field.shape))
+        organs.append(files.mask(item.case, view, organ=True))
+        truths.append(_truth(files, item.case, view, field.shape))
     return Places(
         image_fields(material, view),
         _all_in_field(organs, fields),
@@ -198,9 +198,9 @@ def in_field(mask: Mask, field: Field) -> Tensor:
     return to_field(mask[None], field)[0] >= 0.5
 
 
-def _truth(files: CaseFiles, case: Case, shape: tuple[int, ...]) -> Mask | None:
-    mask = files.mask(case.mask, case, shape)
-    flat = [box for box in case.boxes if len(box.start) == len(shape)]
+def _truth(files: CaseFiles, case: Case, view: str, shape: tuple[int, ...]) -> Mask | None:
+    mask = files.mask(case, view)
+    flat = [box for box in files.boxes(case, view) if len(box.start) == len(shape)]
     if mask is None and flat:
         return Region.from_boxes(flat, shape).mask
     return mask

@@ -52,20 +52,19 @@ class Pointing:
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
-        self._files = CaseFiles()
+        self._files = CaseFiles(bundle.preprocess.config.mask_grid)
 
     def marks(self, item: PreparedCase) -> Iterator[Mark]:
         """Every true class that is marked in a view; one too small for the model's field is left out."""
         true = [index for index, value in enumerate(item.truth) if value == 1]
-        first = next(iter(item.views.values())).field.shape
         for view, prepared in item.views.items():
             shape = prepared.field.shape
-            mask = self._files.mask(item.case.mask, item.case, shape)
+            mask = self._files.mask(item.case, view)
             crops = self._bundle.preprocess.settings(view).organ_crop
-            organ = self._files.mask(item.case.organ_mask if crops else None, item.case, shape)
+            organ = self._files.mask(item.case, view, organ=True) if crops else None
             for target in true:
                 name = self._bundle.classes[target]
-                boxes = [box for box in item.case.boxes if shape == first and box.label in (name, "")]
+                boxes = [box for box in self._files.boxes(item.case, view) if box.label in (name, "")]
                 marked = mask if mask is not None and len(true) == 1 else None  # it does not say of which
                 if marked is None and boxes:
                     marked = Region.from_boxes(boxes, shape).mask
