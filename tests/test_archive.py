@@ -298,7 +298,15 @@ def test_a_bundle_marks_whom_it_learned_from_and_its_maps_come_back_as_its_own(
 
     preprocess = Preprocess(PreprocessConfig(size=(32, 48)))
     network = build_model("timm:test_resnet", 2, preprocess.input_spec(("image",))).eval()
-    facts = ("timm:test_resnet", {}, preprocess, ("image",), "multiclass", CLASSES, Patients.of(["p1", "p2"]))
+    facts = (
+        "timm:test_resnet",
+        {},
+        preprocess,
+        ("image",),
+        "multiclass",
+        CLASSES,
+        Patients.of(["P-01", "p2"]),
+    )
     save_bundle(tmp_path / "bundle", Bundle(network, *facts))
     archive = Archive(
         tmp_path / "bundle", pictures.manifest, tmp_path / "out.csv", tmp_path / "maps", shard=9
@@ -318,6 +326,24 @@ def test_a_bundle_marks_whom_it_learned_from_and_its_maps_come_back_as_its_own(
         np.testing.assert_allclose(ours.values, theirs.values, atol=1e-5)
     logits = table.logits[table.case_ids.index("c009")]
     np.testing.assert_allclose(logits, answer.prediction.logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_names_are_text_all_the_way(pictures: Pictures, model: Path, tmp_path: Path, suffix: str) -> None:
+    """Zeros in front, 23 digits and what looks like a number or nothing come out as they went in."""
+    patients = ["00017", "12345678901234567890123", "1E5", "17.0", "0", "p 1"]
+    source = pictures.folder / f"names{suffix}.csv"
+    rows = [f"0{n},{name},images/{n:03d}.png" for n, name in enumerate(patients)]
+    source.write_text("case_id,patient_id,image\n" + "\n".join(rows) + "\n06,NA,images/006.png\n")
+    outcome = predicted(Archive(model, source, tmp_path / f"out{suffix}"))
+    if suffix == ".csv":
+        with outcome.table.open(newline="") as stream:
+            found = [(row["case_id"], row["patient_id"]) for row in csv.DictReader(stream)]
+    else:
+        table = pd.read_parquet(outcome.table)
+        found = list(zip(table["case_id"], table["patient_id"], strict=True))
+    kept = [(f"0{n}", name) for n, name in enumerate(patients) if n not in BAD]
+    assert found == kept and refusals(outcome.refused) == {"05": "truncated-png", "06": "bad-row"}
 
 
 def test_a_model_without_maps_or_with_crops_says_so(pictures: Pictures, tmp_path: Path) -> None:

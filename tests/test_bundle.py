@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -73,6 +74,30 @@ def test_patients_are_recognised_but_not_readable(tmp_path: Path) -> None:
     assert "anna" in patients and "carl" not in patients
     assert "anna" not in facts
     assert Patients.of(["anna"]).hashes.isdisjoint(Patients.of(["anna"]).hashes)  # a new salt each time
+
+
+def test_patients_are_recognised_however_they_are_spelt(tmp_path: Path) -> None:
+    patients = Patients.of(["00017", "P-3", "8.0"])
+    for known in ("00017", "17", "017", "17.0", "p3", "P 3", "P_03", "8", "08"):
+        assert known in patients, known
+    assert all(other not in patients for other in ("18", "1-7", "P33", "80", ""))
+    assert not patients.by_spelling("00017") and patients.by_spelling("0017")
+    strict = Patients.of(["00017", "17"], as_written=True)
+    assert "17" in strict and "017" not in strict
+    saved = replace(make(tmp_path), patients=strict)
+    save_bundle(tmp_path, saved)
+    assert load_bundle(tmp_path).patients == strict
+
+
+def test_bundles_of_before_know_their_patients(tmp_path: Path) -> None:
+    """0.1.0 kept SHA-256 of salt and id alone; the id itself and what it is the key of are still known."""
+    make(tmp_path)
+    path, salt = tmp_path / "bundle.json", "ab" * 16
+    facts = json.loads(path.read_text())
+    facts["patients"] = {"salt": salt, "hashes": [hashlib.sha256(f"{salt}:17".encode()).hexdigest()]}
+    path.write_text(json.dumps(facts))
+    patients = load_bundle(tmp_path).patients
+    assert "17" in patients and "00017" in patients and "18" not in patients
 
 
 def fitted(bundle: Bundle) -> Bundle:

@@ -25,6 +25,7 @@ from foveate.bundle.familiar import FamiliarImages
 from foveate.bundle.novelty import NoveltyScore
 from foveate.contract import Classifier
 from foveate.data.known import KnownImages
+from foveate.data.manifest.identities import alike
 from foveate.errors import InputRefused
 from foveate.evaluate.probabilities.calibrators import Calibrator
 from foveate.evaluate.probabilities.conformal import SetRule
@@ -45,21 +46,31 @@ class Patients:
 
     Attributes:
         salt: hex, drawn anew for each bundle.
-        hashes: SHA-256 of salt and patient id, for each training and validation patient.
+        hashes: SHA-256 of salt and patient id, for each training and validation patient; also of the key
+            under which all spellings of the id are the same, unless ids count as they are written.
+        as_written: whether ids that look like two spellings of one (``17`` and ``017``) are two patients.
     """
 
     salt: str
     hashes: frozenset[str]
+    as_written: bool = False
 
     @classmethod
-    def of(cls, patient_ids: Iterable[str]) -> Patients:
+    def of(cls, patient_ids: Iterable[str], *, as_written: bool = False) -> Patients:
         """Hash patient ids with a fresh salt."""
-        salt = secrets.token_hex(16)
-        return cls(salt, frozenset(_hash(salt, patient) for patient in patient_ids))
+        salt, names = secrets.token_hex(16), set(patient_ids)
+        names |= set() if as_written else {alike(name) for name in names}
+        return cls(salt, frozenset(_hash(salt, name) for name in names), as_written)
 
     def __contains__(self, patient_id: str) -> bool:
-        """Whether the model saw this patient."""
-        return _hash(self.salt, patient_id) in self.hashes
+        """Whether the model saw this patient, however the id is spelt."""
+        return _hash(self.salt, patient_id) in self.hashes or self.by_spelling(patient_id)
+
+    def by_spelling(self, patient_id: str) -> bool:
+        """Whether the model saw this patient under an id that is spelt otherwise."""
+        if self.as_written or _hash(self.salt, patient_id) in self.hashes:
+            return False
+        return _hash(self.salt, alike(patient_id)) in self.hashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +139,11 @@ def save_bundle(folder: Path, bundle: Bundle) -> None:
         "views": list(bundle.views),
         "model": {"name": bundle.model_name, "options": dict(bundle.model_options)},
         "preprocess": bundle.preprocess.config.model_dump(mode="json"),
-        "patients": {"salt": bundle.patients.salt, "hashes": sorted(bundle.patients.hashes)},
+        "patients": {
+            "salt": bundle.patients.salt,
+            "hashes": sorted(bundle.patients.hashes),
+            "as_written": bundle.patients.as_written,
+        },
         "weights_sha256": sha256_of(weights),
         **_fitted_facts(folder, bundle),
     }
@@ -197,7 +212,8 @@ def load_bundle(folder: str | Path) -> Bundle:
             name, len(classes), preprocess.input_spec(views), pretrained=False, options=options
         )
     model.load_state_dict(load_file(weights))
-    patients = Patients(facts["patients"]["salt"], frozenset(facts["patients"]["hashes"]))
+    known = facts["patients"]
+    patients = Patients(known["salt"], frozenset(known["hashes"]), known.get("as_written", False))
     return Bundle(
         model=model.eval(),
         model_name=name,

@@ -135,6 +135,8 @@ def _known_patients(bundle: Bundle, evidence: Evidence) -> Iterator[Finding]:
         names = sorted({case.patient_id for case in cases})
         total = len({case.patient_id for case in evidence.cohort.cases})
         message = f"the model learned from {len(names)} of these {total} patients: {_some(names)}"
+        if spelt := [name for name in names if bundle.patients.by_spelling(name)]:
+            message += f" (spelt otherwise there: {_some(spelt)})"
         yield _finding("training-patients", message, cases)
 
 

@@ -19,6 +19,7 @@ from foveate.bundle.bundle import Bundle, Patients, save_bundle
 from foveate.contract import Classifier
 from foveate.data.cache import default_cache_folder
 from foveate.data.dataset import CacheFill
+from foveate.data.manifest.identities import alike
 from foveate.device import keep_freed_memory
 from foveate.errors import UsageError
 from foveate.evaluate.results.run import TrainingFacts
@@ -262,8 +263,14 @@ def _bundle(material: TrainingMaterial, model: Classifier) -> Bundle:
         views=cohort.view_names,
         task=cohort.task,
         classes=cohort.classes,
-        patients=Patients.of(case.patient_id for case in material.cases),
+        patients=Patients.of((case.patient_id for case in material.cases), as_written=_as_written(material)),
     )
+
+
+def _as_written(material: TrainingMaterial) -> bool:
+    """Whether patients of the cohort have names that look like two spellings of one, and are two."""
+    names = {case.patient_id for case in material.cohort.cases}
+    return material.study.data.ids == "as-written" or len({alike(name) for name in names}) < len(names)
 
 
 def _result(loop: Loop, material: TrainingMaterial, resumed: bool, bundle: Path) -> FitResult:

@@ -154,9 +154,9 @@ def _problems(
             continue
         earlier, row = first.setdefault(group[name], (name, each.row))
         if earlier != name:
-            way = "" if told else f": write them alike, or say {_WAY_OUT}"
+            way = "" if told else f" Write them alike, or say {_WAY_OUT}"
             told = True
-            yield each.row, f"{column} is '{name}', and in row {row} '{earlier}': one or two?{way}"
+            yield each.row, f"{column} is '{name}', and in row {row} '{earlier}': are they one?{way}"
 
 
 def other_spellings(name: str, known: Iterable[str]) -> str:

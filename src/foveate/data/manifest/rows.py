@@ -15,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from foveate.data.manifest.parquet import MAGIC, parquet_records
 from foveate.data.manifest.words import cells
 from foveate.errors import InputRefused, ManifestRefused
 
@@ -208,7 +209,18 @@ def _lines(path: Path, stream: BinaryIO) -> Iterator[str]:
 
 def _records(path: Path, content: bytes | None) -> Iterator[tuple[int, list[str]]]:
     """Records that are not blank, without surrounding blanks, each with the line it starts on."""
+    for line, record in _raw_records(path, content):
+        fields = cells(record)
+        if any(fields):
+            yield line, fields
+
+
+def _raw_records(path: Path, content: bytes | None) -> Iterator[tuple[int, list[str]]]:
     with _opened(path) if content is None else io.BytesIO(content) as stream:
+        if stream.read(len(MAGIC)) == MAGIC:
+            yield from parquet_records(path, content)
+            return
+        stream.seek(0)
         lines, before = _lines(path, stream), list[str]()
         for line in lines:
             before.append(line)
@@ -224,9 +236,7 @@ def _records(path: Path, content: bytes | None) -> Iterator[tuple[int, list[str]
             except csv.Error as error:
                 problem = f"row {start}: the quotes of the record that starts here do not match ({error})"
                 raise ManifestRefused(str(path), [problem]) from None
-            fields = cells(record)
-            if any(fields):
-                yield start, fields
+            yield start, record
             start = reader.line_num + 1
 
 

@@ -7,15 +7,15 @@ are is told by the model alone, so that all parts have the same.
 from __future__ import annotations
 
 import csv
-import importlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from foveate.data.manifest.parquet import pyarrow
 from foveate.deploy.archive.work import ArchiveJob, as_lines, read_lines
-from foveate.errors import FoveateError, MissingExtra
+from foveate.errors import FoveateError
 from foveate.evaluate.table import Columns, write_columns
 from foveate.files import replacing, write_atomic
 
@@ -54,18 +54,6 @@ def write_part(path: Path, columns: Columns) -> None:
     arrow, parquet = pyarrow()
     with replacing(path) as temporary:
         parquet.write_table(_arrow_table(arrow, columns), temporary)
-
-
-def pyarrow() -> tuple[Any, Any]:
-    """``pyarrow`` and ``pyarrow.parquet``.
-
-    Raises:
-        MissingExtra: it is not installed.
-    """
-    try:
-        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    except ImportError:
-        raise MissingExtra("scale") from None
 
 
 def _arrow_table(arrow: Any, columns: Columns) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from foveate.data.manifest.parquet import pyarrow
 from foveate.data.manifest.paths import Root
 from foveate.deploy.archive.listing import FolderLines, Line, Naming, case_of, cut, manifest_lines
 from foveate.deploy.archive.maps import Fields, begin_maps, write_maps
@@ -25,7 +26,6 @@ from foveate.deploy.archive.results import (
     Refusal,
     join_parts,
     join_refused,
-    pyarrow,
     write_part,
     write_refused,
 )
