@@ -13,7 +13,7 @@ import torch
 from PIL import Image as Picture
 
 import foveate.data.dataset as dataset
-from foveate.data.cache import FileHashes, PreparedCache, cache_key, default_cache_folder
+from foveate.data.cache import FileHashes, PreparedCache, cache_key
 from foveate.data.dataset import (
     PreparedCases,
     batches_of,
@@ -22,6 +22,7 @@ from foveate.data.dataset import (
     sampling_weights,
 )
 from foveate.errors import InputRefused, UsageError
+from foveate.files import default_cache_folder
 from foveate.io.nifti import write_nifti
 from foveate.io.reading import read_image
 from foveate.parallel import read_ahead

@@ -53,6 +53,13 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def default_cache_folder() -> Path:
+    """``$FOVEATE_CACHE``, else ``foveate`` in the user's cache folder."""
+    if chosen := os.environ.get("FOVEATE_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "foveate")
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

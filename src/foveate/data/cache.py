@@ -35,13 +35,6 @@ _SLACK = 0.05  # share of the budget freed at a time, so that a full cache is no
 _LEFTOVER_SECONDS = 3600
 
 
-def default_cache_folder() -> Path:
-    """``$FOVEATE_CACHE``, else ``foveate`` in the user's cache folder."""
-    if chosen := os.environ.get("FOVEATE_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "foveate")
-
-
 def cache_key(*parts: object) -> str:
     """Name of an entry: a hash of everything that decides its content."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -93,15 +93,7 @@ def aligned(image: Image, reference: Image, field: FieldOfView, moved: Floats | 
     Raises:
         InputRefused: one of them does not tell how it lies in the patient, or they lie nowhere together.
     """
-    for each in (reference, image):
-        if each.geometry.affine is None:
-            raise InputRefused(
-                "the study brings views onto one grid, and this one does not say how it lies in the patient "
-                "(it has no affine)",
-                where=each.source,
-                fix="give a file with its geometry; if the views are registered, set preprocess.align: none",
-                code="no-affine",
-            )
+    refuse_unplaced(reference, image)
     matrix = grid_matrix(reference.geometry, image.geometry, moved)
     if image.geometry.shape == field.shape and _is_identity(matrix, field.shape):
         return field
@@ -114,6 +106,19 @@ def aligned(image: Image, reference: Image, field: FieldOfView, moved: Floats | 
             code="views-apart",
         )
     return found
+
+
+def refuse_unplaced(*images: Image) -> None:
+    """Refuse images that do not tell how they lie in the patient."""
+    for each in images:
+        if each.geometry.affine is None:
+            raise InputRefused(
+                "the study brings views onto one grid, and this one does not say how it lies in the patient "
+                "(it has no affine)",
+                where=each.source,
+                fix="give a file with its geometry; if the views are registered, set preprocess.align: none",
+                code="no-affine",
+            )
 
 
 def same_grid(one: Geometry, other: Geometry) -> bool:

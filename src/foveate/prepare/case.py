@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from foveate.io.laying import StoredMask
 from foveate.io.reading import read_image, read_mask
 from foveate.prepare.pixels import ImageReader, MaskReader
 from foveate.prepare.preprocess import Prepared, Preprocess
@@ -35,15 +36,37 @@ def prepare_case(
     if crops and case.organ_mask is not None:
         organ = mask_reader(case.organ_mask, case.organ_mask_segment)
     first = preprocess.reference(case.views)
-    reference = None if first is None else image_reader(case.views[first])
+    if first is not None:
+        return _prepare_aligned(case, preprocess, first, image_reader, organ)
+    return {
+        view: preprocess.prepare(
+            image_reader(path), view=view, slice_index=case.slice_index, organ_mask=organ
+        )
+        for view, path in case.views.items()
+    }
+
+
+def _prepare_aligned(
+    case: Case,
+    preprocess: Preprocess,
+    first: str,
+    image_reader: ImageReader,
+    organ: StoredMask | None,
+) -> dict[str, Prepared]:
+    """All views on the grid of the first."""
+    reference = image_reader(case.views[first])
     prepared = {}
     for view, path in case.views.items():
-        is_reference = reference is not None and view == first
+        if view == first:
+            prepared[view] = preprocess.prepare(reference, view=view, organ_mask=organ)
+            continue
+        image = image_reader(path)
+        found = preprocess.registration(image, view, reference, first)
         prepared[view] = preprocess.prepare(
-            reference if reference is not None and is_reference else image_reader(path),
+            image,
             view=view,
-            slice_index=case.slice_index,
             organ_mask=organ,
-            reference=None if is_reference else reference,
+            reference=reference,
+            moved=None if found is None else found.moved,
         )
     return prepared

@@ -19,7 +19,7 @@ import hashlib
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -30,11 +30,14 @@ from torch import Tensor
 from foveate.contract import InputSpec
 from foveate.errors import InputRefused, UsageError
 from foveate.io.laying import StoredMask
-from foveate.prepare.align import AlignedField, Field, aligned
+from foveate.prepare.align import AlignedField, Field, Floats, aligned, refuse_unplaced
 from foveate.prepare.pixels import chosen_pixels, field_of, limits, plane_or_volume
 from foveate.prepare.resample import to_field
 from foveate.study.settings import PreprocessConfig
 from foveate.types import Array, Image
+
+if TYPE_CHECKING:
+    from foveate.prepare.register import Registration
 
 _VERSION = 4  # part of every cache key: raise it when prepare() starts to give other numbers
 # 3: padding to an aspect rounds halves of a pixel exactly, as exported files do
@@ -123,6 +126,7 @@ class Preprocess:
         slice_index: int | None = None,
         organ_mask: StoredMask | NDArray[np.bool_] | None = None,
         reference: Image | None = None,
+        moved: Floats | None = None,
     ) -> Prepared:
         """Turn an image or volume into ``(C, *size)`` in [0, 1].
 
@@ -133,6 +137,7 @@ class Preprocess:
             organ_mask: needed if the study crops to the organ; as read, or ``(H, W)`` in the pixels of the
                 image, ``(D, H, W)`` for a volume. With a reference, over that.
             reference: the view of the case onto whose grid this one is brought; None: it keeps its own.
+            moved: where a place of the reference in mm is found in this view, see ``registration``.
 
         Raises:
             UsageError: the study's choices do not fit the image (both sides are named).
@@ -140,9 +145,7 @@ class Preprocess:
                 the patient, or the result is not finite.
         """
         config = self.settings(view)
-        unit = _unit(chosen_pixels(image, self.config, slice_index), self.limits(image, view))
-        if image.channels == 3 and (config.colour == "grey" or config.volumes):
-            unit = _luminance(unit)[None]
+        unit = self._scaled(image, view, slice_index)
         if config.mask == "otsu_dark":
             unit = unit * _dark(unit)
         grid = image if reference is None else reference
@@ -150,10 +153,39 @@ class Preprocess:
         if config.organ_crop:
             organ = self._organ(grid, organ_mask, slice_index, plane_or_volume(grid, config).shape)
         own = field_of(grid, config, organ)
-        field = own if reference is None else aligned(image, reference, own)
+        field = own if reference is None else aligned(image, reference, own, moved)
         if isinstance(field, AlignedField):
             unit = field.onto(unit)
         return _in_field(unit if organ is None else unit * organ, field, image.source)
+
+    def registration(self, image: Image, view: str, reference: Image, first: str) -> Registration | None:
+        """How a view moved against the reference view; None unless the study registers views.
+
+        Args:
+            image: the view.
+            view: its name.
+            reference: the reference view.
+            first: its name.
+
+        Raises:
+            InputRefused: a view has no affine, or the registration is not to be trusted.
+            MissingExtra: SimpleITK is not installed.
+        """
+        if self.config.align != "rigid":
+            return None
+        from foveate.prepare.register import registered
+
+        refuse_unplaced(reference, image)
+        volumes = self._scaled(reference, first)[0], self._scaled(image, view)[0]
+        grids, names = (reference.geometry, image.geometry), (reference.source, image.source)
+        return registered(*volumes, grids, self.config.agreement, names)
+
+    def _scaled(self, image: Image, view: str | None, slice_index: int | None = None) -> NDArray[np.float32]:
+        """``(C, *space)`` in [0, 1], as the file lies; C is 1 where the model sees grey."""
+        config = self.settings(view)
+        unit = _unit(chosen_pixels(image, self.config, slice_index), self.limits(image, view))
+        grey = image.channels == 3 and (config.colour == "grey" or config.volumes)
+        return _luminance(unit)[None] if grey else unit
 
     def normalize(
         self, batch: Float[Tensor, "B C *space"], view: str | None = None

@@ -12,8 +12,13 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 Share = Annotated[float, Field(ge=0, lt=1)]
 _EPOCHS_OF_FULL_AUGMENTATION = 30
 FORMER: Mapping[str, Any] = {
-    "orientation": "none", "spacing": None, "align": "none", "reference": None, "mask_grid": "same",
-}  # fmt: skip
+    "orientation": "none",
+    "spacing": None,
+    "align": "none",
+    "reference": None,
+    "agreement": 0.1,
+    "mask_grid": "same",
+}
 """Settings that 0.1.0 did not have, with the values under which it did what they ask for. It laid masks on by
 array, which is the same for masks on their image's grid, and wrong for all others."""
 
@@ -102,9 +107,12 @@ class PreprocessConfig(Settings):
             ``auto``: the training images' median. The model then sees a field of a fixed extent around the
             middle of the image (or the organ), cut or padded with zeros. None: all of the image in ``size``.
         align: how the views of a case, volumes, come onto one grid: ``affine`` resamples each onto the grid
-            of the reference view by what both say of how they lie in the patient; ``none`` takes each as it
-            is.
+            of the reference view by what both say of how they lie in the patient; ``rigid`` also looks for
+            how the patient moved in between, and goes back by that (extra ``register``); ``none`` takes each
+            as it is.
         reference: the view whose grid counts; None: the first one.
+        agreement: lowest agreement of a registered view with the reference, 0 to 1 (see
+            ``prepare.register``); below it the case is refused.
         window: ``(low, high)`` in the image's own unit (HU for CT) that becomes [0, 1]; values outside
             are clipped. None: 8-bit images keep 0 to 255; all others take their own percentiles.
         percentiles: ``(low, high)`` percentiles of the image that become 0 and 1, where nothing else says.
@@ -132,8 +140,9 @@ class PreprocessConfig(Settings):
     size: Annotated[tuple[int, ...], Field(min_length=2, max_length=3)] = (224, 224)
     orientation: Annotated[str, AfterValidator(_orientation)] = "auto"
     spacing: tuple[Annotated[float, Field(gt=0)], ...] | Literal["auto"] | None = None
-    align: Literal["none", "affine"] = "none"
+    align: Literal["none", "affine", "rigid"] = "none"
     reference: str | None = None
+    agreement: Annotated[float, Field(ge=0, lt=1)] = 0.1
     window: tuple[float, float] | None = None
     percentiles: tuple[float, float] = (0.5, 99.5)
     neighbours: Literal[0, 1] = 0

@@ -17,13 +17,13 @@ from rich.console import Console
 
 from foveate.bundle.bundle import Bundle, Patients, save_bundle
 from foveate.contract import Classifier
-from foveate.data.cache import default_cache_folder
 from foveate.data.dataset import CacheFill
 from foveate.data.manifest.identities import alike
 from foveate.device import keep_freed_memory
 from foveate.errors import UsageError
 from foveate.evaluate.results.run import TrainingFacts
 from foveate.evaluate.results.splits import Splits
+from foveate.files import default_cache_folder
 from foveate.models import build_model, count_classes, make_criterion
 from foveate.prepare.preprocess import Preprocess
 from foveate.study.settings import PreprocessConfig

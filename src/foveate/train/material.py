@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from foveate.data.cache import PreparedCache, default_cache_folder
+from foveate.data.cache import PreparedCache
 from foveate.data.dataset import CacheFill, PreparedCases
 from foveate.errors import InputRefused, UsageError
+from foveate.files import default_cache_folder
 from foveate.prepare.common import settle
 from foveate.prepare.preprocess import Preprocess
 from foveate.study.study import Study

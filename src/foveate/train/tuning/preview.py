@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from foveate.data.cache import default_cache_folder
 from foveate.data.dataset import batches_of
 from foveate.evaluate.results.splits import Splits
+from foveate.files import default_cache_folder
 from foveate.study.study import Study
 from foveate.train.checkpoint import seed_everything
 from foveate.train.display import Display
