@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
@@ -28,6 +26,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from command_line import foveate
 from foveate.data.manifest.manifest import load_manifest
 from foveate.data.phantom import PHANTOMS, draw_phantom
 from foveate.data.phantoms import cells, chest, liver_mri, paired
@@ -566,30 +565,26 @@ def test_impossible_arguments_are_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    run = [sys.executable, "-c", "from foveate.cli.app import main; main()", "phantom", *arguments]
-    return subprocess.run(run, capture_output=True, text=True, check=False, timeout=120)
-
-
 @pytest.mark.parametrize("kind", SMALL)
 def test_the_command_draws_what_the_function_draws(kind: str, tmp_path: Path) -> None:
     wanted = SMALL[kind] | {"difficulty": 0.25, "seed": 3, "patients": 5}
     flags = [text for name, value in wanted.items() for text in (f"--{name}", str(value))]
-    said = command(str(tmp_path / "told"), "--kind", kind, *flags)
-    assert said.returncode == 0, said.stderr
-    assert "manifest.csv" in said.stdout
+    said = foveate("phantom", str(tmp_path / "told"), "--kind", kind, *flags)
+    assert said.code == 0, said.err
+    assert "manifest.csv" in said.out
     draw_phantom(kind, tmp_path / "called", wanted)
     assert files_of(tmp_path / "told") == files_of(tmp_path / "called")
 
 
 def test_the_command_passes_on_what_one_kind_alone_has(tmp_path: Path) -> None:
-    said = command(
+    said = foveate(
+        "phantom",
         *(str(tmp_path / "out"), "--kind", "liver-mri", "--patients", "5", "--size", "32", "--slices", "4"),
         *("--classes", "HCC, FNH", "--carriers", "contrast", "--missing", "0.25", "--shortcut"),
     )
-    assert said.returncode == 0, said.stderr
+    assert said.code == 0, said.err
     record = json.loads((tmp_path / "out" / "phantom.json").read_text())
     assert record["classes"] == ["HCC", "FNH"] and record["carriers"] == "contrast"
     assert record["missing"] == 0.25 and record["shortcut"] is True
-    refused = command(str(tmp_path / "none"), "--kind", "cells", "--missing", "0.2")
-    assert refused.returncode == 2 and "no option missing" in refused.stderr
+    refused = foveate("phantom", str(tmp_path / "none"), "--kind", "cells", "--missing", "0.2")
+    assert refused.code == 2 and "no option missing" in refused.err

@@ -4,8 +4,6 @@ import csv
 import gzip
 import random
 import shlex
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 
 import source_trees
+from command_line import foveate
 from foveate.data.manifest.manifest import load_manifest
 from foveate.data.sources import SOURCES, Written, find_source, write_source
 from foveate.data.sources.chestxray14 import BOX_PIXELS, COUNTS, FINDINGS
@@ -443,20 +442,11 @@ def test_the_page_of_data_sets_names_each_with_its_options() -> None:
 
 def test_command_line(tmp_path: Path) -> None:
     root = source_trees.sipakmed(tmp_path)
-
-    def foveate(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(Path(sys.executable).with_name("foveate")), *words],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
     listed = foveate("sources")
-    assert listed.returncode == 0 and all(name in listed.stdout for name in SOURCES)
+    assert listed.code == 0 and all(name in listed.out for name in SOURCES)
     written = foveate("source", "sipakmed", str(root), "--option", "masks=nucleus")
-    assert written.returncode == 0, written.stderr
-    assert "4049 published" in written.stdout and "foveate init" in written.stdout
+    assert written.code == 0, written.err
+    assert "4049 published" in written.out and "foveate init" in written.out
     assert len(rows_of(root / "manifest.csv")) == 20
-    assert foveate("source", "sipakmed", str(root)).returncode == 2
-    assert foveate("source", "nonsense", str(root)).returncode == 2
+    assert foveate("source", "sipakmed", str(root)).code == 2
+    assert foveate("source", "nonsense", str(root)).code == 2

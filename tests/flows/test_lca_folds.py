@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import source_trees
+from command_line import foveate
 from foveate.data.sources.lld_mmri import CLASSES
 from foveate.evaluate.table import read_predictions
 from page import parse
@@ -36,12 +34,10 @@ seed: 5
 """
 
 
-def foveate(*arguments: str, folder: Path) -> str:
-    command = [str(Path(sys.executable).with_name("foveate")), *arguments]
-    environment = os.environ | {"FOVEATE_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def printed(*arguments: str, folder: Path) -> str:
+    done = foveate(*arguments, folder=folder)
+    assert done.code == 0, done.out + done.err
+    return done.out
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +55,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "study.yaml").write_text(STUDY)
     options = ("split=table", "table=3subfold_lesionclassifier")
     arguments = [word for option in options for word in ("--option", option)]
-    text = foveate("source", "lld-mmri", "lld", "-o", "lld/lld_mmri.csv", *arguments, folder=folder)
+    text = printed("source", "lld-mmri", "lld", "-o", "lld/lld_mmri.csv", *arguments, folder=folder)
     assert "# then split: {column: [fold1, fold2, fold3, fold4, fold5]}" in text
-    (folder / "printed.txt").write_text(foveate("compare", "study.yaml", folder=folder))
+    (folder / "printed.txt").write_text(printed("compare", "study.yaml", folder=folder))
     return folder
 
 
@@ -96,9 +92,9 @@ def test_the_mean_and_spread_of_the_five_results_are_told(workplace: Path) -> No
     assert found["seeds"] == {f"5, fold {fold}": pytest.approx(each) for fold, each in enumerate(accuracies)}
     assert found["value"] == pytest.approx(statistics.mean(accuracies))
     assert found["sd"] == pytest.approx(statistics.stdev(accuracies))
-    printed = (workplace / "printed.txt").read_text()
-    assert "1 variants" not in printed and "5 folds" in printed
-    assert f"{found['value']:.3f}" in printed and all(f"{each:.3f}" in printed for each in accuracies)
+    text = (workplace / "printed.txt").read_text()
+    assert "1 variants" not in text and "5 folds" in text
+    assert f"{found['value']:.3f}" in text and all(f"{each:.3f}" in text for each in accuracies)
     text = (out / "comparison.md").read_text()
     rows = text.split("## Each fold")[1].split("##")[0].splitlines()
     assert [f"| 5, fold {fold} |" in row for fold, row in enumerate(rows[-FOLDS - 1 : -1])] == [True] * FOLDS
