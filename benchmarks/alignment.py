@@ -135,19 +135,18 @@ def main() -> None:
         for name, motion_of in (("still", np.eye(4)), ("moved", motion)):
             images = first, volume(patient, 1, grid, origin, motion_of, draws)
             left = residual(images, motion_of, patient, np.eye(4))
-            rows.setdefault(f"affine, {name}", []).append((left, 0, np.nan))
             began = time.perf_counter()
             found = rigid.registration(images[1], "b", first, "a")
             took = time.perf_counter() - began
             assert found is not None
             after = residual(images, motion_of, patient, found.moved)
             rows.setdefault(f"rigid, {name}", []).append((after, took, found.agreement))
-            rows.setdefault(f"agreement before, {name}", []).append((left, 0, found.before))
+            rows.setdefault(f"affine, {name}", []).append((left, 0, found.before))
         stranger = volume(other, 1, grid, origin + 60, motion, draws)
         found = rigid.registration(stranger, "b", first, "a")
         assert found is not None
         rows.setdefault("rigid, another patient 60 mm off", []).append((np.nan, 0, found.agreement))
-    print(f"| {cases} cases | residual mm, median | worst | s a case | agreement, lowest | highest |")
+    print(f"| {cases} cases | residual, median (mm) | worst (mm) | s a case | agreement, lowest | highest |")
     print("|---|---|---|---|---|---|")
     for name, found_rows in rows.items():
         left, took, agreed = np.array(found_rows).T

@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from foveate.files import write_atomic
+from foveate.io.chosen import chosen
 from foveate.io.listed import SUFFIX, members_of
 from foveate.types import Array
 
@@ -167,6 +168,9 @@ class FileHashes:
         Raises:
             OSError: not readable.
         """
+        path, volume = chosen(path)
+        if volume:
+            return cache_key(self.of(path), volume)
         if path.is_dir() or path.suffix == SUFFIX:
             return cache_key([[item.name, self._of_file(item)] for item in members_of(path)])
         return self._of_file(path)

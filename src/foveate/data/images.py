@@ -13,6 +13,7 @@ from pathlib import Path
 
 from foveate.data.audit.looks import Look, Looks
 from foveate.files import write_atomic
+from foveate.io.chosen import chosen
 from foveate.types import Cohort
 
 Key = tuple[str, str]  # case and view
@@ -41,6 +42,7 @@ def file_facts(
     steps = {
         f"spacing {axis}": f"{step:.4g}" for axis, step in zip("xyz", reversed(spacing or ()), strict=False)
     }
+    path = chosen(path)[0]
     suffix = "".join(path.suffixes[-2:]) if path.name.lower().endswith(".gz") else path.suffix
     return {**sizes, **steps, "channels": str(channels), "format": suffix.lower()}
 

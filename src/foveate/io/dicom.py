@@ -23,9 +23,11 @@ from pydicom.config import disable_value_validation
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from foveate.errors import InputRefused
+from foveate.io.chosen import refuse_choice
 from foveate.io.derived import not_an_image, result_in
 from foveate.io.dicom_frames import PixelHeader, check_pixel_element, require_pixels
 from foveate.io.dicom_pixels import attribute, channels, check_readable, read_values
+from foveate.io.dicom_volumes import naming_choices, picked
 from foveate.io.padding import darkened
 from foveate.io.source import MAX_BYTES, ImageSource, check_pixels, decoding
 from foveate.io.stack import SlicePlane, plane_geometry, stack_planes
@@ -38,13 +40,14 @@ _PIECE = 2**20
 _UNIT_LENGTH = 1e-2  # how far direction cosines may be from unit length and right angle
 
 
-def read_dicom(source: ImageSource, max_pixels: int, *, stored: bool = False) -> Image:
+def read_dicom(source: ImageSource, max_pixels: int, *, stored: bool = False, volume: str = "") -> Image:
     """Read one DICOM file: ``(C, H, W)``, or ``(C, D, H, W)`` where it has several frames.
 
     Args:
         source: the file.
         max_pixels: most that it may declare.
         stored: leave values as they are stored, as masks are read.
+        volume: which of several it holds, see ``chosen``.
 
     Raises:
         InputRefused: it is damaged, holds no image, or has an encoding without a rule.
@@ -65,7 +68,7 @@ def read_dicom(source: ImageSource, max_pixels: int, *, stored: bool = False) ->
         if tiling:
             pixels, geometry = tiling.arrange(pixels), tiling.geometry
         else:
-            order, geometry = geometry_in(dataset, header, where, codes)
+            order, geometry = geometry_in(dataset, header, where, codes, volume)
             pixels = pixels[:, 0] if header.frames == 1 else pixels[:, order]
     return Image(
         pixels=np.ascontiguousarray(pixels),
@@ -79,7 +82,7 @@ def read_dicom(source: ImageSource, max_pixels: int, *, stored: bool = False) ->
     )
 
 
-def probe_dicom(path: Path, max_pixels: int) -> tuple[Geometry, int]:
+def probe_dicom(path: Path, max_pixels: int, volume: str = "") -> tuple[Geometry, int]:
     """Geometry and channels of one file, from its header only, with every check on it."""
     where = str(path)
     with decoding(where, "dicom") as codes, disable_value_validation(), path.open("rb") as stream:
@@ -92,7 +95,7 @@ def probe_dicom(path: Path, max_pixels: int) -> tuple[Geometry, int]:
             geometry = tiling.geometry
             check_pixels(geometry.shape, max_pixels, where)
         else:
-            geometry = geometry_in(dataset, header, where, codes)[1]
+            geometry = geometry_in(dataset, header, where, codes, volume)[1]
         return geometry, channels(dataset, header, where)
 
 
@@ -180,7 +183,7 @@ def plane_of(dataset: Dataset, frame: int, name: str) -> SlicePlane | None:
 
 
 def geometry_in(
-    dataset: Dataset, header: PixelHeader, where: str, codes: list[str]
+    dataset: Dataset, header: PixelHeader, where: str, codes: list[str], volume: str = ""
 ) -> tuple[list[int], Geometry]:
     """The order of the frames of one file, and the geometry of the image or volume that they make.
 
@@ -188,8 +191,9 @@ def geometry_in(
         InputRefused: frames say where they lie, and do not make one volume.
     """
     if header.frames == 1:
+        refuse_choice(volume, where)
         return [0], _single_geometry(dataset, header, codes)
-    return _frame_order(dataset, header, where, codes)
+    return _frame_order(dataset, header, where, codes, volume)
 
 
 def _single_geometry(dataset: Dataset, header: PixelHeader, codes: list[str]) -> Geometry:
@@ -207,12 +211,13 @@ def _single_geometry(dataset: Dataset, header: PixelHeader, codes: list[str]) ->
 
 
 def _frame_order(
-    dataset: Dataset, header: PixelHeader, where: str, codes: list[str]
+    dataset: Dataset, header: PixelHeader, where: str, codes: list[str], volume: str
 ) -> tuple[list[int], Geometry]:
-    """Order and geometry of several frames."""
+    """Order and geometry of several frames, or of those of the volume that was chosen."""
     shape = (header.rows, header.columns)
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or ()
     if not any("PlanePositionSequence" in group for group in groups):
+        refuse_choice(volume, where)
         codes.append("frames-without-position")
         return list(range(header.frames)), Geometry((header.frames, *shape))
     planes = [plane_of(dataset, frame, f"frame {frame + 1}") for frame in range(header.frames)]
@@ -224,9 +229,14 @@ def _frame_order(
             fix="export the file again, or convert it to NIfTI",
             code="slice-without-position",
         )
-    order, geometry, found = stack_planes(placed, shape, where)
+    frames = [(dataset, frame) for frame in range(header.frames)]
+    own = picked(volume, frames, placed, where) if volume else list(range(header.frames))
+    try:
+        order, geometry, found = stack_planes([placed[frame] for frame in own], shape, where)
+    except InputRefused as error:
+        raise naming_choices(error, frames, placed) from None
     codes.extend(found)
-    return order, geometry
+    return [own[place] for place in order], geometry
 
 
 def _transfer_syntax(dataset: Dataset) -> UID:

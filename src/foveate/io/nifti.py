@@ -7,7 +7,7 @@ columns are exchanged with them.
 |---|---|
 | three axes, or more whose further ones have length 1 | ``(1, D, H, W)`` |
 | two axes | ``(1, H, W)`` |
-| four or more axes longer than 1 | refused with their lengths |
+| four or more axes longer than 1 | the volume that the path chooses (``chosen``), else refused |
 | ``scl_slope``, ``scl_inter`` other than 1 and 0 (a slope of 0 means none) | float32 |
 | integers and floats without scaling | as stored, in native byte order |
 | RGB24 | C = 3, 8-bit |
@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from foveate.errors import InputRefused
 from foveate.files import write_atomic
+from foveate.io.chosen import SIGN, chosen
 from foveate.io.masks import RESCALED
 from foveate.io.source import MAX_BYTES, ImageSource, check_finite, check_pixels, decoding, kind_of
 from foveate.io.stack import geometry_of
@@ -56,7 +57,8 @@ class VolumeLayout:
     Attributes:
         shape: spatial, in our order.
         dtype: of a stored voxel; a triple of bytes for RGB24.
-        offset: bytes before the first voxel.
+        offset: bytes before the first voxel of the volume,
+        end: and before what follows the last one of all volumes.
         slope, intercept: of the stored values; 1 and 0 if there is no scaling.
         geometry: as in ``types.Image``.
         disputed: whether the sform says something else than the qform or ``pixdim``.
@@ -65,6 +67,7 @@ class VolumeLayout:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     offset: int
+    end: int
     slope: float
     intercept: float
     geometry: Geometry
@@ -76,13 +79,14 @@ class VolumeLayout:
         return 3 if self.dtype.fields else 1
 
 
-def read_nifti(source: ImageSource, max_pixels: int, *, stored: bool = False) -> Image:
+def read_nifti(source: ImageSource, max_pixels: int, *, stored: bool = False, volume: str = "") -> Image:
     """Read a NIfTI file: ``(C, D, H, W)``, or ``(C, H, W)`` if it has two axes.
 
     Args:
         source: the file.
         max_pixels: most that it may declare.
         stored: leave values as they are stored, as masks are read.
+        volume: number of one of several volumes, from 0 on; the first of the further axes runs fastest.
 
     Raises:
         InputRefused: it is damaged or truncated, or has axes or numbers without a rule.
@@ -92,7 +96,7 @@ def read_nifti(source: ImageSource, max_pixels: int, *, stored: bool = False) ->
         room = len(source.data)
         if source.data[:2] == b"\x1f\x8b":
             stream, room = gzip.GzipFile(fileobj=stream), room * _MOST_INFLATION
-        layout = _layout(stream, source.name, max_pixels)
+        layout = _layout(stream, source.name, max_pixels, volume)
         if stored and (layout.slope, layout.intercept) != (1.0, 0.0):
             codes.append(RESCALED)
             layout = replace(layout, slope=1.0, intercept=0.0)
@@ -103,6 +107,7 @@ def read_nifti(source: ImageSource, max_pixels: int, *, stored: bool = False) ->
         data = stream.read(size)
         if len(data) < size:
             raise _truncated(layout.offset + size, source.name)
+        stream.seek(layout.end)
         if stream.read(1):  # also makes gzip compare its checksum
             codes.append("trailing-bytes-ignored")
         pixels = _values(np.frombuffer(data, layout.dtype).reshape(layout.shape), layout, source.name)
@@ -121,12 +126,13 @@ def read_nifti(source: ImageSource, max_pixels: int, *, stored: bool = False) ->
     )
 
 
-def probe_nifti(path: Path, max_pixels: int) -> tuple[Geometry, int]:
+def probe_nifti(path: Path, max_pixels: int, volume: str = "") -> tuple[Geometry, int]:
     """Geometry and channels, from the header only."""
     with decoding(str(path), "nifti"), path.open("rb") as stream:
         zipped = stream.read(2) == b"\x1f\x8b"
         stream.seek(0)
-        layout = _layout(gzip.GzipFile(fileobj=stream) if zipped else stream, str(path), max_pixels)
+        whole = gzip.GzipFile(fileobj=stream) if zipped else stream
+        layout = _layout(whole, str(path), max_pixels, volume)
     return layout.geometry, layout.channels
 
 
@@ -168,6 +174,7 @@ def write_nifti(path: Path, values: Array, geometry: Geometry, *, like: Path | N
 
 def _header_of(path: Path | None) -> Any:
     """The NIfTI header of a file; None where it is of another kind."""
+    path = None if path is None else chosen(path)[0]
     if path is None or not path.is_file() or kind_of(path) != "nifti":
         return None
     with path.open("rb") as stream:
@@ -210,16 +217,22 @@ def _header(stream: Any, where: str) -> Any:
     return kind(block, check=False)
 
 
-def _layout(stream: Any, where: str, max_pixels: int) -> VolumeLayout:
+def _layout(stream: Any, where: str, max_pixels: int, volume: str) -> VolumeLayout:
     """Parse the header, and refuse what has no rule before anything is allocated."""
     header = _header(stream, where)
-    shape = _spatial_shape(header, where)
+    shape, volumes = _spatial_shape(header, where)
+    number = _number_of(volume, volumes, where) if volume else 0
+    if volumes != 1 and not volume:
+        raise _several(header, volumes, where)
     check_pixels(shape, max_pixels, where)
+    offset, dtype = _offset(header, where), _dtype(header, where)
+    size = prod(shape) * dtype.itemsize
     slope, intercept = header.get_slope_inter()
     return VolumeLayout(
         shape=shape,
-        dtype=_dtype(header, where),
-        offset=_offset(header, where),
+        dtype=dtype,
+        offset=offset + number * size,
+        end=offset + volumes * size,
         slope=1.0 if slope is None else slope,
         intercept=0.0 if slope is None else intercept,
         geometry=_geometry(header, shape, where),
@@ -227,18 +240,40 @@ def _layout(stream: Any, where: str, max_pixels: int) -> VolumeLayout:
     )
 
 
-def _spatial_shape(header: Any, where: str) -> tuple[int, ...]:
+def _sizes(header: Any) -> list[int]:
     count = int(header["dim"][0])
-    sizes = [int(size) for size in header["dim"][1 : count + 1]] if 1 <= count <= 7 else []
-    spatial = sizes[: max(2, min(3, count))]
-    if len(sizes) < 2 or any(size != 1 for size in sizes[3:]):
+    return [int(size) for size in header["dim"][1 : count + 1]] if 1 <= count <= 7 else []
+
+
+def _spatial_shape(header: Any, where: str) -> tuple[tuple[int, ...], int]:
+    """Shape of a volume in our order, and how many there are."""
+    sizes = _sizes(header)
+    if len(sizes) < 2 or min(sizes[3:], default=1) < 1:
+        raise _several(header, 0, where)
+    return tuple(reversed(sizes[:3])), prod(sizes[3:])
+
+
+def _several(header: Any, volumes: int, where: str) -> InputRefused:
+    """That the axes are not those of one image."""
+    apart = "write each volume to a file of its own, for instance with `fslsplit`"
+    choice = f"choose one of {volumes} volumes behind the path, {SIGN}0 to {SIGN}{volumes - 1}; or {apart}"
+    return InputRefused(
+        f"the axes have lengths {' × '.join(map(str, _sizes(header))) or 'none'}; one image has two or three",
+        where=where,
+        fix=choice if volumes > 1 else apart,
+        code="nifti-axes",
+    )
+
+
+def _number_of(volume: str, volumes: int, where: str) -> int:
+    if not volume.isdecimal() or int(volume) >= volumes:
         raise InputRefused(
-            f"the axes have lengths {' × '.join(map(str, sizes)) or 'none'}; one image has two or three axes",
+            f"'{SIGN}{volume}' chooses none of {volumes} volumes",
             where=where,
-            fix="write each volume to a file of its own, for instance with `fslsplit`",
-            code="nifti-axes",
+            fix=f"write {SIGN}0 to {SIGN}{volumes - 1}" if volumes > 1 else f"leave out {SIGN}{volume}",
+            code="no-such-volume",
         )
-    return tuple(reversed(spatial))
+    return int(volume)
 
 
 def _dtype(header: Any, where: str) -> np.dtype[Any]:

@@ -27,9 +27,10 @@ codes, or ``InputRefused`` with a code and a way out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from foveate.io.chosen import SIGN, chosen, refuse_choice
 from foveate.io.laying import StoredMask
 from foveate.io.masks import mask_geometry, stored_mask
 from foveate.io.source import MAX_PIXELS, Kind, kind_of, read_source
@@ -60,7 +61,8 @@ def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Image:
     """Read an image or volume.
 
     Args:
-        path: a file, a folder that holds the slices of one DICOM series, or a list of them (``listed``).
+        path: a file, a folder that holds the slices of one DICOM series, or a list of them (``listed``);
+            where these hold several volumes, ``#`` and which (``chosen``).
         max_pixels: most pixels that a header may declare before anything is allocated.
 
     Returns:
@@ -69,8 +71,9 @@ def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Image:
     Raises:
         InputRefused: the input cannot be used; says why, where and what to do.
     """
-    path = Path(path)
-    return _read(path, kind_of(path), max_pixels)
+    path, volume = chosen(Path(path))
+    image = _read(path, kind_of(path), max_pixels, volume=volume)
+    return replace(image, source=f"{path}{SIGN}{volume}") if volume else image
 
 
 def read_mask(path: Path | str, segment: str = "", *, max_pixels: int = MAX_PIXELS) -> StoredMask:
@@ -110,49 +113,51 @@ def probe(path: Path | str) -> Probe:
     Raises:
         InputRefused: for whatever the header already shows that ``read_image`` would refuse.
     """
-    path = Path(path)
+    path, volume = chosen(Path(path))
     kind = kind_of(path)
-    geometry, channels = _probe(path, kind)
+    geometry, channels = _probe(path, kind, volume)
     return Probe(kind, channels, geometry)
 
 
 # The libraries of a kind are imported with its first file: pydicom and nibabel take longer than a picture.
 
 
-def _probe(path: Path, kind: Kind) -> tuple[Geometry, int]:
+def _probe(path: Path, kind: Kind, volume: str) -> tuple[Geometry, int]:
     """Geometry and channels."""
     if kind == "dicom-series":
         from foveate.io.series import probe_series
 
-        return probe_series(path, MAX_PIXELS)
+        return probe_series(path, MAX_PIXELS, volume)
     if kind == "dicom":
         from foveate.io.dicom import probe_dicom
 
-        return probe_dicom(path, MAX_PIXELS)
+        return probe_dicom(path, MAX_PIXELS, volume)
     if kind == "nifti":
         from foveate.io.nifti import probe_nifti
 
-        return probe_nifti(path, MAX_PIXELS)
+        return probe_nifti(path, MAX_PIXELS, volume)
     from foveate.io.raster import probe_raster
 
+    refuse_choice(volume, str(path))
     shape, channels = probe_raster(path, kind, MAX_PIXELS)
     return Geometry(shape), channels
 
 
-def _read(path: Path, kind: Kind, max_pixels: int, *, stored: bool = False) -> Image:
+def _read(path: Path, kind: Kind, max_pixels: int, *, stored: bool = False, volume: str = "") -> Image:
     if kind == "dicom-series":
         from foveate.io.series import read_series
 
-        return read_series(path, max_pixels, stored=stored)
+        return read_series(path, max_pixels, stored=stored, volume=volume)
     source = read_source(path, kind)
     if kind == "dicom":
         from foveate.io.dicom import read_dicom
 
-        return read_dicom(source, max_pixels, stored=stored)
+        return read_dicom(source, max_pixels, stored=stored, volume=volume)
     if kind == "nifti":
         from foveate.io.nifti import read_nifti
 
-        return read_nifti(source, max_pixels, stored=stored)
+        return read_nifti(source, max_pixels, stored=stored, volume=volume)
     from foveate.io.raster import read_raster
 
+    refuse_choice(volume, str(path))
     return read_raster(source, max_pixels)

@@ -33,6 +33,7 @@ from foveate.io.dicom import (
 )
 from foveate.io.dicom_frames import PixelHeader, check_pixel_element, require_pixels
 from foveate.io.dicom_pixels import Values, channels, check_readable, read_values
+from foveate.io.dicom_volumes import naming_choices, picked
 from foveate.io.listed import listed_files
 from foveate.io.padding import darkened
 from foveate.io.source import Kind, check_bytes, check_pixels, decoding, kind_of, read_source
@@ -60,10 +61,11 @@ class Slice:
     digest: bytes
 
 
-def read_series(folder: Path, max_pixels: int, *, stored: bool = False) -> Image:
+def read_series(folder: Path, max_pixels: int, *, stored: bool = False, volume: str = "") -> Image:
     """Read a folder that holds one series, or the files of a list (see ``listed``): ``(C, D, H, W)``.
 
-    With ``stored`` values stay as they are stored, as masks are read. The hash is the SHA-256 over the
+    With ``stored`` values stay as they are stored, as masks are read; ``volume`` chooses one of several (see
+    ``chosen``). The hash is the SHA-256 over the
     SHA-256 digests of the slice files in slice order.
 
     Raises:
@@ -71,9 +73,9 @@ def read_series(folder: Path, max_pixels: int, *, stored: bool = False) -> Image
     """
     where = str(folder)
     with decoding(where, "dicom-series") as codes, disable_value_validation():
-        slices = list(_read_slices(folder, codes, stored=stored))
+        slices, volume = _of_volume(list(_read_slices(folder, codes, stored=stored)), volume, where)
         if _is_one_volume_file(slices, where):
-            image = read_dicom(read_source(slices[0].path, "dicom"), max_pixels, stored=stored)
+            image = read_dicom(read_source(slices[0].path, "dicom"), max_pixels, stored=stored, volume=volume)
             return replace(image, source=where, warnings=(*codes, *image.warnings))
         order, geometry = _check(slices, where, max_pixels, codes)
         slices = [slices[index] for index in order]
@@ -93,13 +95,13 @@ def read_series(folder: Path, max_pixels: int, *, stored: bool = False) -> Image
     )
 
 
-def probe_series(folder: Path, max_pixels: int) -> tuple[Geometry, int]:
+def probe_series(folder: Path, max_pixels: int, volume: str = "") -> tuple[Geometry, int]:
     """Geometry ``(D, H, W)`` and channels of a series, from headers only, with every check on them."""
     where = str(folder)
     with decoding(where, "dicom-series") as codes, disable_value_validation():
-        slices = list(_read_slices(folder, codes, header_only=True))
+        slices, volume = _of_volume(list(_read_slices(folder, codes, header_only=True)), volume, where)
         if _is_one_volume_file(slices, where):
-            return probe_dicom(slices[0].path, max_pixels)
+            return probe_dicom(slices[0].path, max_pixels, volume)
         order, geometry = _check(slices, where, max_pixels, codes)
         return geometry, channels(slices[order[0]].dataset, slices[order[0]].header, where)
 
@@ -158,6 +160,15 @@ def _kind_or_none(path: Path, codes: list[str]) -> Kind | None:
     return None
 
 
+def _of_volume(slices: list[Slice], volume: str, where: str) -> tuple[list[Slice], str]:
+    """The slices of the volume that was chosen, and what is left to choose inside the file if it is one."""
+    if not volume or len(slices) == 1:
+        return slices, volume
+    datasets = [(each.dataset, 0) for each in slices]
+    planes = [plane_of(each.dataset, 0, each.path.name) for each in slices]
+    return [slices[place] for place in picked(volume, datasets, planes, where)], ""
+
+
 def _is_one_volume_file(slices: Sequence[Slice], where: str) -> bool:
     """Whether the only image is a volume, or a slide of tiles; several are refused."""
     whole = [each for each in slices if _is_whole(each)]
@@ -211,7 +222,10 @@ def _check(
     if len(placed) < len(slices):
         known = {plane.name for plane in placed}
         raise _unplaced([name for name in names if name not in known], where)
-    order, geometry, found = stack_planes(placed, shape, where)
+    try:
+        order, geometry, found = stack_planes(placed, shape, where)
+    except InputRefused as error:
+        raise naming_choices(error, [(each.dataset, 0) for each in slices], placed) from None
     codes.extend(found)
     return order, geometry
 

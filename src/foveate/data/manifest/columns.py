@@ -12,6 +12,7 @@ from foveate.data.manifest.rows import Header, Problem, closest
 from foveate.data.manifest.truth import FoundFindings, LabelReader, rest_of
 from foveate.data.manifest.words import is_blank
 from foveate.errors import InputRefused, UsageError
+from foveate.io.chosen import SIGN, chosen
 from foveate.io.reading import probe
 from foveate.study.settings import USUAL_RULES, TableRules
 from foveate.types import Task
@@ -263,7 +264,7 @@ def _no_views(table: Header, root: Path) -> str:
 
 
 def _named_like_image(text: str) -> bool:
-    return text.lower().endswith(SUFFIXES)
+    return text.lower().partition(SIGN)[0].endswith(SUFFIXES) or text.lower().endswith(SUFFIXES)
 
 
 def _is_image_column(root: Path, texts: Sequence[str], named: bool) -> bool:
@@ -280,6 +281,6 @@ def _is_image_column(root: Path, texts: Sequence[str], named: bool) -> bool:
 
 def _exists(path: Path) -> bool:
     try:
-        return path.exists()
+        return chosen(path)[0].exists()
     except (OSError, ValueError):  # a text too long for a path, or with a zero byte
         return False

@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from foveate.errors import InputRefused
+from foveate.io.chosen import chosen
 from foveate.io.listed import SUFFIX, members_of
 from foveate.io.reading import probe, probe_mask
 from foveate.types import Geometry, Track, quiet
@@ -102,7 +103,8 @@ class Root:
         Raises:
             InputRefused: it leads out of the folder.
         """
-        if self._leads_out(os.path.realpath(path := self.path(text))):
+        path = self.path(text)
+        if self._leads_out(os.path.realpath(chosen(path)[0])):
             raise InputRefused(
                 f"this leads out of the folder {self.folder}, which is not allowed",
                 where=text,
@@ -118,14 +120,15 @@ class Root:
         """Look up the path of an image or a mask; it is not decoded, only its header is read."""
         try:
             path = self.path(text)
-            real = os.path.realpath(path)
+            file, volume = chosen(path)
+            real = os.path.realpath(file)
             if self._leads_out(real):
                 return Fault(
                     "outside", f"'{text}' leads out of the folder {self.folder}, which is not allowed"
                 )
-            if not path.exists():
+            if not file.exists():
                 return Fault("missing", f"there is no file '{text}' under {self.folder}")
-            return _probe(text, path, real, mask=mask)
+            return _probe(text, path, real + volume, mask=mask)
         except (OSError, ValueError) as error:
             return Fault("refused", f"'{text}' cannot be opened: {error}")
 
@@ -201,6 +204,7 @@ def _probe(text: str, path: Path, real: str, *, mask: bool) -> FoundFile | Fault
 
 def _state(path: Path) -> FileState | None:
     try:
+        path = chosen(path)[0]
         found = path.stat()
         if not stat.S_ISDIR(found.st_mode) and path.suffix != SUFFIX:
             return found.st_size, found.st_mtime_ns
