@@ -17,6 +17,7 @@ import torch
 from PIL import Image as Picture
 from typer.testing import CliRunner
 
+from dicom_files import dataset, slice_tags, write_dicom
 from foveate.bundle.bundle import Bundle, Patients, load_bundle, save_bundle
 from foveate.cli.app import app
 from foveate.deploy.engines.bundled import Bundled, facts_of
@@ -171,6 +172,21 @@ def test_every_engine_says_in_what_an_image_plainly_differs(run: Run, onnx: Expo
     for engine in (Bundled(run.folder), open_engine(onnx.path, ENGINES["onnx"][0])):
         (answer,) = engine.predict([engine.read(case)])
         assert {"unlike-encoding", "unlike-size", "unlike-values"} <= set(answer.prediction.abstain)
+
+
+def test_an_image_of_oblong_pixels_is_refused_and_not_shown_in_another_shape(
+    run: Run, onnx: Exported, tmp_path: Path
+) -> None:
+    """The run pads it by millimetres, which the file cannot: it is not told of spacings."""
+    pixels = np.random.default_rng(2).integers(0, 255, (30, 40), dtype=np.uint8)
+    case = Case("c", "p", {"image": tmp_path / "oblong.dcm"})
+    write_dicom(case.views["image"], dataset(pixels, slice_tags((0, 0, 0), spacing=(2.0, 0.5))))
+    engine = open_engine(onnx.path, "onnxruntime")
+    with pytest.raises(InputRefused, match="not square"):
+        engine.read(case)
+    square = Case("d", "p", {"image": tmp_path / "square.dcm"})
+    write_dicom(square.views["image"], dataset(pixels, slice_tags((0, 0, 0), spacing=(0.5, 0.5))))
+    assert len(engine.predict([engine.read(square)])) == 1
 
 
 def test_the_export_says_how_well_it_was_met(run: Run, onnx: Exported) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,10 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms import BorderPad, Compose, Resize, SpatialCrop
 from numpy.typing import NDArray
 
+from dicom_files import dataset, slice_tags, write_dicom
+from foveate.io.reading import read_image
 from foveate.prepare.geometry import FieldOfView, padded_sides
+from foveate.prepare.preprocess import Preprocess
 from foveate.prepare.resample import resize, to_field
 from foveate.study.settings import PreprocessConfig
 
@@ -57,6 +61,42 @@ SETTINGS: list[tuple[tuple[int, ...], dict[str, Any]]] = [
     ((9, 20, 31), {"size": (6, 16, 16)}),
     ((9, 20, 31), {"size": (12, 16, 24), "organ_crop": True, "organ_margin": 2}),
 ]
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "size", "padded"),
+    [
+        ((40, 100), (2.0, 0.5), (32, 32), (40, 160)),  # 80 x 50 mm become 80 x 80
+        ((100, 40), (0.5, 2.0), (32, 32), (160, 40)),
+        ((40, 100), (2.0, 0.5), (32, 64), (40, 320)),  # 80 x 160 mm
+        ((40, 100), (0.5, 0.5), (32, 32), (100, 100)),
+        ((40, 100), (0.703125, 0.7031), (32, 32), (100, 100)),  # one spacing, rounded twice
+        ((6, 40, 100), (9.0, 2.0, 0.5), (6, 32, 32), (6, 40, 160)),
+        ((40, 100), None, (32, 32), (100, 100)),
+    ],
+)
+def test_aspects_are_kept_in_millimetres(
+    shape: tuple[int, ...], spacing: tuple[float, ...] | None, size: tuple[int, ...], padded: tuple[int, ...]
+) -> None:
+    """Worked by hand. Bundles of 0.1.0, which know no aspect, pad by pixels as they did."""
+    config = PreprocessConfig(size=size, orientation="none")
+    assert FieldOfView.of(shape, config, spacing=spacing).padded == padded
+    former = PreprocessConfig.stored({"size": size, "keep_aspect": True})
+    assert FieldOfView.of(shape, former, spacing=spacing) == FieldOfView.of(shape, former)
+
+
+def test_a_disc_stays_a_disc(tmp_path: Path) -> None:
+    """A disc of 30 mm in pixels of 1.5 x 0.5 mm is as high as wide in the model's grid, and comes back."""
+    rows, columns = np.mgrid[:50, :90]
+    disc = ((rows - 25) * 1.5) ** 2 + ((columns - 45) * 0.5) ** 2 <= 15**2
+    path = tmp_path / "disc.dcm"
+    write_dicom(path, dataset(disc.astype(np.uint8) * 200, slice_tags((0, 0, 0), spacing=(1.5, 0.5))))
+    prepared = Preprocess(PreprocessConfig(size=(75, 75))).prepare(read_image(path))
+    seen = prepared.tensor[0].numpy() > 0.4
+    height, width = (int(np.ptp(np.flatnonzero(seen.any(axis=axis)))) + 1 for axis in (1, 0))
+    assert abs(height - width) <= 1 and abs(height - 30) <= 1  # 75 mm in 75 pixels
+    back = prepared.field.back(seen.astype(np.float32)) > 0.5
+    assert (back == disc).mean() > 0.99
 
 
 @pytest.mark.parametrize("seed", range(3))

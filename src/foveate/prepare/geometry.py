@@ -22,6 +22,7 @@ from foveate.study.settings import PreprocessConfig
 from foveate.types import Array, Box
 
 How = Literal["linear", "area"]
+_SQUARE = 1e-3  # relative difference of spacings below which pixels count as square
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,8 @@ class FieldOfView:
         cut = [high - low for low, high in zip(start, stop, strict=True)]
         gaps = [0] * len(shape)
         if config.keep_aspect:  # within the slices: how far they lie apart says nothing about their number
-            padded = padded_sides(*cut[-2:], *config.size[-2:])
+            steps_mm = None if spacing is None or config.aspect == "pixels" else turn.along(spacing)
+            padded = _padded_in_mm(cut[-2:], config.size[-2:], steps_mm and steps_mm[-2:])
             gaps[-2:] = [side - have for side, have in zip(padded, cut[-2:], strict=True)]
         before = tuple(gap // 2 for gap in gaps)
         after = tuple(gap - gap // 2 for gap in gaps)
@@ -183,6 +185,23 @@ def padded_sides(
     if tall == wide:
         return (larger(height, width),) * 2
     return larger(height, _rounded(width * tall, wide)), larger(width, _rounded(height * wide, tall))
+
+
+def _padded_in_mm(
+    sides: Sequence[int], size: Sequence[int], spacing: Sequence[float] | None
+) -> tuple[int, int]:
+    """``padded_sides`` where pixels need not be square: to the aspect of ``size`` in millimetres.
+
+    Args:
+        sides: height and width in pixels.
+        size: of the model's grid, whose pixels are square.
+        spacing: between rows and between columns, mm; None if unknown.
+    """
+    (height, width), (tall, wide) = sides, size
+    ratio = 1.0 if spacing is None else float(spacing[1]) / float(spacing[0])
+    if abs(ratio - 1) <= _SQUARE:
+        return padded_sides(height, width, tall, wide)
+    return max(height, round(width * ratio * tall / wide)), max(width, round(height / ratio * wide / tall))
 
 
 def _rounded(number: Any, divisor: int) -> Any:

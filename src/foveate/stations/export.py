@@ -90,11 +90,16 @@ def export_run(
     with run.station("export"):
         reference = Bundled(load_bundle(run.path("bundle", made_by="train")))
         reference.facts = replace(reference.facts, cautions=note_cautions(run).for_others().to_json())
-        asked = _some(run, "val", CASES[len(reference.facts.preprocess.size)])
+        asked = _some(run, "val", CASES[len(reference.facts.preprocess.size)], reference.facts)
         ours = _answers(reference, asked, track, "Asking the run")
         if not ours:
-            raise RunFailed("there is no validation case to compare with", where=str(run.folder))
-        facts, write = _writer(reference, to, _some(run, "train", RANGES) if int8 else ())
+            raise RunFailed(
+                "there is no validation case to compare with that an exported file can read",
+                where=str(run.folder),
+                fix="if the pixels of all images are oblong, train with preprocess.aspect: pixels",
+            )
+        ranges = _some(run, "train", RANGES, reference.facts) if int8 else ()
+        facts, write = _writer(reference, to, ranges)
         with replacing(out) as temporary:
             write(facts, temporary)
             parities, theirs = _gate(temporary, to, reference.facts, ours, track)
@@ -180,8 +185,17 @@ def _answers(
     return found
 
 
-def _some(run: Run, part: str, most: int) -> list[Case]:
-    """At most so many cases of a part, evenly from its whole length."""
+def _some(run: Run, part: str, most: int, facts: Facts) -> list[Case]:
+    """At most so many cases of a part, evenly from its whole length, without those that no graph reads."""
     cases = cases_of(run, run.cohort(), (part,))
     step = max(len(cases) / most, 1)
-    return [cases[int(place * step)] for place in range(min(most, len(cases)))]
+    chosen = [cases[int(place * step)] for place in range(min(most, len(cases)))]
+    return [case for case in chosen if _is_read(facts, case)]
+
+
+def _is_read(facts: Facts, case: Case) -> bool:
+    try:
+        read_case(facts, case)
+    except InputRefused:
+        return False
+    return True

@@ -12,6 +12,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 Share = Annotated[float, Field(ge=0, lt=1)]
 _EPOCHS_OF_FULL_AUGMENTATION = 30
 FORMER: Mapping[str, Any] = {
+    "aspect": "pixels",
     "orientation": "none",
     "spacing": None,
     "align": "none",
@@ -125,6 +126,8 @@ class PreprocessConfig(Settings):
             whatever affines say. Without an affine on either side it is always by array.
         keep_aspect: pad to the model's aspect ratio before resizing, so that shapes stay true; in volumes
             within the slices only.
+        aspect: what stays true: lengths in ``mm``, where the file tells how far its rows and columns are
+            apart, or the numbers of ``pixels``, as where it does not.
         resize: ``linear`` interpolates, with antialiasing on the way down; ``area`` averages what falls into
             each pixel (adaptive average, blocks on the way up).
         colour: ``rgb`` keeps colour (grey is repeated), ``grey`` reduces to one luminance channel first;
@@ -150,6 +153,7 @@ class PreprocessConfig(Settings):
     organ_margin: Annotated[int, Field(ge=0)] = 10
     mask_grid: Literal["same", "resample", "array"] = "same"
     keep_aspect: bool = True
+    aspect: Literal["mm", "pixels"] = "mm"
     resize: Literal["linear", "area"] = "linear"
     colour: Literal["rgb", "grey"] = "rgb"
     mask: Literal["none", "otsu_dark"] = "none"

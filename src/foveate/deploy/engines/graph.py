@@ -36,7 +36,8 @@ from foveate.prepare.pixels import (
     limits,
     with_views_of,
 )
-from foveate.types import Array, Case, Heatmap, Prediction
+from foveate.study.settings import PreprocessConfig
+from foveate.types import Array, Case, Heatmap, Image, Prediction
 
 if TYPE_CHECKING:
     from foveate.evaluate.probabilities.conformal import SetRule
@@ -145,6 +146,8 @@ def read_case(facts: Facts, case: Case, image_reader: ImageReader = read_image) 
     images = {view: image_reader(path) for view, path in needed.views.items()}
     config = facts.preprocess
     fields = {view: field_of(image, config.for_view(view)) for view, image in images.items()}
+    for view, image in images.items():
+        _refuse_oblong_pixels(fields[view], image, config.for_view(view))
     pixels = {
         view: fields[view].turn.there(chosen_pixels(image, config, case.slice_index))
         for view, image in images.items()
@@ -156,6 +159,17 @@ def read_case(facts: Facts, case: Case, image_reader: ImageReader = read_image) 
     asked = images if facts.familiar is not None else {}
     plain = {view: plain_facts(image, case.slice_index) for view, image in asked.items()}
     return ReadCase(case, pixels, fields, ranges, truth_of(case, facts.task, facts.classes), plain)
+
+
+def _refuse_oblong_pixels(wanted: FieldOfView, image: Image, config: PreprocessConfig) -> None:
+    """Refuse an image that the graph, which pads by pixels, would show the model in another shape."""
+    if wanted != field_of(image, config.model_copy(update={"aspect": "pixels"})):
+        raise InputRefused(
+            "its pixels are not square, and an exported file, which is not told so, pads by their number",
+            where=image.source,
+            fix="use the run or its bundle, which pad by millimetres, or train with aspect: pixels",
+            code="pixels-not-square",
+        )
 
 
 def inputs_of(facts: Facts, cases: Sequence[ReadCase]) -> dict[str, NDArray[np.float32]]:
