@@ -17,3 +17,8 @@ def doubled(number: int) -> int:
 def sleeps(seconds: float) -> None:
     """Takes its time, as a decoder does that runs in circles."""
     time.sleep(seconds)
+
+
+def killed(*_: object) -> None:
+    """Dies of whatever it is given."""
+    os.kill(os.getpid(), signal.SIGSEGV)

@@ -16,7 +16,7 @@ from pydicom import dcmread
 from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1
 
 import foveate.io.isolated
-from decoder_that_dies import doubled, sleeps
+from decoder_that_dies import doubled, killed, sleeps
 from dicom_files import FILES, dataset, read, read_made, refusal, refusal_of
 from foveate.errors import InputRefused
 from foveate.io.isolated import DecoderFailed, isolated
@@ -175,24 +175,34 @@ def test_two_real_12_bit_files_of_one_picture_agree() -> None:
 
 
 def test_a_decoder_that_dies_costs_its_file_alone() -> None:
-    assert isolated(doubled, 2) == 4
+    assert isolated("x.dcm", doubled, 2) == 4
     with pytest.raises(InputRefused) as caught:
-        isolated(doubled, 3)
-    assert caught.value.code == "decoder-crashed" and caught.value.fix
-    assert isolated(doubled, 4) == 8
+        isolated("x.dcm", doubled, 3)
+    assert caught.value.code == "decoder-crashed" and caught.value.fix and caught.value.where == "x.dcm"
+    assert isolated("x.dcm", doubled, 4) == 8
+
+
+@pytest.mark.parametrize("name", ["MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm"])
+def test_a_file_on_which_a_decoder_dies_is_refused_and_the_next_is_read(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr("foveate.io.dicom_frames._by_plugin", killed)
+        assert refusal(FILES / name).code == "decoder-crashed"
+    np.testing.assert_array_equal(read(FILES / name).pixels, read(FILES / "MR_small.dcm").pixels)
 
 
 def test_a_decoder_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(foveate.io.isolated, "LONGEST", 0.5)
-    isolated(doubled, 1)
+    isolated("x.dcm", doubled, 1)
     with pytest.raises(InputRefused) as caught:
-        isolated(sleeps, 60)
+        isolated("x.dcm", sleeps, 60)
     assert caught.value.code == "decoder-crashed"
 
 
 def test_what_a_decoder_raises_is_told_in_full() -> None:
     with pytest.raises(DecoderFailed, match=r"TypeError: .*NoneType"):
-        isolated(doubled, None)
+        isolated("x.dcm", doubled, None)
 
 
 def test_the_whole_reason_of_a_decoder_reaches_the_user(tmp_path: Path) -> None:

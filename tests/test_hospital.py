@@ -394,6 +394,46 @@ def test_multi_frame_files_are_parts_of_their_own(tmp_path: Path) -> None:
     assert shapes == [(2, 100, 100), (30, 240, 320), (128, 128)]
 
 
+def enhanced(volumes: int, places: int) -> Dataset:
+    """A multi-frame object of several volumes: pixels of volume v in place z are 10 v + z."""
+    frames = np.array([np.full((4, 4), 10 * v + z, np.uint16) for v in range(volumes) for z in range(places)])
+    made = dataset(frames, {"Modality": "MR", "SeriesDescription": "dyn", "PatientID": "P1"})
+    shared, orientation, measures = Dataset(), Dataset(), Dataset()
+    orientation.ImageOrientationPatient, measures.PixelSpacing = list(AXIAL), [1, 1]
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [orientation], [measures]
+    made.SharedFunctionalGroupsSequence, groups = [shared], []
+    for k in range(len(frames)):
+        group, place, content = Dataset(), Dataset(), Dataset()
+        place.ImagePositionPatient = [0, 0, 5.0 * (k % places)]
+        content.TemporalPositionIndex = k // places + 1
+        group.PlanePositionSequence, group.FrameContentSequence = [place], [content]
+        groups.append(group)
+    made.PerFrameFunctionalGroupsSequence = groups
+    return made
+
+
+def test_volumes_inside_one_file_are_parts_that_are_named_by_number(tmp_path: Path) -> None:
+    hospital = Hospital(tmp_path / "export")
+    hospital.write(enhanced(3, 4))
+    row = rows_of(made_of(tmp_path / "export", "A=volume=0", "B=volume=2"))[0]
+    assert row["B"] == "export/I000001#2"
+    for view, start in (("A", 0), ("B", 20)):
+        image = read_image(tmp_path / row[view])
+        assert image.pixels[0, :, 0, 0].tolist() == [start + z for z in range(4)]
+        assert image.geometry.spacing == (5.0, 1.0, 1.0)
+
+
+def test_parts_of_a_concatenation_are_named_and_refused(tmp_path: Path) -> None:
+    hospital = Hospital(tmp_path / "export")
+    made = enhanced(1, 4)
+    made.ConcatenationUID, made.InConcatenationNumber, made.InConcatenationTotalNumber = "1.2.9", 1, 2
+    path = hospital.write(made)
+    with pytest.raises(InputRefused, match="one of 2 files"):
+        read_image(path)
+    found = made_of(tmp_path / "export", "A=dyn")
+    assert rows_of(found) == [] and any("concatenation" in note for note in found.notes)
+
+
 def test_places_that_do_not_work_are_refused(tmp_path: Path) -> None:
     Hospital(tmp_path / "export").series("P", "1.2", "x", slices=1)
     with pytest.raises(UsageError, match="above it"):

@@ -136,6 +136,13 @@ def pixel_header(dataset: Dataset, where: str) -> PixelHeader:
 
 def described_pixels(dataset: Dataset, where: str) -> PixelHeader:
     """The same of any data set with pixels, be it an image or what was found in one."""
+    if (parts := _integer(dataset, "InConcatenationTotalNumber", where, 1) or 1) > 1:
+        raise InputRefused(
+            f"this is one of {parts} files that hold one object together (a concatenation)",
+            where=f"{where}, tag (0020,9163) In-concatenation Total Number",
+            fix="put them together first, for instance by converting their folder to NIfTI with dcm2niix",
+            code="concatenation",
+        )
     allocated = _integer(dataset, "BitsAllocated", where)
     stored = _integer(dataset, "BitsStored", where, allocated)
     if _integer(dataset, "HighBit", where, stored - 1) != stored - 1:

@@ -166,7 +166,7 @@ def decode_frames(dataset: Dataset, header: PixelHeader, where: str, codes: list
             pixels = _by_pydicom(dataset, header.syntax, "pydicom")
         else:
             options = dict(as_pixel_options(dataset), number_of_frames=1)
-            pixels = np.stack([_decode_frame(frame, header, options) for frame in frames])
+            pixels = np.stack([_decode_frame(frame, header, options, where) for frame in frames])
     shape = (header.frames, header.rows, header.columns)
     return pixels.reshape(shape if header.samples == 1 else (*shape, header.samples))
 
@@ -202,13 +202,13 @@ def check_pixel_element(stream: BinaryIO, header: PixelHeader, where: str) -> No
         raise _disagree(f"{held:,} bytes", f"{header.bytes_needed:,}", where)
 
 
-def _decode_frame(frame: bytes, header: PixelHeader, options: Mapping[str, Any]) -> Array:
+def _decode_frame(frame: bytes, header: PixelHeader, options: Mapping[str, Any], where: str) -> Array:
     """One compressed frame ``(H, W)`` or ``(H, W, 3)``."""
     if header.syntax in _PLUGINS:
-        return isolated(_by_plugin, frame, str(header.syntax), _PLUGINS[header.syntax], dict(options))
+        return isolated(where, _by_plugin, frame, str(header.syntax), _PLUGINS[header.syntax], dict(options))
     if header.syntax in _JPEG and jpeg_header(frame).precision == 8:
         return _decode_jpeg(frame, header.photometric)
-    pixels = isolated(decode_by_imagecodecs, frame)
+    pixels = isolated(where, decode_by_imagecodecs, frame)
     if header.signed:
         pixels = _with_sign(pixels, jpeg_header(frame).precision)
     if header.photometric.startswith(_FROM_YBR):

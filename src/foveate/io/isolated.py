@@ -86,10 +86,11 @@ if hasattr(os, "register_at_fork"):  # a fork shares the pipe, and maybe a lock 
     os.register_at_fork(after_in_child=_helper.__init__)  # type: ignore[misc]
 
 
-def isolated(work: Callable[..., Answer], *given: object) -> Answer:
+def isolated(where: str, work: Callable[..., Answer], *given: object) -> Answer:
     """Run a decoder in the helper process.
 
     Args:
+        where: the file, for errors.
         work: a function of a module; what it takes and returns is pickled.
         given: its arguments.
 
@@ -104,6 +105,7 @@ def isolated(work: Callable[..., Answer], *given: object) -> Answer:
     except (EOFError, OSError, pickle.UnpicklingError) as error:
         raise InputRefused(
             "decoding this file ended the process that did it, or took too long",
+            where=where,
             fix="the file is damaged, or too large for the memory; write it anew, or leave it out",
             code="decoder-crashed",
         ) from error

@@ -25,6 +25,7 @@ from foveate.data.hospital.store import Export, HeaderStore
 from foveate.data.hospital.volumes import SeriesPart, parts_of
 from foveate.errors import InputRefused, UsageError
 from foveate.files import replacing
+from foveate.io.chosen import SIGN
 from foveate.io.listed import SUFFIX, write_list
 from foveate.types import Track, quiet
 
@@ -317,7 +318,8 @@ class _Sorting:
                 name = hashlib.sha256("\n".join(part.files).encode()).hexdigest()[:16]
                 path = home / f"{self._out.stem}{SUFFIX}" / f"{name}{SUFFIX}"
                 write_list(path, [export / each for each in part.files])
-        return path.relative_to(home).as_posix()
+        choice = f"{SIGN}{part.facts['volume']}" if "volume" in part.facts else ""
+        return path.relative_to(home).as_posix() + choice
 
     def _label(self, case: _ExportCase) -> Mapping[str, str]:
         if self._labels is None:

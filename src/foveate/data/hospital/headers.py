@@ -37,6 +37,7 @@ _KEYWORDS = {
     "rows": "Rows",
     "columns": "Columns",
     "frames": "NumberOfFrames",
+    "concatenated": "InConcatenationTotalNumber",
     "laterality": "ImageLaterality",
     "view_position": "ViewPosition",
     "kind": "ImageType",

@@ -5,7 +5,7 @@
 | slices that make one volume | the volume |
 | several slices in each place (time points, echoes, b-values) | a volume for each value of an attribute |
 | slices of several planes, sizes or spacings (localizers) | a part for each |
-| multi-frame files, mosaics | a part for each file |
+| multi-frame files, mosaics | a part for each file, or for each volume in it (``volume=2``) |
 | images without a place in the patient (radiographs, ultrasound) | a part for each image |
 | anything else | a part with the reader's reason, which no rule takes |
 
@@ -98,12 +98,23 @@ def _groups(files: Files) -> Iterator[tuple[str, Files]]:
     """Name and images of each part; names may repeat."""
     alone = [each for each in files if not _is_slice(each[1])]
     for path, facts in alone:
-        yield _name_alone(facts), [(path, facts)]
+        inside = _volumes_inside(facts)
+        for k in range(inside):
+            name = " ".join(filter(None, (_name_alone(facts) if len(files) > 1 else "", f"volume={k}")))
+            yield name, [(path, {**facts, "volume": k})]
+        if not inside:
+            yield _name_alone(facts), [(path, facts)]
     frames = _frames([each for each in files if _is_slice(each[1])])
     for members in frames:
         name = _plane(members[0][1]) if len(frames) > 1 else ""
         for inner, volume in _volumes(members):
             yield " ".join(filter(None, (name, inner))), volume
+
+
+def _volumes_inside(facts: Facts) -> int:
+    """How many volumes a multi-frame file holds that can be chosen by number; 0 for a single one."""
+    frames, places = int(facts.get("frames") or 1), int(facts.get("places") or 0)
+    return frames // places if places > 1 and frames > places and frames % places == 0 else 0
 
 
 def _is_slice(facts: Facts) -> bool:
@@ -174,7 +185,9 @@ def _part(files: Files, name: str, parts: int) -> SeriesPart:
     problem, slices = "", int(facts.get("places") or facts.get("frames") or 1)
     step = (facts["step"],) if "step" in facts else ()
     spacing = (*step, *facts.get("spacing", ()))
-    if "places" in facts and facts["places"] < int(facts.get("frames") or 1):
+    if int(facts.get("concatenated") or 1) > 1:
+        problem = f"one of {facts['concatenated']} files that hold one object together (a concatenation)"
+    elif "places" in facts and facts["places"] < int(facts.get("frames") or 1) and "volume" not in facts:
         problem = f"{facts['frames']} frames lie in {facts['places']} places: several volumes in one file"
     elif len(files) > 1:
         slices = len(files)
