@@ -11,7 +11,12 @@ import torch
 from PIL import Image as Picture
 
 from foveate.bundle.bundle import Bundle, Patients
+from foveate.cli import terminal
+from foveate.cli.single import show_answer
+from foveate.deploy.engines.bundled import facts_of
+from foveate.deploy.engines.single import FileAnswer
 from foveate.errors import InputRefused, UsageError
+from foveate.evaluate.table import read_predictions, write_predictions
 from foveate.models import build_model
 from foveate.predict import (
     explain_case,
@@ -84,3 +89,21 @@ def test_what_cannot_be_done_is_refused(bundle: Bundle, cases: list[Case]) -> No
     with pytest.raises(UsageError, match="no class 'z'"):
         explain_case(bundle, cases[0], targets=["z"])
     assert np.isnan(predict_case(bundle, replace(cases[0], label=None)).truth).all()
+
+
+def test_what_readers_notice_is_told_with_the_answer(
+    bundle: Bundle, cases: list[Case], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A picture with transparency that is opaque everywhere: in the prediction, the table, and in words."""
+    pixels = np.full((20, 20, 4), 255, np.uint8)
+    Picture.fromarray(pixels).save(tmp_path / "alpha.png")
+    case = Case("odd", "p", {"image": tmp_path / "alpha.png"})
+    found = [predict_case(bundle, each) for each in (cases[0], case)]
+    assert [item.noticed for item in found] == [(), ("alpha-dropped",)]
+    write_predictions(tmp_path / "p.csv", "multiclass", bundle.classes, found)
+    table = read_predictions(tmp_path / "p.csv")
+    assert table.noticed == ("", "alpha-dropped")
+    terminal.show_noticed(table.noticed)
+    assert "noticed in 1 of 2 cases: transparency that was opaque" in capsys.readouterr().out
+    show_answer(facts_of(bundle), {}, FileAnswer(found[1]))
+    assert "noticed: transparency that was opaque" in capsys.readouterr().out

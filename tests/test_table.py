@@ -67,7 +67,7 @@ def test_the_columns_are_as_documented(tmp_path: Path) -> None:
     assert list(rows[0])[:5] == ["task", "case_id", "patient_id", "split", "predicted"]
     assert list(rows[0])[5:8] == [f"true:{name}" for name in CLASSES]
     assert list(rows[0])[8:11] == [f"prob:{name}" for name in CLASSES]
-    assert list(rows[0])[11:] == [*(f"logit:{name}" for name in CLASSES), "views"]
+    assert list(rows[0])[11:] == [*(f"logit:{name}" for name in CLASSES), "views", "noticed"]
     assert [row["predicted"] for row in rows] == ["normal", "normal", "FNH"]  # the first of equals
     assert rows[2]["true:FNH"] == ""
     assert rows[1]["true:FNH"] == "1"
@@ -185,7 +185,7 @@ def test_what_the_bundle_can_tell_further_comes_back(tmp_path: Path) -> None:
     with path.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     calibrated = [f"calibrated:{name}" for name in CLASSES]
-    assert list(rows[0])[14:] == ["views", *calibrated, "novelty", "set", "abstain"]
+    assert list(rows[0])[14:] == ["views", *calibrated, "novelty", "set", "abstain", "noticed"]
     assert [row["set"] for row in rows] == ["", "normal", "normal;FNH"]
     assert [row["abstain"] for row in rows] == ["", "novel", "novel;set-large"]
     assert read.doubts == ("", "novel", "novel;set-large") and only.doubts == read.doubts[1:]

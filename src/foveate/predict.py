@@ -23,6 +23,7 @@ from foveate.bundle.novelty import pooled_features
 from foveate.contract import ModelOutput, Views
 from foveate.errors import UsageError
 from foveate.explain.explainers import explain_batch
+from foveate.io.codes import joined
 from foveate.io.reading import read_image, read_mask
 from foveate.prepare.case import prepare_case
 from foveate.prepare.pixels import ImageReader, MaskReader, with_views_of
@@ -41,12 +42,14 @@ class PreparedCase:
         views: what ``Preprocess.prepare`` made of each of the model's views that the case has.
         truth: ``(K,)`` 1, 0, or NaN where unknown.
         facts: plain facts of the image of each view.
+        noticed: codes of what readers noticed in the images and tolerated.
     """
 
     case: Case
     views: Mapping[str, Prepared]
     truth: np.ndarray[tuple[int], np.dtype[np.float64]]
     facts: Mapping[str, ImageFacts] = field(default_factory=dict)
+    noticed: tuple[str, ...] = ()
 
 
 def read_and_prepare(
@@ -71,16 +74,18 @@ def read_and_prepare(
     """
     needed = with_views_of(case, bundle.views, tolerant=bundle.model.tolerates_missing)
     read: dict[Path, ImageFacts] = {}
+    codes: list[tuple[str, ...]] = []
 
     def reader(path: Path) -> Image:
         image = image_reader(path)
+        codes.append(image.warnings)
         if plain:
             read[path] = plain_facts(image, case.slice_index)
         return image
 
     views = prepare_case(needed, bundle.preprocess, image_reader=reader, mask_reader=mask_reader)
     facts = {view: read[path] for view, path in needed.views.items() if path in read}
-    return PreparedCase(case, views, truth_of(case, bundle.task, bundle.classes), facts)
+    return PreparedCase(case, views, truth_of(case, bundle.task, bundle.classes), facts, joined(codes))
 
 
 def predict_case(bundle: Bundle, case: Case) -> Prediction:
@@ -151,6 +156,7 @@ def predictions_of(
             views=tuple(view for view in bundle.views if view in item.views),
             novelty=float(strange[row]),
             unlike=bundle.familiar.differences(item.facts) if bundle.familiar is not None else (),
+            noticed=item.noticed,
         )
         for row, item in enumerate(cases)
     ]

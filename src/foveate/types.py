@@ -88,6 +88,7 @@ class Image:
         value_range: lowest and highest value the encoding can hold (``(0, 255)`` for 8-bit), or None
             where values are physical or unbounded.
         warnings: codes of what was noticed and tolerated, such as ``"alpha-dropped"``.
+        facts: what a DICOM header says of how it was taken, by name: ``laterality``, ``view position``.
         padding_share: of the pixels, those that the scanner marked as outside its field of view; they hold
             the lowest value of the others, and take no part in percentiles.
     """
@@ -100,6 +101,7 @@ class Image:
     value_range: tuple[float, float] | None = None
     warnings: tuple[str, ...] = ()
     padding_share: float = 0.0
+    facts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def channels(self) -> int:
@@ -244,6 +246,7 @@ class Prediction:
         abstain: why one should rather not rely on the answer: ``novel``, those of ``unlike``, ``set-empty``,
             ``set-large``.
         unlike: in what its images plainly differ from the training images: ``unlike-colour``, …
+        noticed: codes of what readers noticed in its files and tolerated, see ``io.codes``.
     """
 
     case_id: str
@@ -258,6 +261,7 @@ class Prediction:
     answer_set: tuple[str, ...] | None = None
     abstain: tuple[str, ...] = ()
     unlike: tuple[str, ...] = ()
+    noticed: tuple[str, ...] = ()
 
     @property
     def stated(self) -> NDArray[np.float64]:

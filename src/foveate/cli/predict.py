@@ -117,6 +117,7 @@ def _predict_cohort(
         written = opened.folder / "predictions.csv"
         table = predict_run(opened, parts, track=terminal.track)
     terminal.say(f"{len(table.case_ids)} predictions: {written}")
+    terminal.show_noticed(table.noticed)
     show_known_cautions(opened.folder)
     if seen := table.splits.count(SEEN):
         terminal.say(

@@ -15,6 +15,7 @@ from foveate.errors import InputRefused, Partial, UsageError
 from foveate.evaluate.results.cautions import Cautions
 from foveate.evaluate.sample import counted
 from foveate.evaluate.table import DEFAULT_THRESHOLD
+from foveate.io import codes
 
 if TYPE_CHECKING:
     from foveate.deploy.engines.facts import Facts
@@ -144,6 +145,8 @@ def show_answer(facts: Facts, points: Mapping[str, OperatingPoint], answer: File
         say(sentence)
     if item.answer_set is not None:
         say(f"set: {', '.join(map(_set_in_words, item.answer_set)) or 'empty'}")
+    for code in item.noticed:
+        say(f"noticed: {codes.in_words(code)} ({code})")
     doubts = [DOUBTS[name] for name in item.abstain]
     if answer.learned:
         doubts.append(f"the model learned from {answer.learned}, so this is no test of it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from rich.table import Table
 
 from foveate.errors import FoveateError
 from foveate.evaluate.sample import cases_in_words, counted
+from foveate.io import codes
 from foveate.study.methods import caveat
 from foveate.types import Item
 
@@ -142,6 +144,17 @@ def show_audit(audit: Audit) -> None:
         say(f"{finding.weight}: {finding.code}: {finding.message}")
     if not audit.findings:
         say("nothing found")
+
+
+def show_noticed(noticed: Sequence[str]) -> None:
+    """Print what readers noticed in the files of cases, by code with the number of cases.
+
+    Args:
+        noticed: of each case its codes, joined by ``;``.
+    """
+    counts = Counter(code for own in noticed for code in own.split(";") if code)
+    for code, count in counts.most_common():
+        say(f"noticed in {count} of {counted(len(noticed), 'case')}: {codes.in_words(code)} ({code})")
 
 
 def show_cautions(found: Cautions) -> None:

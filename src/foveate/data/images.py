@@ -48,11 +48,12 @@ def file_facts(
 
 
 def image_facts(path: Path, look: Look) -> dict[str, str]:
-    """Size, spacing, channels and format of a file, and the range of its values (1st and 99th percentile)."""
+    """Size, spacing, channels, format, range of values (1st and 99th percentile), and how the image lies."""
     dark, bright = (f"{value:.6g}" for value in look.percentiles)
     return file_facts(path, look.shape, look.channels, look.spacing) | {
         "1st percentile": dark,
         "99th percentile": bright,
+        **look.acquisition,
     }
 
 

@@ -6,9 +6,11 @@ them back gives the same double; a blank truth is unknown. ``views`` names the v
 joined by ``+``.
 
 Where the bundle can tell more, further columns follow: ``calibrated:<class>`` for each class (blank where
-nothing was fitted), ``novelty``, ``set`` (the prediction set, names joined by ``;``) and ``abstain`` (why one
-should rather not rely on the answer, reasons joined by ``;``). ``predicted`` and ``set`` are for the reader's
-eye and are not read back. Files without ``views`` and what follows it are read as well.
+nothing was fitted), ``novelty``, ``set`` (the prediction set, names joined by ``;``) and ``abstain`` (why
+one should rather not rely on the answer, reasons joined by ``;``). Last comes ``noticed``, the codes of
+what readers noticed in the case's files and tolerated (``io.codes``), joined by ``;``. ``predicted`` and
+``set`` are for the reader's eye and are not read back. Files without ``views`` and what follows it are read
+as well.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.errors import InputRefused
+from foveate.evaluate.ranks import log_odds, places
 from foveate.files import write_atomic
 from foveate.types import Prediction, Task
 
@@ -31,10 +34,10 @@ Floats = NDArray[np.float64]
 Columns = dict[str, list[Any]]
 DEFAULT_THRESHOLD = 0.5
 SEEN = "seen"  # beside train, val and test: the part of cases of another cohort that the model learned from
-_SAME_ODDS = 1e-6  # log odds that differ by less, absolutely or relatively, do so by rounding
 _FIXED = ("task", "case_id", "patient_id", "split", "predicted")
 _BLOCKS = ("true", "prob", "logit")
 _VIEWS, _CALIBRATED, _NOVELTY, _SET, _ABSTAIN = "views", "calibrated", "novelty", "set", "abstain"
+_NOTICED = "noticed"
 
 
 def _nothing() -> Floats:
@@ -57,6 +60,7 @@ class PredictionTable:
         calibrated: ``(N, K)`` in [0, 1] after calibration, NaN where there is none.
         novelty: ``(N,)``, higher for cases that are less like the training cases, NaN where it is not known.
         doubts: of each case, why one should rather not rely on the answer, joined by ``;``; blank likewise.
+        noticed: of each case, codes of what readers noticed in its files, joined by ``;``; blank likewise.
     """
 
     task: Task
@@ -71,9 +75,10 @@ class PredictionTable:
     calibrated: Floats = field(default_factory=_nothing)
     novelty: Floats = field(default_factory=_nothing)
     doubts: tuple[str, ...] = ()
+    noticed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("views", "doubts"):
+        for name in ("views", "doubts", "noticed"):
             if not getattr(self, name):
                 object.__setattr__(self, name, ("",) * len(self.case_ids))
         if not self.calibrated.size:
@@ -101,6 +106,7 @@ class PredictionTable:
             stacked([_calibrated(item) for item in predictions]),
             np.array([item.novelty for item in predictions], dtype=np.float64),
             tuple(";".join(item.abstain) for item in predictions),
+            tuple(";".join(item.noticed) for item in predictions),
         )
 
     def taken(self, rows: NDArray[np.intp]) -> PredictionTable:
@@ -128,8 +134,8 @@ class PredictionTable:
         They follow the probability. Near 0 and 1 many cases are rounded to one number, in float32 from a
         logit of 17 on; cases of equal probability are told apart by their log odds.
         """
-        odds = self.logits if self.task == "multilabel" else _log_odds(self.logits)
-        return np.stack([_places(*pair) for pair in zip(self.probabilities.T, odds.T, strict=True)], axis=1)
+        odds = self.logits if self.task == "multilabel" else log_odds(self.logits)
+        return np.stack([places(*pair) for pair in zip(self.probabilities.T, odds.T, strict=True)], axis=1)
 
     def decisions(self, thresholds: Mapping[str, float] | None = None) -> NDArray[np.bool_]:
         """What the model decides, ``(N, K)``.
@@ -143,24 +149,6 @@ class PredictionTable:
         given = thresholds or {}
         limits = np.array([given.get(name, DEFAULT_THRESHOLD) for name in self.classes])
         return self.probabilities >= limits
-
-
-def _places(scores: Floats, ties: Floats) -> Floats:
-    """Place of each case by its score, of equals by the second one; the same place where both are equal."""
-    order = np.lexsort((ties, scores))
-    low, high = ties[order][:-1], ties[order][1:]
-    rises = (np.diff(scores[order]) != 0) | ~np.isclose(low, high, rtol=_SAME_ODDS, atol=_SAME_ODDS)
-    places = np.empty(len(scores))
-    places[order] = np.concatenate([[0], np.cumsum(rises)])[: len(scores)]
-    return places
-
-
-def _log_odds(logits: Floats) -> Floats:
-    """Log odds of each class against all others, ``(N, K)``; the order of the others makes no difference."""
-    others = [np.sort(np.delete(logits, k, axis=1), axis=1) for k in range(logits.shape[1])]
-    return np.stack(
-        [own - np.logaddexp.reduce(rest, axis=1) for own, rest in zip(logits.T, others, strict=True)], axis=1
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +218,7 @@ def columns_of(
         columns[_SET] = [";".join(item.answer_set or ()) for item in predictions]
     if more.abstain:
         columns[_ABSTAIN] = [";".join(item.abstain) for item in predictions]
+    columns[_NOTICED] = list(table.noticed)
     return columns
 
 
@@ -293,15 +282,15 @@ def read_predictions(path: Path) -> PredictionTable:
             raise _refused(path, f"row {line} has {len(row)} fields, the header {len(header)}", "bad-row")
     ordered = [(line, [row[place] for place in places]) for line, row in rows]
     table = _table(path, classes, ordered)
-    views, doubts = (
+    views, doubts, noticed = (
         tuple(row[header.index(name)] for _, row in rows) if name in header else ()
-        for name in (_VIEWS, _ABSTAIN)
+        for name in (_VIEWS, _ABSTAIN, _NOTICED)
     )
     calibrated = _optional(path, header, rows, [f"{_CALIBRATED}:{name}" for name in classes])
     if (calibrated < 0).any() or (calibrated > 1).any():
         raise _refused(path, "a calibrated probability lies outside [0, 1]", "bad-probability")
     novelty = _optional(path, header, rows, [_NOVELTY])[:, 0]
-    return replace(table, views=views, calibrated=calibrated, novelty=novelty, doubts=doubts)
+    return replace(table, views=views, calibrated=calibrated, novelty=novelty, doubts=doubts, noticed=noticed)
 
 
 def _optional(

@@ -79,6 +79,7 @@ def read_dicom(source: ImageSource, max_pixels: int, *, stored: bool = False, vo
         value_range=values.value_range,
         warnings=tuple(dict.fromkeys(codes)),
         padding_share=share,
+        facts=facts_in(dataset),
     )
 
 
@@ -171,6 +172,18 @@ def tiling_of(dataset: Dataset, header: PixelHeader, where: str) -> Mosaic | Sli
     spacing = _spacing(attribute(dataset, 0, "PixelMeasuresSequence", "PixelSpacing"))
     slide = slide_of(dataset, header, spacing, where)
     return slide or mosaic_of(dataset, header, plane_of(dataset, 0, ""), where)
+
+
+def facts_in(dataset: Dataset) -> dict[str, str]:
+    """How an image was taken, by name: side of the body, and view position; what is not known is left out."""
+    frames = dataset.get("PerFrameFunctionalGroupsSequence") or dataset.get("SharedFunctionalGroupsSequence")
+    anatomy = frames[0].get("FrameAnatomySequence") if frames else None
+    sides = [dataset.get("ImageLaterality"), dataset.get("Laterality")]
+    sides += [anatomy[0].get("FrameLaterality")] if anatomy else []
+    codes = dataset.get("ViewCodeSequence") or ()
+    views = [dataset.get("ViewPosition"), *(code.get("CodeMeaning") for code in codes)]
+    found = {"laterality": sides, "view position": views}
+    return {name: str(first) for name, values in found.items() if (first := next(filter(None, values), None))}
 
 
 def plane_of(dataset: Dataset, frame: int, name: str) -> SlicePlane | None:

@@ -105,8 +105,9 @@ class ArrayMask(StoredMask):
         return self.pixels
 
     def _over(self, target: Geometry, image: Geometry, index: int | None, grid: MaskGrid) -> LaidMask:
-        if target.affine is None or self.geometry.affine is None or grid == "array":
-            return LaidMask(self._by_array(image, index), "by-array")
+        unplaced = [own.affine is None for own in (target, self.geometry)]
+        if any(unplaced) or grid == "array":
+            return LaidMask(self._by_array(image, index), "as-stored" if all(unplaced) else "by-array")
         mine, wanted = as_volume(self.geometry), as_volume(target)
         step = step_between(wanted, mine)
         if step is not None and step.covers(wanted.shape, mine.shape):

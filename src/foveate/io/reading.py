@@ -2,27 +2,7 @@
 
 ``raster`` reads PNG, JPEG, TIFF and BMP, ``dicom`` and ``series`` read DICOM files and folders, ``nifti``
 reads NIfTI; each has its rules in a table at its top. Every input ends as an image, an image with warning
-codes, or ``InputRefused`` with a code and a way out.
-
-| warning code | what was noticed and tolerated |
-|---|---|
-| ``alpha-dropped``, ``alpha-composited`` | alpha that was opaque everywhere, or not |
-| ``cmyk-converted`` | inks became RGB |
-| ``exif-unreadable`` | the orientation is unknown |
-| ``beyond-bits-stored`` | values need more bits than the header says are stored |
-| ``ct-without-hounsfield`` | CT without a rescale to Hounsfield units |
-| ``dicom-without-preamble`` | an old export |
-| ``frames-without-position`` | frames are in the order of the file, and have no spacing |
-| ``monochrome1-kept`` | Hounsfield units in MONOCHROME1 were not inverted |
-| ``padding-darkened`` | pixels that the scanner marked as outside its field of view got the darkest value |
-| ``pixel-data-padded``, ``trailing-bytes-ignored`` | bytes follow the pixels |
-| ``slice-step-unknown`` | a single slice without position or thickness |
-| ``spacing-at-detector`` | the spacing is that of the detector, not of the patient |
-| ``tilted-stack`` | slices lean (gantry tilt); the affine is sheared accordingly |
-| ``nifti-without-affine`` | no patient frame |
-| ``nifti-sform-taken`` | the qform, or the voxel size, says something else than the sform |
-| ``other-files-ignored``, ``empty-files-ignored``, ``subfolders-ignored`` | not part of the series |
-| ``<kind>-irregular`` | the decoding library warned |
+codes (``codes.WARNINGS`` says what each means), or ``InputRefused`` with a code and a way out.
 """
 
 from __future__ import annotations
@@ -92,10 +72,12 @@ def read_mask(path: Path | str, segment: str = "", *, max_pixels: int = MAX_PIXE
         InputRefused: as ``read_image``; or there is no such segment, or several and none is named.
     """
 
-    def read(file: Path, kind: Kind, stored: bool) -> Image:
-        return _read(file, kind, max_pixels, stored=stored)
+    whole, volume = chosen(Path(path))
 
-    return stored_mask(Path(path), segment, max_pixels, read)
+    def read(file: Path, kind: Kind, stored: bool) -> Image:
+        return _read(file, kind, max_pixels, stored=stored, volume=volume)
+
+    return stored_mask(whole, segment, max_pixels, read)
 
 
 def probe_mask(path: Path | str) -> Geometry | None:
@@ -104,7 +86,7 @@ def probe_mask(path: Path | str) -> Geometry | None:
     Raises:
         InputRefused: for whatever the header already shows that ``read_mask`` would refuse.
     """
-    return mask_geometry(Path(path), lambda file: probe(file).geometry)
+    return mask_geometry(chosen(Path(path))[0], lambda _: probe(path).geometry)
 
 
 def probe(path: Path | str) -> Probe:

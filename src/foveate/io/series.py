@@ -23,6 +23,7 @@ from pydicom.config import disable_value_validation
 
 from foveate.errors import InputRefused
 from foveate.io.dicom import (
+    facts_in,
     holds_image,
     parse,
     pixel_header,
@@ -92,6 +93,7 @@ def read_series(folder: Path, max_pixels: int, *, stored: bool = False, volume: 
         value_range=ranges.pop() if len(ranges) == 1 else None,
         warnings=tuple(dict.fromkeys(codes)),
         padding_share=share,
+        facts=facts_in(slices[0].dataset),
     )
 
 

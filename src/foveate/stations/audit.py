@@ -24,7 +24,7 @@ def audit(run: Run, track: Track = quiet) -> Audit:
         splits = split_cohort(cohort, config) if may_leak else None
         check_codes(run.study.audit.allow)
         more = recognising(run, track)
-        evidence = gather(cohort, splits, track)
+        evidence = gather(cohort, splits, track, run.study.preprocess)
         found = judge(evidence, allow=run.study.audit.allow, more=more)
         found.write(run.folder)
         write_images(run.folder, image_rows(cohort, evidence.looks))

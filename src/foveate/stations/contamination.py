@@ -49,7 +49,9 @@ def audit_against(folder: Path, manifest: Path, *, allow: Sequence[str] = (), tr
     data = DataConfig(manifest=manifest) if run is None else run.study.data
     data = data.model_copy(update={"manifest": manifest, "boxes": None})
     cohort = read_elsewhere(bundle, data, track=track)
-    return audit_cohort(cohort, allow=allow, more=(recognise(bundle, run, track),), track=track)
+    settings = bundle.preprocess.config
+    more = (recognise(bundle, run, track),)
+    return audit_cohort(cohort, allow=allow, more=more, preprocess=settings, track=track)
 
 
 def recognise(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from foveate.data.audit import acquisition
 from foveate.data.audit.findings import CHECKS, SEVERITY, Check
 from foveate.data.audit.gathered import Evidence, gather
 from foveate.data.audit.tables import make_tables
@@ -11,6 +12,7 @@ from foveate.data.manifest.rows import closest
 from foveate.errors import UsageError
 from foveate.evaluate.results.audit import Audit
 from foveate.evaluate.results.splits import Splits
+from foveate.study.settings import PreprocessConfig
 from foveate.types import Cohort, Track, quiet
 
 
@@ -20,6 +22,7 @@ def audit_cohort(
     splits: Splits | None = None,
     allow: Sequence[str] = (),
     more: Sequence[Check] = (),
+    preprocess: PreprocessConfig | None = None,
     track: Track = quiet,
 ) -> Audit:
     """Look at every image once and at every part.
@@ -29,6 +32,7 @@ def audit_cohort(
         splits: the parts, if there are any already. None: the manifest's own column ``split``.
         allow: codes of findings to accept.
         more: checks beside the usual ones.
+        preprocess: of a study: whether it puts right what differs decides what stops.
         track: shows progress.
 
     Returns:
@@ -38,7 +42,7 @@ def audit_cohort(
         UsageError: a code in ``allow`` does not exist.
     """
     check_codes(allow)
-    return judge(gather(cohort, splits, track), allow=allow, more=more)
+    return judge(gather(cohort, splits, track, preprocess), allow=allow, more=more)
 
 
 def check_codes(codes: Sequence[str]) -> None:
@@ -55,7 +59,7 @@ def check_codes(codes: Sequence[str]) -> None:
 def judge(evidence: Evidence, *, allow: Sequence[str] = (), more: Sequence[Check] = ()) -> Audit:
     """The audit of what was gathered; arguments as of ``audit_cohort``."""
     cohort = evidence.cohort
-    found = [finding for check in (*CHECKS, *more) for finding in check(evidence)]
+    found = [finding for check in (*CHECKS, *acquisition.CHECKS, *more) for finding in check(evidence)]
     found = [
         finding.model_copy(update={"allowed": finding.severity == "stop" and finding.code in allow})
         for finding in found

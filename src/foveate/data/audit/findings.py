@@ -10,6 +10,7 @@ from foveate.data.audit.gathered import Evidence, Group
 from foveate.data.audit.looks import Look
 from foveate.data.audit.metadata import tells_by_kind
 from foveate.evaluate.results.audit import Finding, Severity
+from foveate.evaluate.sample import counted
 from foveate.types import Case
 
 SEVERITY: dict[str, Severity] = {
@@ -30,6 +31,21 @@ SEVERITY: dict[str, Severity] = {
     "metadata-tells-label": "note",
     "names-tell-label": "note",
     "sizes-tell-label": "note",
+    "acquisition-tells-label": "note",
+    "mixed-orientation": "stop",
+    "without-orientation": "note",
+    "mixed-plane": "stop",
+    "mixed-spacing": "note",
+    "mixed-unit": "stop",
+    "mixed-laterality": "note",
+    "mixed-view-position": "note",
+    "reader-warning": "note",
+    "refused-mask": "stop",
+    "full-mask": "note",
+    "empty-mask": "note",
+    "mask-turned": "note",
+    "mask-resampled": "note",
+    "mask-by-array": "note",
     "training-patients": "stop",
     "training-images": "stop",
     "training-images-unknown": "note",
@@ -45,12 +61,17 @@ _SHOWN = 3  # examples in a message
 
 
 def finding(
-    code: str, message: str, case_ids: Sequence[str] = (), groups: Sequence[tuple[str, ...]] = ()
+    code: str,
+    message: str,
+    case_ids: Sequence[str] = (),
+    groups: Sequence[tuple[str, ...]] = (),
+    *,
+    stop: bool | None = None,
 ) -> Finding:
-    """A finding with the severity of its code."""
+    """A finding with the severity of its code, or, with ``stop``, as it says."""
     return Finding(
         code=code,
-        severity=SEVERITY[code],
+        severity=SEVERITY[code] if stop is None else "stop" if stop else "note",
         message=message,
         case_ids=tuple(case_ids),
         groups=tuple(groups),
@@ -66,7 +87,7 @@ def patient_in_two_splits(evidence: Evidence) -> Iterator[Finding]:
     if apart:
         examples = (f"{name} ({_parts(evidence, group)})" for name, group in apart.items())
         message = (
-            f"{len(apart)} of {_count(len(patients), 'patient')} in more than one part: {_some(examples)}"
+            f"{len(apart)} of {counted(len(patients), 'patient')} in more than one part: {some(examples)}"
         )
         yield _grouped("patient-in-two-splits", message, evidence, list(apart.values()))
 
@@ -76,7 +97,7 @@ def duplicate_in_two_splits(evidence: Evidence) -> Iterator[Finding]:
     apart = [group for group in evidence.twins if _parts(evidence, group)]
     if apart:
         examples = (f"{_equals(evidence, group)} ({_parts(evidence, group)})" for group in apart)
-        message = f"{_count(len(apart), 'group')} of copies in more than one part: {_some(examples)}"
+        message = f"{counted(len(apart), 'group')} of copies in more than one part: {some(examples)}"
         yield _grouped("duplicate-in-two-splits", message, evidence, apart)
 
 
@@ -85,7 +106,7 @@ def conflicting_labels(evidence: Evidence) -> Iterator[Finding]:
     torn = [group for group in evidence.twins if _conflict(evidence.cases(group))]
     if torn:
         examples = (f"{_equals(evidence, group)} ({_conflict(evidence.cases(group))})" for group in torn)
-        message = f"{_count(len(torn), 'group')} of copies with contradictory truths: {_some(examples)}"
+        message = f"{counted(len(torn), 'group')} of copies with contradictory truths: {some(examples)}"
         yield _grouped("conflicting-labels", message, evidence, torn)
 
 
@@ -102,10 +123,10 @@ def duplicates(evidence: Evidence) -> Iterator[Finding]:
     for code, (what, groups) in kinds.items():
         if groups:
             across = sum(len({case.patient_id for case in evidence.cases(group)}) > 1 for group in groups)
-            involved = _count(sum(len(group) for group in groups), "case")
-            examples = _some(_equals(evidence, group) for group in groups)
+            involved = counted(sum(len(group) for group in groups), "case")
+            examples = some(_equals(evidence, group) for group in groups)
             message = (
-                f"{_count(len(groups), 'group')} of cases with {what} ({involved}), "
+                f"{counted(len(groups), 'group')} of cases with {what} ({involved}), "
                 f"{across} of them across patients: {examples}"
             )
             yield _grouped(code, message, evidence, groups)
@@ -116,8 +137,8 @@ def refused_images(evidence: Evidence) -> Iterator[Finding]:
     refused = evidence.looks.refused
     if refused:
         reasons = (f"{evidence.cohort.cases[key[0]].case_id}: {error.what}" for key, error in refused.items())
-        message = f"{_count(len(refused), 'image')} cannot be read: {_some(reasons)}"
-        yield _single("refused-image", message, evidence, [index for index, _ in refused])
+        message = f"{counted(len(refused), 'image')} cannot be read: {some(reasons)}"
+        yield single("refused-image", message, evidence, [index for index, _ in refused])
 
 
 def unknown_patients(evidence: Evidence) -> Iterator[Finding]:
@@ -145,12 +166,12 @@ def rare_classes(evidence: Evidence) -> Iterator[Finding]:
     }
     rare = {name: len(people) for name, people in patients.items() if len(people) < RARE}
     if rare:
-        listing = ", ".join(f"{name} ({_count(count, 'patient')})" for name, count in rare.items())
+        listing = ", ".join(f"{name} ({counted(count, 'patient')})" for name, count in rare.items())
         concerned = [
             index for index, case in enumerate(cohort.cases) if any(_has(case, name) for name in rare)
         ]
         message = f"fewer than {RARE} patients: {listing}"
-        yield _single("rare-class", message, evidence, concerned)
+        yield single("rare-class", message, evidence, concerned)
 
 
 def one_sided_classes(evidence: Evidence) -> Iterator[Finding]:
@@ -162,9 +183,8 @@ def one_sided_classes(evidence: Evidence) -> Iterator[Finding]:
             inside = [case for case in cohort.cases if fold.get(case.case_id) == part]
             if missing := _one_sided(inside, cohort.classes):
                 place = f"{part} of fold {number}" if len(evidence.folds) > 1 else part
-                message = (
-                    f"{place} ({_count(len(inside), 'case')}) has {missing}: AUROC and AP are undefined there"
-                )
+                where = f"{place} ({counted(len(inside), 'case')})"
+                message = f"{where} has {missing}: AUROC and AP are undefined there"
                 yield finding("one-sided-class", message)
 
 
@@ -188,8 +208,8 @@ def flat_images(evidence: Evidence) -> Iterator[Finding]:
     for code, (what, keys) in kinds.items():
         if keys:
             cases = [index for index, _ in keys]
-            message = f"{_count(len(keys), 'image')} where {what}: {_some(evidence.ids(cases))}"
-            yield _single(code, message, evidence, cases)
+            message = f"{counted(len(keys), 'image')} where {what}: {some(evidence.ids(cases))}"
+            yield single(code, message, evidence, cases)
 
 
 def dark_images(evidence: Evidence) -> Iterator[Finding]:
@@ -206,10 +226,10 @@ def dark_images(evidence: Evidence) -> Iterator[Finding]:
         ]
         if dark:
             message = (
-                f"{len(dark)} of {_count(len(looks), 'image')} ({view}) use little of the range of values, "
-                f"and will look dark or flat to the model: {_some(evidence.ids(dark))}; see preprocess.window"
+                f"{len(dark)} of {counted(len(looks), 'image')} ({view}) use little of the range of values, "
+                f"and will look dark or flat to the model: {some(evidence.ids(dark))}; see preprocess.window"
             )
-            yield _single("dark-image", message, evidence, dark)
+            yield single("dark-image", message, evidence, dark)
 
 
 def mixed_colour(evidence: Evidence) -> Iterator[Finding]:
@@ -228,6 +248,8 @@ _TELLING = {
     "names-tell-label": "the file names alone tell the label: see whether classes were collected apart",
     "sizes-tell-label": "the sizes or kinds of files alone tell the label: a model can learn that instead of "
     "the disease",
+    "acquisition-tells-label": "how images lie, their units, or what was noticed in reading tell the label: "
+    "a model can learn that instead of the disease",
 }
 
 
@@ -240,7 +262,7 @@ def told_without_looking(evidence: Evidence) -> Iterator[Finding]:
             if (value := tell.auroc)
         )
         columns = ", ".join(found[0].columns)
-        yield finding(code, f"{_TELLING[code]} (most of all {columns}): {_some(examples)}")
+        yield finding(code, f"{_TELLING[code]} (most of all {columns}): {some(examples)}")
 
 
 Check = Callable[[Evidence], Iterator[Finding]]
@@ -306,13 +328,10 @@ def _equals(evidence: Evidence, group: Group) -> str:
     return " = ".join(names[:_SHOWN]) + (" = …" if len(names) > _SHOWN else "")
 
 
-def _some(examples: Iterable[str]) -> str:
+def some(examples: Iterable[str]) -> str:
+    """The first few examples."""
     shown = list(examples)
     return "; ".join(shown[:_SHOWN]) + ("; …" if len(shown) > _SHOWN else "")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def _grouped(code: str, message: str, evidence: Evidence, groups: Sequence[Iterable[int]]) -> Finding:
@@ -320,5 +339,8 @@ def _grouped(code: str, message: str, evidence: Evidence, groups: Sequence[Itera
     return finding(code, message, [name for group in named for name in group], named)
 
 
-def _single(code: str, message: str, evidence: Evidence, cases: Iterable[int]) -> Finding:
-    return finding(code, message, evidence.ids(dict.fromkeys(cases)))
+def single(
+    code: str, message: str, evidence: Evidence, cases: Iterable[int], *, stop: bool | None = None
+) -> Finding:
+    """A finding of single cases, by their positions; ``stop`` as for ``finding``."""
+    return finding(code, message, evidence.ids(dict.fromkeys(cases)), stop=stop)

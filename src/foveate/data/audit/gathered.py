@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from foveate.data.audit.looks import Looks, look_at_all
 from foveate.data.audit.similarity import find_twins, groups_of
 from foveate.evaluate.results.splits import Splits
+from foveate.study.settings import PreprocessConfig
 from foveate.types import Case, Cohort, Track
 
 Group = tuple[int, ...]
@@ -27,6 +28,7 @@ class Evidence:
         twins: groups of cases whose images are copies, exact or near.
         thresholds: by view, the correlation from which on images counted as near copies.
         folds: part of each case, one mapping per fold; empty if there are no parts.
+        preprocess: what a study makes of the images; None where there is no study.
     """
 
     cohort: Cohort
@@ -35,6 +37,7 @@ class Evidence:
     twins: Sequence[Group]
     thresholds: Mapping[str, float]
     folds: Sequence[Mapping[str, str]]
+    preprocess: PreprocessConfig | None = None
 
     def cases(self, group: Iterable[int]) -> list[Case]:
         """The cases at these positions."""
@@ -45,15 +48,18 @@ class Evidence:
         return tuple(case.case_id for case in self.cases(group))
 
 
-def gather(cohort: Cohort, splits: Splits | None, track: Track) -> Evidence:
-    """Look at every image and find the copies.
+def gather(
+    cohort: Cohort, splits: Splits | None, track: Track, preprocess: PreprocessConfig | None = None
+) -> Evidence:
+    """Look at every image and mask, and find the copies.
 
     Args:
         cohort: the cases.
         splits: the parts, or None for those of the manifest.
         track: shows progress.
+        preprocess: of the study, if there is one.
     """
-    looks = look_at_all(cohort.cases, track)
+    looks = look_at_all(cohort.cases, track, masks=preprocess.mask_grid if preprocess else "same")
     patients = np.unique([case.patient_id for case in cohort.cases], return_inverse=True)[1]
     exact, near, thresholds = [_NO_LINKS], [_NO_LINKS], {}
     for view in cohort.view_names:
@@ -66,7 +72,8 @@ def gather(cohort: Cohort, splits: Splits | None, track: Track) -> Evidence:
             thresholds[view] = found.threshold
     count = len(cohort.cases)
     copies, twins = (groups_of(np.concatenate(links), count) for links in (exact, [*exact, *near]))
-    return Evidence(cohort, looks, _as_groups(copies), _as_groups(twins), thresholds, _folds(cohort, splits))
+    folds = _folds(cohort, splits)
+    return Evidence(cohort, looks, _as_groups(copies), _as_groups(twins), thresholds, folds, preprocess)
 
 
 _NO_LINKS = np.empty((0, 2), dtype=np.int64)

@@ -7,13 +7,14 @@ on it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import os
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +22,18 @@ from numpy.typing import NDArray
 
 from foveate.data.audit.similarity import SIDE, Spectra, spectrum
 from foveate.errors import InputRefused, RunFailed
-from foveate.io.reading import read_image
+from foveate.io.laying import MaskGrid, StoredMask
+from foveate.io.reading import read_image, read_mask
 from foveate.parallel import core_count, read_ahead
-from foveate.types import Array, Case, Image, Track, quiet
+from foveate.types import Array, Case, Geometry, Image, Track, quiet
 
 _WORKERS = min(4, core_count())
 _AHEAD = 8 * _WORKERS  # files that are read before the first of them is asked for
 _IN_MEMORY = 2**28  # bytes of spectra; more of them go to a file
 _SAMPLED = 65_536  # pixels that percentiles are taken of
 _SHOWN = (0.2, 0.4, 0.6, 0.8)  # slices that stand for a volume, as shares of its depth
+_PLANES = ("sagittal", "coronal", "axial")  # whose normal leads to the side, to the front, up
+_ALONG = 0.9  # cosine of 25°
 Use = tuple[int, str, int | None]  # case, view, slice
 
 
@@ -46,6 +50,11 @@ class Look:
         percentiles: the 1st and the 99th of the values.
         value_range: what the file's encoding can hold, or None.
         spacing: millimetres along each axis, or None if the file does not say.
+        unit: ``HU`` or ``stored``.
+        orientation: direction in which each axis grows, see ``Geometry``; None if unknown.
+        plane: that slices lie in, ``axial``, ``coronal``, ``sagittal`` or ``oblique``; empty if unknown.
+        facts: what the header says of how it was taken, see ``Image``.
+        warnings: codes of what the reader noticed and tolerated.
     """
 
     digest: str
@@ -56,6 +65,35 @@ class Look:
     percentiles: tuple[float, float]
     value_range: tuple[float, float] | None
     spacing: tuple[float, ...] | None = None
+    unit: str = "stored"
+    orientation: tuple[str, ...] | None = None
+    plane: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def acquisition(self) -> dict[str, str]:
+        """How it lies and was taken, as text by name; what is not known is left out."""
+        lies = {"orientation": "".join(reversed(self.orientation or ())), "plane": self.plane}
+        told = {**lies, "unit": self.unit if self.unit != "stored" else "", **self.facts}
+        return {name: text for name, text in told.items() if text}
+
+
+@dataclass(frozen=True, slots=True)
+class MaskLook:
+    """What a mask marks in its image.
+
+    Attributes:
+        share: of the image that is marked.
+        how: it was laid over the image, see ``LaidMask``.
+        warnings: codes of what the reader noticed and tolerated.
+        refused: why it cannot be read or laid on; None if it can.
+    """
+
+    share: float = 0.0
+    how: str = ""
+    warnings: tuple[str, ...] = ()
+    refused: InputRefused | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +120,23 @@ class Looks:
         refused: the same keys, with the reason, where an image cannot be read.
         files: a number for each file, by case and view; slices of one volume share it.
         pictures: by view.
+        masks: by case and column (``mask``, ``organ_mask``), where they were asked for.
     """
 
     seen: Mapping[tuple[int, str], Look]
     refused: Mapping[tuple[int, str], InputRefused]
     files: Mapping[tuple[int, str], int]
     pictures: Mapping[str, Pictures]
+    masks: Mapping[tuple[int, str], MaskLook] = field(default_factory=dict)
 
 
-def look_at_all(cases: Sequence[Case], track: Track = quiet) -> Looks:
-    """Decode every file once.
+def look_at_all(cases: Sequence[Case], track: Track = quiet, *, masks: MaskGrid | None = None) -> Looks:
+    """Decode every image once, and lay its masks over it.
 
     Args:
         cases: of the cohort.
         track: shows progress.
+        masks: how masks meet images; None leaves them out.
 
     Raises:
         RunFailed: there is no room for a temporary file.
@@ -109,15 +150,21 @@ def look_at_all(cases: Sequence[Case], track: Track = quiet) -> Looks:
     files = {(index, view): number for number, users in enumerate(uses.values()) for index, view, _ in users}
     images = Counter(view for _, view in files)
     pictures = {view: _Gathered(count) for view, count in images.items()}
-    results = read_ahead(_look_at_file, uses.items(), _WORKERS, ahead=_AHEAD)
+    marks: dict[tuple[int, str], MaskLook] = {}
+    look = functools.partial(_look_at_file, cases, masks)
+    results = read_ahead(look, uses.items(), _WORKERS, ahead=_AHEAD)
     for users, result in zip(track(list(uses.values()), "Auditing images"), results, strict=True):
         if isinstance(result, InputRefused):
             refused |= {(index, view): result for index, view, _ in users}
             continue
-        for (index, view, _), (look, values) in zip(users, result, strict=True):
-            seen[index, view] = look
-            pictures[view].add(index, look.digest, values)
-    return Looks(seen, refused, files, {view: gathered.result() for view, gathered in pictures.items()})
+        for (index, view, _), (own, values) in zip(users, result.looks, strict=True):
+            seen[index, view] = own
+            pictures[view].add(index, own.digest, values)
+        for key, mask in result.masks:  # of several views it may lie on one only
+            if key not in marks or marks[key].refused is not None:
+                marks[key] = mask
+    found = {view: gathered.result() for view, gathered in pictures.items()}
+    return Looks(seen, refused, files, found, marks)
 
 
 def look_at(image: Image, slice_index: int | None = None) -> tuple[Look, Spectra | None]:
@@ -144,20 +191,77 @@ def look_at(image: Image, slice_index: int | None = None) -> tuple[Look, Spectra
         percentiles=(float(low), float(high)),
         value_range=image.value_range,
         spacing=image.geometry.spacing,
+        unit=image.unit,
+        orientation=_axes(image.geometry, pixels.ndim - 1),
+        plane=plane_of(image.geometry),
+        facts=image.facts,
+        warnings=image.warnings,
     )
     return look, spectrum(_picture(pixels))
 
 
-_Result = list[tuple[Look, Spectra | None]] | InputRefused
+def plane_of(geometry: Geometry) -> str:
+    """Plane that slices lie in: ``axial``, ``coronal``, ``sagittal``, ``oblique``, or nothing if unknown.
+
+    Oblique are slices whose normal is more than 25° away from all three axes of the body.
+    """
+    if geometry.affine is None:
+        return ""
+    normal = np.abs(np.cross(geometry.affine[:3, 1], geometry.affine[:3, 2]))
+    normal = normal / np.linalg.norm(normal)
+    axis = int(normal.argmax())
+    return _PLANES[axis] if normal[axis] > _ALONG else "oblique"
 
 
-def _look_at_file(file: tuple[Path, Sequence[Use]]) -> _Result:
+def _axes(geometry: Geometry, dimensions: int) -> tuple[str, ...] | None:
+    return None if geometry.orientation is None else geometry.orientation[-dimensions:]
+
+
+@dataclass(frozen=True, slots=True)
+class _FileLook:
+    """What one file showed: a look for each of its uses, and the masks that lie over it."""
+
+    looks: Sequence[tuple[Look, Spectra | None]]
+    masks: Sequence[tuple[tuple[int, str], MaskLook]]
+
+
+def _look_at_file(
+    cases: Sequence[Case], grid: MaskGrid | None, file: tuple[Path, Sequence[Use]]
+) -> _FileLook | InputRefused:
     path, uses = file
     try:
         image = read_image(path)
     except InputRefused as error:
         return error
-    return [look_at(image, slice_index) for _, _, slice_index in uses]
+    looks = [look_at(image, slice_index) for _, _, slice_index in uses]
+    read = functools.cache(read_mask)  # the slices of a volume share one
+    found = []
+    for index, _, slice_index in uses if grid is not None else ():
+        case = cases[index]
+        for column, mask, segment in (
+            ("mask", case.mask, case.mask_segment),
+            ("organ_mask", case.organ_mask, case.organ_mask_segment),
+        ):
+            if mask is not None:
+                laid = _look_at_mask(read, mask, segment, image.geometry, slice_index, grid or "same")
+                found.append(((index, column), laid))
+    return _FileLook(looks, found)
+
+
+def _look_at_mask(
+    read: Callable[[Path, str], StoredMask],
+    path: Path,
+    segment: str,
+    image: Geometry,
+    slice_index: int | None,
+    grid: MaskGrid,
+) -> MaskLook:
+    try:
+        stored = read(path, segment)
+        laid = stored.over(image, slice_index, grid=grid)
+    except InputRefused as error:
+        return MaskLook(refused=error)
+    return MaskLook(float(laid.inside.mean()), laid.how, stored.warnings)
 
 
 class _Gathered:

@@ -80,7 +80,7 @@ def tells(columns: Columns, cohort: Cohort, rows: Sequence[int], *, seed: int = 
 
 
 def tells_by_kind(evidence: Evidence) -> Iterator[tuple[str, list[Tell]]]:
-    """What metadata, names and sizes tell, by code of the finding; kinds that tell nothing are left out."""
+    """What metadata, names, sizes and acquisition tell, by code of the finding, if they tell anything."""
     cohort = evidence.cohort
     known = np.flatnonzero([not np.isnan(cohort.target(case)).all() for case in cohort.cases])
     rows = np.sort(np.random.default_rng(0).permutation(known)[:MOST]).tolist()
@@ -88,6 +88,7 @@ def tells_by_kind(evidence: Evidence) -> Iterator[tuple[str, list[Tell]]]:
         "metadata-tells-label": metadata_columns([cohort.cases[row] for row in rows]),
         "names-tell-label": name_columns([cohort.cases[row] for row in rows]),
         "sizes-tell-label": size_columns(evidence, rows),
+        "acquisition-tells-label": acquisition_columns(evidence, rows),
     }
     for code, columns in kinds.items():
         if found := tells(columns, cohort, rows):
@@ -125,6 +126,21 @@ def size_columns(evidence: Evidence, rows: Sequence[int]) -> Columns:
             if look is not None:
                 named = file_facts(path, look.shape, look.channels, look.spacing)
                 own |= {f"{view}: {name}": text for name, text in named.items()}
+        facts.append(own)
+    names = dict.fromkeys(name for own in facts for name in own)
+    return {name: [own.get(name, "") for own in facts] for name in names}
+
+
+def acquisition_columns(evidence: Evidence, rows: Sequence[int]) -> Columns:
+    """Of each view: how images lie, their unit, side and view position, and each code of the reader's."""
+    codes = {code for look in evidence.looks.seen.values() for code in look.warnings}
+    facts: list[dict[str, str]] = []
+    for row in rows:
+        own: dict[str, str] = {}
+        for view in evidence.cohort.cases[row].views:
+            if (look := evidence.looks.seen.get((row, view))) is not None:
+                told = look.acquisition | {code: str(int(code in look.warnings)) for code in codes}
+                own |= {f"{view}: {name}": text for name, text in told.items()}
         facts.append(own)
     names = dict.fromkeys(name for own in facts for name in own)
     return {name: [own.get(name, "") for own in facts] for name in names}

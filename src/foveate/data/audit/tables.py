@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -63,7 +64,18 @@ def _view_images(view: str, looks: Sequence[Look], threshold: float | None) -> V
         highest=_range([look.highest for look in looks]),
         spread=_range([look.percentiles[1] - look.percentiles[0] for look in looks]),
         twin_correlation=threshold,
+        orientations=_tally(look.acquisition.get("orientation", "") for look in looks),
+        planes=_tally(look.plane for look in looks),
+        units=_tally(look.unit for look in looks),
+        lateralities=_tally(look.facts.get("laterality", "") for look in looks),
+        view_positions=_tally(look.facts.get("view position", "") for look in looks),
+        warnings=_tally(code for look in looks for code in look.warnings),
     )
+
+
+def _tally(texts: Iterable[str]) -> dict[str, int]:
+    """How often each text occurs, the most frequent first; empty ones are not counted."""
+    return dict(Counter(text for text in texts if text).most_common())
 
 
 def _range(values: Sequence[float]) -> Range | None:

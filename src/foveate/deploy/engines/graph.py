@@ -26,6 +26,7 @@ from foveate.bundle.familiar import FamiliarImages, ImageFacts, plain_facts
 from foveate.deploy.engines.engine import Answer, Engine
 from foveate.deploy.engines.facts import Facts, attention_over, maps_over, range_of
 from foveate.errors import InputRefused
+from foveate.io.codes import joined
 from foveate.io.reading import read_image, read_mask
 from foveate.prepare.geometry import FieldOfView
 from foveate.prepare.pixels import (
@@ -58,6 +59,7 @@ class ReadCase:
         ranges: by view, the values that become 0 and 1.
         truth: ``(K,)`` 1, 0, or NaN where unknown.
         facts: plain facts of the image of each view, where there is something to compare them with.
+        noticed: codes of what readers noticed in the images and tolerated.
     """
 
     case: Case
@@ -66,6 +68,7 @@ class ReadCase:
     ranges: Mapping[str, tuple[float, float]]
     truth: Floats
     facts: Mapping[str, ImageFacts] = field(default_factory=dict)
+    noticed: tuple[str, ...] = ()
 
 
 class GraphEngine(Engine[ReadCase]):
@@ -120,6 +123,7 @@ class GraphEngine(Engine[ReadCase]):
                 calibrated=found["calibrated"][row].astype(np.float64) if "calibrated" in found else None,
                 novelty=float(found["novelty"][row]) if "novelty" in found else float("nan"),
                 unlike=() if familiar is None else familiar.differences(item.facts),
+                noticed=item.noticed,
             )
             for row, item in enumerate(cases)
         ]
@@ -158,7 +162,11 @@ def read_case(facts: Facts, case: Case, image_reader: ImageReader = read_image) 
             raise InputRefused("some pixels are not finite", where=images[view].source, code="not-finite")
     asked = images if facts.familiar is not None else {}
     plain = {view: plain_facts(image, case.slice_index) for view, image in asked.items()}
-    return ReadCase(case, pixels, fields, ranges, truth_of(case, facts.task, facts.classes), plain)
+    truth, noticed = (
+        truth_of(case, facts.task, facts.classes),
+        joined(each.warnings for each in images.values()),
+    )
+    return ReadCase(case, pixels, fields, ranges, truth, plain, noticed)
 
 
 def _refuse_oblong_pixels(wanted: FieldOfView, image: Image, config: PreprocessConfig) -> None:

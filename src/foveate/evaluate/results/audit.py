@@ -72,6 +72,9 @@ class ViewImages(Part):
         width, height, depth: in pixels; depth of volumes.
         lowest, highest, spread: intensities in the images' own unit; spread between two percentiles.
         twin_correlation: from which on two images count as copies, or None where there are too few.
+        orientations, planes, units, lateralities, view_positions: how many images have each, as far as they
+            say; orientations are the directions in which columns, rows and slices grow.
+        warnings: how many images have each code of ``io.codes``.
     """
 
     view: str
@@ -85,6 +88,12 @@ class ViewImages(Part):
     highest: Range | None = None
     spread: Range | None = None
     twin_correlation: float | None = None
+    orientations: dict[str, int] = Field(default_factory=dict)
+    planes: dict[str, int] = Field(default_factory=dict)
+    units: dict[str, int] = Field(default_factory=dict)
+    lateralities: dict[str, int] = Field(default_factory=dict)
+    view_positions: dict[str, int] = Field(default_factory=dict)
+    warnings: dict[str, int] = Field(default_factory=dict)
 
 
 class CohortTables(Part):

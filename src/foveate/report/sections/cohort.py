@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.evaluate.results.audit import Audit, ClassCounts, Finding
+from foveate.evaluate.results.audit import Audit, ClassCounts, Finding, ViewImages
 from foveate.evaluate.results.external import ExternalTest
 from foveate.evaluate.table import SEEN
 from foveate.prepare.orientation import in_words
@@ -33,6 +33,7 @@ def data(files: RunFiles) -> Section:
         "classes": _class_rows(classes),
         "unknown": any(row.negative for row in classes) and any(row.unknown for row in classes),
         "images": audit.tables.images,
+        "lies": [line for row in audit.tables.images if (line := _lies(row))],
         "findings": [_finding(found) for found in audit.findings],
         "allowed": audit.allowed,
         "test": files.test,
@@ -44,6 +45,23 @@ def _class_rows(rows: Sequence[ClassCounts]) -> list[dict[str, object]]:
     """Cases and patients per class, with the share of the most frequent class for the bar."""
     most = max((row.positive for row in rows), default=0) or 1
     return [{**row.model_dump(by_alias=False), "share": row.positive / most} for row in rows]
+
+
+def _lies(row: ViewImages) -> str:
+    """How the images of a view lie and were taken, as far as their files tell."""
+    known = {
+        "columns, rows and slices lead to": row.orientations,
+        "plane": row.planes,
+        "unit": row.units if set(row.units) - {"stored"} else {},
+        "side": row.lateralities,
+        "view position": row.view_positions,
+    }
+    told = [
+        f"{what} {', '.join(f'{name} ({count})' for name, count in counts.items())}"
+        for what, counts in known.items()
+        if counts
+    ]
+    return f"{row.view}: {'; '.join(told)}" if told else ""
 
 
 def _finding(found: Finding) -> dict[str, object]:
