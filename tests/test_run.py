@@ -12,6 +12,7 @@ from foveate.errors import ManifestRefused, UsageError
 from foveate.evaluate.results.run import RunRecord
 from foveate.stations.run import Run
 from foveate.study.study import Study
+from foveate.train.lock import run_lock
 
 
 def test_what_was_accepted_in_a_run_stays_accepted_when_its_study_is_given_again(tmp_path: Path) -> None:
@@ -30,6 +31,45 @@ def test_another_study_is_refused_in_the_folder_of_a_run(tmp_path: Path) -> None
     Run.create(Study.model_validate(choices), tmp_path / "run")
     with pytest.raises(UsageError, match="a run of a different study"):
         Run.create(Study.model_validate(choices | {"seed": 1}), tmp_path / "run")
+
+
+def test_a_folder_where_nothing_was_trained_may_be_used_again(tmp_path: Path) -> None:
+    folder, choices = tmp_path / "run", {"name": "small", "data": {"manifest": tmp_path / "manifest.csv"}}
+    mended = Study.model_validate(choices | {"seed": 1})
+    Run.create(Study.model_validate(choices), folder)
+    before = (
+        "audit.json",
+        "splits.json",
+        "run.json",
+        "cohort.json",
+        "images.csv",
+        "plan.json",
+        ".train.lock",
+    )
+    for name in before:
+        (folder / name).write_text("{}")
+    with pytest.warns(UserWarning, match="never trained; it is begun anew"):
+        assert Run.create(mended, folder, anew=True).study == mended
+    assert {item.name for item in folder.iterdir()} == {"study.yaml", ".train.lock"}
+    assert Run.open(folder).study == mended
+
+
+@pytest.mark.parametrize("there", ["checkpoints", "bundle", "training.csv", "test.json", "trials"])
+def test_a_folder_where_something_was_trained_is_not(tmp_path: Path, there: str) -> None:
+    folder, choices = tmp_path / "run", {"name": "small", "data": {"manifest": tmp_path / "manifest.csv"}}
+    Run.create(Study.model_validate(choices), folder)
+    (folder / there).mkdir()
+    (folder / "splits.json").write_text("{}")
+    with pytest.raises(UsageError, match="a run of a different study"):
+        Run.create(Study.model_validate(choices | {"seed": 1}), folder, anew=True)
+    assert (folder / "splits.json").is_file()
+
+
+def test_a_folder_where_somebody_begins_to_train_is_not(tmp_path: Path) -> None:
+    folder, choices = tmp_path / "run", {"name": "small", "data": {"manifest": tmp_path / "manifest.csv"}}
+    Run.create(Study.model_validate(choices), folder)
+    with run_lock(folder), pytest.raises(UsageError, match=r"(?i)train"):
+        Run.create(Study.model_validate(choices | {"seed": 1}), folder, anew=True)
 
 
 def test_the_study_says_in_which_order_the_scores_are(tmp_path: Path) -> None:

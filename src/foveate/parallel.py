@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,14 +40,39 @@ def core_count() -> int:
     return max(min([cores, *limits, *_quotas(*_CGROUPS)]), 1)
 
 
-def _quotas(mounted: Path, ours: Path) -> list[int]:
-    """Cores that the control group (version 2) and those above it allow, rounded up; none without a limit."""
+def free_memory() -> int | None:
+    """Bytes of memory that are free, no more than our control group (container) may have; None if unknown."""
+    free = _physical_memory()
+    with suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable:")))
+    limits = []
+    for folder in _groups(*_CGROUPS):
+        with suppress(OSError, ValueError):  # without a limit it holds the word max
+            limits.append(int((folder / "memory.max").read_text()))
+    return None if free is None else min([free, *limits])
+
+
+def _physical_memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return None
+
+
+def _groups(mounted: Path, ours: Path) -> list[Path]:
+    """Folders of our control group (version 2) and of those above it."""
     try:
         name = next(line[3:] for line in ours.read_text().splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):
         return []
     folder = mounted / name.lstrip("/")
-    return [cores for each in (folder, *folder.parents) if (cores := _quota(each / "cpu.max"))]
+    return [folder, *folder.parents]
+
+
+def _quotas(mounted: Path, ours: Path) -> list[int]:
+    """Cores that our control group and those above it allow, rounded up; none without a limit."""
+    return [cores for each in _groups(mounted, ours) if (cores := _quota(each / "cpu.max"))]
 
 
 def _quota(file: Path) -> int:
@@ -67,11 +92,8 @@ def thread_count() -> int:
 
 def process_count() -> int:
     """As many processes as there are cores for us, and as find room in half of the memory."""
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows
-        return core_count()
-    return max(1, min(core_count(), int(memory / 2 / _MEMORY_OF_ONE)))
+    memory = _physical_memory()
+    return core_count() if memory is None else max(1, min(core_count(), int(memory / 2 / _MEMORY_OF_ONE)))
 
 
 def read_ahead(

@@ -184,7 +184,7 @@ class TableReading:
         known: the columns ``mask``, ``organ_mask``, ``slice`` and ``split``, as far as they are there.
         aside: columns among the metadata that look like findings, with the reason why they are none.
         notes: what was understood by a rule rather than as it stands there.
-        sizes: median shape of each view, ``(H, W)`` or ``(D, H, W)``, in the array order of the files.
+        sizes: median shape of each view, ``(H, W)``, or ``(D, H, W)`` after turning to ``LPS``.
     """
 
     case: str = ""

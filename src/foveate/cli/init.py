@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
+    from foveate.contract import Classifier, InputSpec
+    from foveate.study.study import Study
     from foveate.types import Cohort
 
 _SHOWN = 12  # classes, or columns of metadata, that are named
@@ -54,8 +56,12 @@ def init(
         typer.Option(help="Names like 017 and 17, P1 and p1: refused, one, or two."),
     ] = "checked",
     model: Annotated[
-        str, typer.Option(help="A name from `foveate models`, or timm:<name>.")
-    ] = "timm:resnet18",
+        str | None,
+        typer.Option(
+            help="A name from `foveate models`, or timm:<name> \\[default: a small residual network for what "
+            "there is, pictures or volumes, one or several]."
+        ),
+    ] = None,
 ) -> None:
     """Write a study file for a manifest, after checking every row, and say what it was taken for.
 
@@ -64,6 +70,7 @@ def init(
     from foveate.cli import terminal
     from foveate.data.manifest.manifest import load_manifest
     from foveate.study.settings import TableRules
+    from foveate.study.starting import network_for
     from foveate.study.study import DataConfig, Study
     from foveate.study.yaml_file import validated
 
@@ -90,10 +97,49 @@ def init(
         manifest, label=label, findings=finding, classes=classes, views=view, boxes=boxes, patient=patient,
         case=case, rules=data,
     )  # fmt: skip
-    study = Study.for_cohort(cohort, name=out.stem, data=given, model=model)
+    study = Study.for_cohort(cohort, name=out.stem, data=given, model=model or network_for(cohort))
+    note = ""
+    if study.preprocess.volumes or len(cohort.view_names) > 1:
+        study, note = _fitted(study, cohort)
     study.write(out)
     show_taken(cohort)
+    chosen = f"{' × '.join(map(str, study.preprocess.size))}, {study.train.epochs} epochs"
+    terminal.say(f"model: {study.model.name}, size {chosen}, batches of {study.train.batch_size}{note}")
     terminal.say(f"study: {out}   next: foveate run {out}")
+
+
+def _fitted(study: Study, cohort: Cohort) -> tuple[Study, str]:
+    """The study with batches that find room in memory, and a note on that; a network that fits is built.
+
+    Raises:
+        UsageError: the network does not take what there is.
+    """
+    from foveate.errors import UsageError
+    from foveate.evaluate.sample import counted
+    from foveate.models import build_model
+    from foveate.prepare.preprocess import Preprocess
+    from foveate.study.starting import network_for
+    from foveate.train.tuning.memory import step_memory
+
+    spec = Preprocess(study.preprocess).input_spec(cohort.view_names)
+
+    def build(spec: InputSpec) -> Classifier:
+        return build_model(study.model.name, len(cohort.classes), spec)
+
+    try:
+        build(spec)
+    except UsageError as error:
+        kind = "volume" if study.preprocess.volumes else "picture"
+        raise UsageError(
+            f"{error.what}; a case of this manifest is {counted(len(spec.views), kind)}",
+            where=f"--model {study.model.name}",
+            fix=f"leave out --model for {network_for(cohort)}, choose views (--view), or give a column slice",
+        ) from error
+    memory = step_memory(build, spec)
+    batch = memory.largest(study.train.batch_size)
+    train = study.train.model_copy(update={"batch_size": batch})
+    free = "" if memory.free is None else f" of {memory.free / 1e9:.1f} GB free here"
+    return study.model_copy(update={"train": train}), f" (about {memory.of(batch) / 1e9:.1f} GB{free})"
 
 
 def show_taken(cohort: Cohort) -> None:

@@ -70,5 +70,5 @@ def open_run(target: Path, folder: Path | None, allow: list[str] | None = None) 
         opened = Run.open(target)
     else:
         study = Study.load(target)
-        opened = Run.create(study, folder or Path("runs") / study.name)
+        opened = Run.create(study, folder or Path("runs") / study.name, anew=True)
     return opened.allowing(allow) if allow else opened

@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from foveate.evaluate.results.file import ResultFile
 from foveate.evaluate.results.run import RunHashes, RunRecord, StationRecord, TrainingFacts
 from foveate.files import sha256_of, write_atomic
 from foveate.study.study import Study
+from foveate.train.lock import run_lock
 from foveate.types import Cohort
 
 _RECORDED = (
@@ -40,6 +42,10 @@ _RECORDED = (
 )
 
 
+_BEFORE_TRAINING = (
+    "study.yaml", "run.json", "cohort.json", "audit.json", "images.csv", "looks.safetensors", "splits.json",
+    "plan.json",
+)  # fmt: skip
 Result = TypeVar("Result", bound=ResultFile)
 
 
@@ -75,10 +81,16 @@ class Run:
     _keeper: CohortKeeper = field(default_factory=CohortKeeper, init=False, repr=False, compare=False)
 
     @classmethod
-    def create(cls, study: Study, folder: Path) -> Run:
+    def create(cls, study: Study, folder: Path, *, anew: bool = False) -> Run:
         """Start a run, or go on with one: the study that is already there must be the same.
 
         Audit findings that were accepted since then (``allowing``) stay accepted.
+
+        Args:
+            study: every choice.
+            folder: of the run.
+            anew: let another study use a folder in which nothing was trained yet, as after a mistake in the
+                study; what the stations before the training left there is removed.
 
         Raises:
             UsageError: the folder holds a run of another study.
@@ -88,6 +100,10 @@ class Run:
             write_atomic(kept, study.dump())
             return cls(folder, study)
         found = Study.of_run(folder)
+        if anew and not alike(found, study) and _is_untrained(folder):
+            _begin_anew(folder)
+            write_atomic(kept, study.dump())
+            return cls(folder, study)
         if not alike(found, study):
             raise UsageError(
                 "this folder already holds a run of a different study",
@@ -218,6 +234,23 @@ class Run:
             splits=hash_of(self.folder / "splits.json"),
             weights=hash_of(self.folder / "bundle" / "model.safetensors"),
         )
+
+
+def _is_untrained(folder: Path) -> bool:
+    """Whether a run folder holds nothing but what the stations before the training write."""
+    return all(item.name in _BEFORE_TRAINING or item.name.startswith(".") for item in folder.iterdir())
+
+
+def _begin_anew(folder: Path) -> None:
+    """Remove what the stations of another study left.
+
+    Raises:
+        UsageError: somebody trains there.
+    """
+    with run_lock(folder):
+        for name in _BEFORE_TRAINING:
+            (folder / name).unlink(missing_ok=True)
+    warnings.warn(f"{folder} held another study that was never trained; it is begun anew", stacklevel=3)
 
 
 def versions() -> dict[str, str]:

@@ -36,6 +36,7 @@ from foveate.study.settings import (
     SplitConfig,
     TableRules,
 )
+from foveate.study.starting import batch_for, epochs_for, size_for
 from foveate.study.yaml_file import dump_yaml, read_yaml, validated
 from foveate.types import Cohort
 
@@ -254,7 +255,7 @@ class Study(Settings):
 
     @classmethod
     def for_cohort(cls, cohort: Cohort, *, name: str, data: Mapping[str, Any], model: str) -> Self:
-        """A study to start from, with the choices that fit the kind of labels.
+        """A study to start from, with the choices that fit the cohort (``study.starting``).
 
         Args:
             cohort: as read from the manifest.
@@ -267,11 +268,11 @@ class Study(Settings):
         return cls(
             name=name,
             data=DataConfig.model_validate(section),
-            preprocess=PreprocessConfig(size=(224, 224)),
+            preprocess=PreprocessConfig(size=size_for(cohort)),
             model=ModelConfig(name=model),
             train=TrainConfig(
-                epochs=30,
-                batch_size=16,
+                epochs=epochs_for(len(cohort.cases)),
+                batch_size=batch_for(len(cohort.cases)),
                 lr=1e-3,
                 balance="weights" if single else "none",
             ),

@@ -13,6 +13,7 @@ from foveate.data.manifest.rows import ManifestTable
 from foveate.data.manifest.truth import ColumnCells
 from foveate.data.manifest.words import in_quotes, plain
 from foveate.evaluate.sample import counted
+from foveate.prepare.orientation import Turn
 from foveate.study.settings import TableRules
 from foveate.types import Case, TableReading
 
@@ -138,7 +139,7 @@ def _sizes(table: ManifestTable, columns: Columns, reader: CaseReader) -> dict[s
     found = {}
     for name in columns.views:
         files = (reader.found.get(text) for text in table.column(name))
-        shapes = Counter(file.shape for file in files if isinstance(file, FoundFile))
+        shapes = Counter(_turned(file) for file in files if isinstance(file, FoundFile))
         if shapes:
             axes = max(
                 map(len, shapes), key=lambda count: sum(n for s, n in shapes.items() if len(s) == count)
@@ -146,3 +147,11 @@ def _sizes(table: ManifestTable, columns: Columns, reader: CaseReader) -> dict[s
             usual = [shape for shape in shapes.elements() if len(shape) == axes]
             found[name] = tuple(round(median(sides)) for sides in zip(*usual, strict=True))
     return found
+
+
+def _turned(file: FoundFile) -> tuple[int, ...]:
+    """The shape; of a volume as it is after turning."""
+    geometry, shape = file.geometry, file.shape
+    if geometry is None or geometry.orientation is None or len(shape) != 3:
+        return shape
+    return Turn.to("auto", geometry.orientation, 3).along(shape)
