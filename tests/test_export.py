@@ -189,6 +189,19 @@ def test_an_image_of_oblong_pixels_is_refused_and_not_shown_in_another_shape(
     assert len(engine.predict([engine.read(square)])) == 1
 
 
+def test_declared_padding_is_dark_in_exported_files_too(run: Run, onnx: Exported, tmp_path: Path) -> None:
+    """The run and the file give one answer, and it does not depend on what the padding value is."""
+    pixels = np.random.default_rng(2).integers(200, 900, (30, 40), dtype=np.int16)
+    engines: list[Engine[Any]] = [Bundled(load_bundle(run.folder)), open_engine(onnx.path, "onnxruntime")]
+    answers = []
+    for padding in (-30000, -2000, 100):
+        case = Case("c", "p", {"image": tmp_path / f"{padding}.dcm"})
+        padded = np.where(np.arange(40) < 9, np.int16(padding), pixels)
+        write_dicom(case.views["image"], dataset(padded, {"PixelPaddingValue": padding}))
+        answers += [engine.predict([engine.read(case)])[0].prediction.logits for engine in engines]
+    np.testing.assert_allclose(answers, [answers[0]] * 6, atol=1e-4)
+
+
 def test_the_export_says_how_well_it_was_met(run: Run, onnx: Exported) -> None:
     assert [each.engine for each in onnx.parities][:2] == ["onnxruntime:f32", "openvino:f32"]
     for each in onnx.parities[:2]:

@@ -434,6 +434,21 @@ def test_parts_of_a_concatenation_are_named_and_refused(tmp_path: Path) -> None:
     assert rows_of(found) == [] and any("concatenation" in note for note in found.notes)
 
 
+def test_results_of_a_study_are_no_series_of_images(tmp_path: Path) -> None:
+    """A segmentation and an overlay in colour lie beside their images in every archive."""
+    hospital = Hospital(tmp_path / "export")
+    hospital.series("P1", "1.2", "arterial", slices=3)
+    (tmp_path / "export" / "seg").write_bytes((FILES / "liver_1frame.dcm").read_bytes())
+    overlay = dataset(np.zeros((4, 4, 3), np.uint8), {"PatientID": "P1", "SeriesDescription": "arterial"})
+    overlay.SOPClassUID = overlay.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+    source = Dataset()
+    source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", "1.2"
+    overlay.SourceImageSequence = [source]
+    hospital.write(overlay)
+    found = made_of(tmp_path / "export", "A=arterial")
+    assert (found.export.images, found.export.without_image, found.cases) == (3, 2, 1)
+
+
 def test_places_that_do_not_work_are_refused(tmp_path: Path) -> None:
     Hospital(tmp_path / "export").series("P", "1.2", "x", slices=1)
     with pytest.raises(UsageError, match="above it"):

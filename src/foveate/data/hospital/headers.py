@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.config import disable_value_validation
+from pydicom.tag import Tag
 
 from foveate.io.dicom import holds_image
 from foveate.io.dicom_pixels import attribute
@@ -59,14 +60,15 @@ _PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Sl
 _PRIVATE = [
     tag for group, _, element in _B_VALUES for tag in ((group << 16) + 0x10, (group << 16) + 0x1000 + element)
 ]
-_TAGS: list[str | int] = [
-    *_KEYWORDS.values(),
-    *_SEQUENCES,
-    *_PLACE,
-    "Laterality",
-    "SpecificCharacterSet",
-    *_PRIVATE,
-]
+_OF_RESULTS = (  # what tells results from images, see ``io.derived``
+    "SOPClassUID",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "SourceImageSequence",
+    "ContributingEquipmentSequence",
+)
+_OTHERS = ("Laterality", "SpecificCharacterSet", *_PRIVATE)
+_TAGS = [Tag(each) for each in (*_KEYWORDS.values(), *_SEQUENCES, *_PLACE, *_OF_RESULTS, *_OTHERS)]
 
 
 def facts_of(path: Path) -> Facts | None:
