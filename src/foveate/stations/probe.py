@@ -22,6 +22,7 @@ from foveate.evaluate.results.probes import (
     ViewAttribution,
     ViewProbe,
 )
+from foveate.io.reading import probe as probe_image
 from foveate.maps.heatmaps import read_index
 from foveate.stations.batches import cases_of, raise_if_partial
 from foveate.stations.cautions import note_cautions
@@ -43,7 +44,7 @@ from foveate.stations.shortcuts.questions import (
     whole_regions,
 )
 from foveate.stations.truths import CaseFiles
-from foveate.types import Box, Case, Track, quiet
+from foveate.types import Box, Case, Geometry, Track, quiet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -283,12 +284,22 @@ def _alone(view: AskedView, parts: Mapping[str, ProbeMaterial], bootstrap: Boots
     )
 
 
+def _geometries(run: Run, boxes: Path) -> dict[int, dict[str, Geometry]]:
+    """Geometries of the views by row, for boxes in millimetres; boxes in pixels need none."""
+    if not any(row.values.get("unit") for row in read_table(boxes).rows):
+        return {}
+    return {
+        case.row: {view: probe_image(path).geometry for view, path in case.views.items()}
+        for case in run.cohort().cases
+    }
+
+
 def _user_boxes(run: Run, named: Mapping[str, Path]) -> dict[str, dict[str, Sequence[Box]]]:
     """Boxes of the regions that the user named, by region and case; their labels are free."""
     found: dict[str, dict[str, Sequence[Box]]] = {}
     for name, path in named.items():
         labels = read_table(path).column("label")
-        cases, problems = read_boxes(path, run.cohort().cases, {}, labels)
+        cases, problems = read_boxes(path, run.cohort().cases, _geometries(run, path), labels)
         if problems:
             raise ManifestRefused(str(path), [f"row {line}: {text}" for line, text in problems])
         found[name] = {case.case_id: case.boxes for case in cases}

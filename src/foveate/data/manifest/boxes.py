@@ -2,6 +2,12 @@
 
 Columns: ``case_id, label, x, y, w, h`` and optionally ``view`` and, for volumes, ``z, d``. Lengths are
 pixels of the original image; ``x, y, z`` is the first corner, counted from 0, and ``w, h, d`` the size.
+
+With a column ``unit`` a box may stand in millimetres of the patient instead: ``mm-lps`` (DICOM, ITK: x
+grows to the left, y to the back, z up) or ``mm-ras`` (NIfTI: x to the right, y to the front, z up); blank
+or ``px`` are pixels. Then ``x, y, z`` is the corner with the lowest coordinates and ``w, h, d`` the size
+along x, y, z. The affine of the case's first view takes the box to voxels; where image axes lean to those
+of the patient, it becomes the smallest box of voxels around it, and of a slice the part within.
 """
 
 from __future__ import annotations
@@ -10,28 +16,33 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
+
+import numpy as np
 
 from foveate.data.manifest.identities import other_spellings
 from foveate.data.manifest.rows import ManifestRow, closest, read_table
 from foveate.data.manifest.words import plain
 from foveate.errors import ManifestRefused
-from foveate.types import Box, Case
+from foveate.types import Box, Case, Geometry
 
 REQUIRED = ("case_id", "label", "x", "y", "w", "h")
 _ROUNDING = 1.0  # pixels that a box may stick out: tables are rounded
-Shapes = Mapping[int, Mapping[str, tuple[int, ...]]]
+_TO_RAS = {"mm-lps": (-1.0, -1.0, 1.0), "mm-ras": (1.0, 1.0, 1.0)}
+_PIXELS = ("", "px", "pixels")
+Geometries = Mapping[int, Mapping[str, Geometry]]
 
 
 def read_boxes(
-    path: Path, cases: Sequence[Case], shapes: Shapes, classes: Sequence[str]
+    path: Path, cases: Sequence[Case], geometries: Geometries, classes: Sequence[str]
 ) -> tuple[list[Case], list[tuple[int, str]]]:
     """Give each case its true boxes.
 
     Args:
         path: the CSV.
         cases: of the manifest.
-        shapes: spatial shape of each view, by the case's row and the view's name.
+        geometries: of each view, by the case's row and the view's name.
         classes: the labels that a box may have; an empty label is allowed.
 
     Returns:
@@ -54,8 +65,9 @@ def read_boxes(
     for row in table.rows:
         try:
             case = _case(row, known)
-            box = _box(row)
-            _check(box, row, _BoxedCase(case, shapes.get(case.row, {})), classes)
+            place = _BoxedCase(case, geometries.get(case.row, {}))
+            box = _box(row) if (unit := _unit(row)) in _PIXELS else _from_mm(_box(row), unit, place)
+            _check(box, row, place, classes)
             boxes[case.case_id].append(box)
         except ValueError as error:
             problems.append((row.number, str(error)))
@@ -64,19 +76,19 @@ def read_boxes(
 
 @dataclass(frozen=True, slots=True)
 class _BoxedCase:
-    """A case, and the shapes of its views."""
+    """A case, and the geometries of its views."""
 
     case: Case
-    shapes: Mapping[str, tuple[int, ...]]
+    views: Mapping[str, Geometry]
 
     def shape(self, view: str) -> tuple[int, ...] | None:
         """The shape that boxes of this view lie in; None if the image itself is faulty."""
-        if view and view not in self.shapes:
+        if view and view not in self.views:
             raise ValueError(
-                f"the case '{self.case.case_id}' has no view '{view}'; it has {', '.join(self.shapes)}"
+                f"the case '{self.case.case_id}' has no view '{view}'; it has {', '.join(self.views)}"
             )
-        shape = self.shapes.get(view) if view else next(iter(self.shapes.values()), None)
-        return shape if shape is None or self.case.slice_index is None else shape[1:]
+        own = self.views.get(view) if view else next(iter(self.views.values()), None)
+        return None if own is None else own.shape if self.case.slice_index is None else own.shape[1:]
 
 
 def _case(row: ManifestRow, known: Mapping[str, Case]) -> Case:
@@ -102,6 +114,35 @@ def _box(row: ManifestRow) -> Box:
     )
 
 
+def _unit(row: ManifestRow) -> str:
+    unit = row.values.get("unit", "").strip().lower()
+    if unit in _PIXELS or unit in _TO_RAS:
+        return unit
+    raise ValueError(
+        f"unit is '{unit}': write mm-lps (x to the left, y to the back, as in DICOM), mm-ras (x to the "
+        "right, y to the front, as in NIfTI), or px"
+    )
+
+
+def _from_mm(box: Box, unit: str, place: _BoxedCase) -> Box:
+    """A box ``(z, y, x)`` in millimetres of the patient as one in pixels of the case's first view."""
+    geometry = next(iter(place.views.values()), None)
+    if geometry is None or geometry.affine is None:
+        raise ValueError("the image does not say where it lies in the patient, so a box needs pixels")
+    if len(box.start) < 3:
+        raise ValueError(f"a box in {unit} needs x, y, z, w, h, d")
+    corners = np.array(list(product(*zip(box.start, box.stop, strict=True))))[:, ::-1]  # (8, 3): x, y, z
+    back = np.linalg.inv(geometry.affine)
+    voxels = (corners * _TO_RAS[unit]) @ back[:3, :3].T + back[:3, 3]
+    low, high = voxels.min(axis=0), voxels.max(axis=0)
+    if len(geometry.shape) == 3 and place.case.slice_index is None:
+        return replace(box, start=tuple((low + 0.5).tolist()), stop=tuple((high + 0.5).tolist()))
+    index = place.case.slice_index or 0
+    if not low[0] <= index <= high[0]:
+        raise ValueError("the box does not reach the slice that is the case")
+    return replace(box, start=tuple((low[1:] + 0.5).tolist()), stop=tuple((high[1:] + 0.5).tolist()))
+
+
 def _number(row: ManifestRow, name: str) -> float:
     text = row.values.get(name, "")
     try:
@@ -109,7 +150,7 @@ def _number(row: ManifestRow, name: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{name} is '{text}': it must be a number of pixels")
+        raise ValueError(f"{name} is '{text}': it must be a number")
     return value
 
 

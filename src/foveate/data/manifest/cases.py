@@ -14,7 +14,7 @@ from foveate.data.manifest.rows import Header, ManifestRow, ManifestTable, Probl
 from foveate.data.manifest.truth import FindingReader, LabelReader, one_of
 from foveate.data.manifest.words import is_blank, is_nobody, plain
 from foveate.study.settings import USUAL_RULES, TableRules
-from foveate.types import Case
+from foveate.types import Case, Geometry
 
 _WHOLE_NUMBER = re.compile(r"(\d+)([.,]0*)?")  # spreadsheets and pandas write 3 as 3.0
 
@@ -219,9 +219,12 @@ class CaseReader:
             problems += [(row.number, note) for note in notes]
         return cases, problems
 
-    def shapes(self, table: ManifestTable) -> dict[int, dict[str, tuple[int, ...]]]:
-        """Spatial shape of each view that exists, by line and view."""
-        return {row.number: {name: item.shape for name, item in self._views(row)} for row in table.rows}
+    def geometries(self, table: ManifestTable) -> dict[int, dict[str, Geometry]]:
+        """Geometry of each view that exists, by line and view."""
+        return {
+            row.number: {name: item.geometry for name, item in self._views(row) if item.geometry is not None}
+            for row in table.rows
+        }
 
     def keys(self, table: ManifestTable) -> dict[int, tuple[object, ...]]:
         """What a case shows, by line: equal for two rows with the same images; absent if a file is faulty."""

@@ -119,7 +119,7 @@ def load_manifest(
     described = [f"header: {text}" for text in columns.problems]
     described += [f"row {row}: {text}" for row, text in sorted(problems)]
     if boxes:
-        cases, box_problems = read_boxes(Path(boxes), cases, reader.shapes(table), names)
+        cases, box_problems = read_boxes(Path(boxes), cases, reader.geometries(table), names)
         described += [f"{Path(boxes).name} row {row}: {text}" for row, text in box_problems]
     if described:
         raise ManifestRefused(str(table.path), described)
