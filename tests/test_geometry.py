@@ -156,3 +156,70 @@ def test_padding_is_exact_in_whole_numbers(height: int, width: int, tall: int, w
 def test_padding_rounds_halves_to_even() -> None:
     assert padded_sides(41, 10, 20, 30) == (41, 62)  # 61.5; 41 / 20 * 30 is a little less in floating point
     assert padded_sides(43, 10, 20, 30) == (43, 64)  # 64.5
+
+
+@pytest.mark.parametrize(
+    "chosen", [{}, {"organ_crop": True, "organ_margin": 1}, {"keep_aspect": False}], ids=str
+)
+def test_a_turn_comes_before_everything_and_is_undone_after_it(chosen: dict[str, Any]) -> None:
+    """The field of a volume that lies otherwise is that of the turned one; box, maps and cells come back."""
+    shape, codes = (9, 20, 14), ("A", "L", "I")  # (y, x, z) of LPS, the first and the last backwards
+    config = PreprocessConfig.model_validate({"size": (6, 16, 12), **chosen})
+    organ = organ_of(shape, 1) if config.organ_crop else None
+    field = FieldOfView.of(shape, config, organ, orientation=codes)
+    values = np.random.default_rng(0).random((2, *shape)).astype(np.float32)
+
+    def turned(array: NDArray[Any]) -> NDArray[Any]:
+        return np.flip(np.moveaxis(array, (-3, -2, -1), (-2, -1, -3)), (-3, -2))
+
+    upright = FieldOfView.of(turned(values).shape[1:], config, None if organ is None else turned(organ))
+    assert torch.equal(to_field(values, field), to_field(turned(values).copy(), upright))
+    seen = np.random.default_rng(1).random(config.size).astype(np.float32)
+    np.testing.assert_array_equal(turned(field.back(seen)), upright.back(seen))
+    marked = np.ones((1, *shape), np.float32)
+    inside = np.argwhere(field.back(np.ones(config.size, np.float32)) > 0)
+    low, high = np.maximum(field.box.start, 0), np.minimum(field.box.stop, shape)
+    if organ is None:  # else padding may reach over what the crop left out
+        assert (inside.min(axis=0) == low).all() and (inside.max(axis=0) + 1 == high).all()
+    else:
+        assert (inside.min(axis=0) >= low).all() and (inside.max(axis=0) + 1 <= high).all()
+    cells = np.zeros((1, 2, 3, 4), np.float32)
+    cells[0, 0, 1, 2] = 1
+    np.testing.assert_array_equal(turned(field.unturned(cells)), cells)
+    assert float(to_field(marked, field).max()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("how", ["linear", "area"])
+def test_a_fixed_spacing_without_a_gap_is_the_interpolation_of_the_whole_image(how: Any) -> None:
+    """Where the field is the image, the second way there agrees with torch's."""
+    values = np.random.default_rng(0).random((1, 12, 30, 40)).astype(np.float32)
+    whole = PreprocessConfig(size=(6, 45, 16), keep_aspect=False, resize=how)
+    fixed = whole.model_copy(update={"spacing": (4.0, 1.0, 5.0)})
+    field = FieldOfView.of((12, 30, 40), fixed, spacing=(2.0, 1.5, 2.0))
+    assert field.fixed and field.box.start == (0, 0, 0) and field.box.stop == (12, 30, 40)
+    expected = to_field(values, FieldOfView.of((12, 30, 40), whole))
+    if how == "linear":
+        torch.testing.assert_close(to_field(values, field), expected, atol=1e-5, rtol=0)
+    else:  # torch's blocks take in whole pixels, ours shares of them
+        assert (to_field(values, field) - expected).abs().mean() < 0.1
+        mean = to_field(values, field).mean(dtype=torch.float64)
+        assert float(mean) == pytest.approx(float(values.mean()), abs=1e-5)
+    back = field.back(np.ones((6, 45, 16), np.float32))
+    np.testing.assert_allclose(back, 1, atol=1e-6)
+
+
+def test_a_fixed_field_is_cut_or_padded_around_the_middle_or_the_organ() -> None:
+    """By hand: 10 pixels of 2 mm and a field of 4 times 3 mm, that is from pixel 2 to pixel 8."""
+    config = PreprocessConfig(size=(4, 4), spacing=(3.0, 9.0))
+    field = FieldOfView.of((10, 10), config, spacing=(2.0, 2.0))
+    assert (field.box.start, field.box.stop) == ((2.0, -4.0), (8.0, 14.0))
+    assert (field.back(np.ones((4, 4), np.float32)) > 0).tolist() == [
+        [2 <= row < 8] * 10 for row in range(10)
+    ]
+    image = np.ones((1, 10, 10), np.float32)
+    np.testing.assert_allclose(to_field(image, field)[0, 1], [0, 1, 1, 0], atol=1e-6)
+    organ = np.zeros((10, 10), dtype=bool)
+    organ[0:3, 5:6] = True
+    cropped = config.model_copy(update={"organ_crop": True, "organ_margin": 0})
+    around = FieldOfView.of((10, 10), cropped, organ, spacing=(2.0, 2.0)).box
+    assert (around.start, around.stop) == ((-1.5, -3.5), (4.5, 14.5))
