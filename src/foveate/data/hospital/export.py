@@ -38,6 +38,7 @@ _OWN = ("case_id", "patient_id")
 _DATE, _DAY = "study_date", "study_day"  # the day is counted from the patient's first study, for pseudonyms
 _NUMBERS = re.compile(r"\d+(\.\d+)?")
 _LISTED = 10
+_REASON = 100  # letters of a reason on the terminal; the table has all of it
 
 
 def manifest_from_export(
@@ -139,13 +140,8 @@ class _Sorting:
     def __init__(
         self, folder: Path, out: Path, choices: ExportChoices, store: HeaderStore, labels: LabelTable | None
     ) -> None:
-        self._folder, self._out, self._choices, self._store, self._labels = (
-            folder,
-            out,
-            choices,
-            store,
-            labels,
-        )
+        self._folder, self._out, self._choices = folder, out, choices
+        self._store, self._labels = store, labels
         self._patients, self._first = PatientNames(store.issuers()), store.first_dates()
         self.pseudonyms = Pseudonyms.at(choices.pseudonyms) if choices.pseudonyms else None
         self._when = _DATE if self.pseudonyms is None else _DAY
@@ -204,7 +200,8 @@ class _Sorting:
         joined = present & set(self._labels.rows)
         without = [case.case_id for case in self.cases if case.keys[by] not in joined]
         yield f"labels: {len(self.cases) - len(without)} of {len(self.cases)} cases have a row, by {by}"
-        if lines := list(self._labels.unlike(joined, present)):
+        like = present if self.pseudonyms is None else set()  # IDs that a row may mean are not told then
+        if lines := list(self._labels.unlike(joined, like)):
             rest = f"; and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
             yield f"rows of labels that join no case: {len(lines)}: {'; '.join(lines[:_LISTED])}{rest}"
         if without:
@@ -260,7 +257,7 @@ class _Sorting:
                 )
         for part in parts:
             if part.problem:
-                self._note("series that are no single volume or image", part, part.problem.splitlines()[0])
+                self._note("series that are no single volume or image", part, part.problem[:_REASON])
         return views, notes
 
     def _note(self, what: str, part: SeriesPart, more: str = "") -> None:
@@ -269,7 +266,7 @@ class _Sorting:
 
     def _row(self, part: SeriesPart, study: _ExportStudy, view: str, note: str) -> list[object]:
         """One line of ``series.csv``."""
-        facts, open_ = part.facts, self.pseudonyms is None
+        facts, hidden = part.facts, self.pseudonyms
         uid = str(facts.get("series", ""))
         millimetres = [""] * (3 - len(part.spacing)) + [f"{each:.4g}" for each in part.spacing]
         told: dict[str, object] = {
@@ -280,8 +277,8 @@ class _Sorting:
         told |= dict(zip(("slice_mm", "row_mm", "column_mm"), millimetres, strict=True))
         told |= {
             "patient_id": study.patient, "study": study.name, _DATE: study.when,
-            "accession": study.keys["accession"] if open_ else "",
-            "series_uid": uid if self.pseudonyms is None else self.pseudonyms.hidden(uid),
+            "accession": study.keys["accession"] if hidden is None else "",
+            "series_uid": uid if hidden is None else hidden.hidden(uid),
             "part": part.part, "parts": part.parts, "plane": part.plane, "slices": part.slices,
             "files": len(part.files), "first_file": part.files[0], "view": view, "note": note,
         }  # fmt: skip

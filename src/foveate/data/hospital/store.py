@@ -128,8 +128,9 @@ class HeaderStore:
         return {patient: date for patient, date in self._base.execute(query) if date}
 
     def images_in(self, folder: str) -> int:
-        """Images that lie directly in a folder of the export."""
-        query = f"SELECT count(*) {_IMAGES} AND folder = ?"
+        """Images that lie directly in a folder of the export, and files that a reader would stumble over."""
+        states = "state IN ('image', 'unreadable')"
+        query = f"SELECT count(*) FROM files WHERE folder = ? AND present AND {states}"
         return int(self._base.execute(query, (folder,)).fetchone()[0])
 
     def _look(self) -> None:
