@@ -91,6 +91,7 @@ def test_the_csv_is_what_the_predict_station_writes(pictures: Pictures, model: P
     assert outcome.table.read_text() == (tmp_path / "other.csv").read_text()
 
 
+@pytest.mark.slow
 def test_an_archive_has_the_columns_and_figures_of_the_run_that_made_the_model(tmp_path: Path) -> None:
     """With what its bundle can tell: novelty, sets, and what images plainly are like."""
     run = small_run(tmp_path)

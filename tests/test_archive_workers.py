@@ -39,6 +39,7 @@ def refusals(path: Path) -> dict[str, str]:
         return {row["case_id"]: row["code"] for row in csv.DictReader(stream)}
 
 
+@pytest.mark.slow
 def test_a_file_that_kills_its_reader_is_found_and_refused(
     pictures: Pictures, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,6 +82,7 @@ def _plain_logits(model: AttendedClassifier, grid: Tensor) -> Tensor:
     return net.forward_head(grid)
 
 
+@pytest.mark.slow
 @each_backbone
 @each_block
 def test_the_head_sees_the_attended_map(backbone: str, block: str) -> None:
@@ -110,6 +111,7 @@ def test_a_fresh_block_leaves_the_logits_of_the_plain_backbone(backbone: str, bl
         assert not torch.allclose(model(_views()).logits, model.plain(_views()).logits, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 @each_backbone
 @each_block
 def test_gradients_reach_the_block_and_the_trunk(backbone: str, block: str) -> None:
@@ -126,6 +128,7 @@ def test_gradients_reach_the_block_and_the_trunk(backbone: str, block: str) -> N
     assert set(terms) == {"classification", "total"} | ({"instances"} if block == "loss" else set())
 
 
+@pytest.mark.slow
 @each_backbone
 @each_block
 def test_weights_come_back_from_a_file(backbone: str, block: str, tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ class TestFindings:
         torn = own.model_copy(update={"folds": (own.folds[0] | {"c01": "train", "c02": "test"},)})
         assert list(found(audit_cohort(cohort, splits=torn))) == ["patient-in-two-splits"]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("suffix", [".bmp", ".tif", ".png"])
     def test_the_same_pixels_in_another_file(self, folder: Folder, suffix: str) -> None:
         folder.add("copy", picture(3), suffix, label="y")
@@ -189,6 +190,7 @@ class TestFindings:
         folder.add("colour", rgb)
         assert "24 grey and 1 colour" in found(folder.audit())["mixed-colour"].message
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("code", "told"),
         [
@@ -215,6 +217,7 @@ class TestFindings:
             source = {"names": "image: pattern", "sizes": "image: width", "metad": "scanner"}[code[:5]]
             assert source in codes[code].message
 
+    @pytest.mark.slow
     def test_a_column_that_holds_a_split_is_no_metadata(self, folder: Folder) -> None:
         """However well it tells the label: a fold table of one class a part, as a stratified one is not."""
         folder.rows.clear()

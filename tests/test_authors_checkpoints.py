@@ -176,6 +176,7 @@ def test_keys_and_shapes_are_those_of_the_published_network(kind: str) -> None:
     assert sum(torch.Size(shape).numel() for shape in learned) == KINDS[kind].parameters
 
 
+@pytest.mark.slow
 @each_kind
 def test_a_checkpoint_gives_the_authors_logits_of_the_same_files(
     kind: str, volumes: list[Path], tmp_path: Path

@@ -37,6 +37,7 @@ def test_a_model_gets_its_own_weights_back() -> None:
     assert model.weight.item() == 2
 
 
+@pytest.mark.slow
 def test_a_training_keeps_the_mean_and_learns_as_without_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

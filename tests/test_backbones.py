@@ -182,6 +182,7 @@ def _same_besides_head(model: TimmClassifier, network: nn.Module) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["folder", "bin-folder", "safetensors", "pth", "wrapped", "run"])
 def test_weights_load_from_every_form_of_file(
     form: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -34,6 +34,8 @@ from page import Node, parse
 from report_run import SWEPT, write_run
 from test_intervals import tail_of
 
+pytestmark = pytest.mark.slow
+
 SEVEN = (0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 LIVER = ("FNH", "HCC", "Hemangioma", "cyst", "normal")
 

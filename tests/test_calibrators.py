@@ -53,6 +53,7 @@ def test_temperature_equals_scikit_learns() -> None:
     np.testing.assert_allclose(calibrator.apply(logits), softmax(logits * other.beta_, axis=1), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_temperature_of_a_finding_has_the_least_loss_of_all() -> None:
     logits, truth = multilabel(400, slope=0.5)
     calibrator = Calibrator.fit(logits, truth, task="multilabel", method="temperature")

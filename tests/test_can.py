@@ -61,6 +61,7 @@ def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "parameters"),
     [
@@ -79,6 +80,7 @@ def test_sizes_are_those_of_the_specification(name: str, options: dict[str, Any]
         assert CARDS[name].parameters == parameters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "parameters"), [("densenet121", 6_953_856), ("resnet50", 23_508_032)])
 def test_a_trunk_is_timm_s_without_its_head(name: str, parameters: int) -> None:
     trunk = TimmTrunk(name, InputSpec(size=(64, 64))).eval()
@@ -90,6 +92,7 @@ def test_a_trunk_is_timm_s_without_its_head(name: str, parameters: int) -> None:
         torch.testing.assert_close(trunk(x), whole.forward_features(x))
 
 
+@pytest.mark.slow
 def test_the_published_pair_keeps_a_map_of_a_32nd() -> None:
     model = build_model("can_densenet121", 14, InputSpec()).eval()
     with torch.inference_mode():
@@ -226,6 +229,7 @@ def test_the_finer_map_is_averaged_down() -> None:
     torch.testing.assert_close(h, blocks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["product", "sum+product", "sum"])
 def test_swapping_the_branches_leaves_the_logits(fusion: str) -> None:
     model = _build(fusion=fusion).eval()
@@ -310,6 +314,7 @@ def test_the_objective_is_the_sum_of_its_terms() -> None:
     torch.testing.assert_close(terms["total"], terms["classification"] + terms["attention"])
 
 
+@pytest.mark.slow
 def test_the_attention_loss_pulls_the_trunks_less_than_the_classification(tmp_path: Path) -> None:
     """On the shipped study's phantom, in its first steps; with shares for weights and λ = 1 it is not."""
     content = yaml.safe_load((STUDIES / "can_phantom.yaml").read_text())
@@ -424,6 +429,7 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], message: str) -> Non
         _build(**options)
 
 
+@pytest.mark.slow
 def test_training_tells_the_model_how_common_each_class_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,8 @@ from foveate.report.files import RunFiles
 from page import parse
 from report_run import write_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:

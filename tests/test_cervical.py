@@ -318,6 +318,7 @@ def test_a_model_of_our_own_loads_with_its_gates(tmp_path: Path) -> None:
     assert all(torch.equal(value, again.state_dict()[key]) for key, value in trained.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("build", "head"), [(densenet121, "classifier"), (resnet50, "fc")])
 def test_files_of_the_published_baselines_give_their_logits(
     build: Callable[..., nn.Module], head: str, tmp_path: Path

@@ -86,6 +86,7 @@ def compared(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_runs_and_every_pair_is_told(runs: Path, compared: Path) -> None:
     found = result(compared)
     assert list(found["figures"]) == ["ours", "plain", "twin"] and found["reference"] == "ours"
@@ -156,6 +157,7 @@ def drop_one(runs: Path, name: str, target: Path) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_other_cases_are_refused_unless_the_shared_ones_are_asked_for(runs: Path, tmp_path: Path) -> None:
     (ours,) = named(runs, "ours")
     lacking = drop_one(runs, "plain", tmp_path / "lacking")

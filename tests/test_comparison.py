@@ -144,6 +144,7 @@ def twin(
     return float(low), float(high)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
 @pytest.mark.parametrize("resplit", [False, True], ids=["one split", "a split a seed"])
 @pytest.mark.parametrize("figure", ["auroc_macro", "balanced_accuracy", "f1_macro", "pointing_game"])
@@ -277,6 +278,7 @@ def test_a_pair_is_told_class_by_class_with_the_tests_of_each() -> None:
     assert several["decisions"] is None and several["per_class"]["FNH"]["delong"] is None
 
 
+@pytest.mark.slow
 def test_p_values_are_corrected_within_their_families() -> None:
     found = compare(random_variants(6, resplit=False), "a", Bootstrap(300), every_pair=True)
     assert [(pair["first"], pair["second"]) for pair in found["pairs"]] == [

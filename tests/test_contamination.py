@@ -78,6 +78,7 @@ def learned_case(run: Run) -> str:
 
 
 class TestContamination:
+    @pytest.mark.slow
     def test_what_the_model_learned_from_is_found(self, run: Run, tmp_path: Path) -> None:
         audit = audit_against(run.folder, new_set(tmp_path, learned_case(run)))
         assert codes(audit) == {

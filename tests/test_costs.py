@@ -104,6 +104,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return small_run(tmp_path_factory.mktemp("costs"), 60, **sections)
 
 
+@pytest.mark.slow
 def test_a_run_makes_about_as_many(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     counter, load = Counter[str](), bundles.load_bundle
 

@@ -292,6 +292,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, resnet50_file: Path
         build_model("drn50", 5, SPEC, pretrained=str(tmp_path / "short.safetensors"))
 
 
+@pytest.mark.slow
 def test_missing_and_damaged_files_are_refused(tmp_path: Path, resnet50_file: Path) -> None:
     with pytest.raises(UsageError, match="no file of weights here"):
         build_model("drn50", 5, SPEC, pretrained=str(tmp_path / "absent.pth"))

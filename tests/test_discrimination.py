@@ -98,6 +98,7 @@ def _reference_of_class(
     }
 
 
+@pytest.mark.slow
 @many
 @given(
     seed=st.integers(0, 10**6),
@@ -122,6 +123,7 @@ def test_per_class_metrics_equal_scikit_learn_with_sample_weight(
                 np.testing.assert_allclose(found[name][row, k], value, err_msg=f"{name} of c{k}", **EXACT)
 
 
+@pytest.mark.slow
 @many
 @given(
     seed=st.integers(0, 10**6),
@@ -149,6 +151,7 @@ def test_multiclass_overall_metrics_equal_scikit_learn(
     assert found.confusion == ConfusionMatrix(labels=table.classes, counts=counts.tolist())
 
 
+@pytest.mark.slow
 @many
 @given(seed=st.integers(0, 10**6), classes=st.integers(2, 5), steps=st.sampled_from([2, 999]))
 def test_macro_auroc_and_ap_equal_scikit_learn_where_every_class_occurs(
@@ -174,6 +177,7 @@ def _mean(values: list[float]) -> float | None:
     return sum(defined) / len(defined) if defined else None
 
 
+@pytest.mark.slow
 @many
 @given(
     seed=st.integers(0, 10**6),

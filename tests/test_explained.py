@@ -230,6 +230,7 @@ def _bundle(run: Run) -> Bundle:
     return load_bundle(run.folder / "bundle")
 
 
+@pytest.mark.slow
 def test_boxes_lie_in_the_view_of_their_shape_alone(pictures: Run) -> None:
     folder = pictures.folder / "heatmaps"
     by_view = {
@@ -248,6 +249,7 @@ def test_boxes_lie_in_the_view_of_their_shape_alone(pictures: Run) -> None:
     assert list(rows_of(pictures.folder / "boxes.csv")[0])[3:] == ["x", "y", "w", "h", "score"]
 
 
+@pytest.mark.slow
 def test_what_integrated_gradients_miss_lies_beside_them(pictures: Run) -> None:
     entries = read_index(pictures.folder / "heatmaps")
     assert all(len(entry.completeness_gap) == len(entry.targets) for entry in entries)

@@ -107,6 +107,7 @@ def val_cases(run: Run) -> list[Case]:
     return cases_of(run, run.cohort(), ("val",))
 
 
+@pytest.mark.slow
 def test_every_engine_answers_as_the_run(run: Run, onnx: Exported, torch_file: Exported) -> None:
     reference, cases = Bundled(run.folder), val_cases(run)
     ready = [reference.read(case) for case in cases]
@@ -227,6 +228,7 @@ def test_one_file_holds_everything_but_the_patients(run: Run, onnx: Exported, to
     assert Facts.from_text(facts.to_text(), "here") == facts
 
 
+@pytest.mark.slow
 def test_a_planted_mismatch_is_caught_and_nothing_is_written(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,6 +288,7 @@ def test_the_network_sees_what_training_showed_it_in_every_precision(run: Run, o
         assert "openvino:bf16" not in found or (found["openvino:bf16"] == found["openvino:f32"]).all()
 
 
+@pytest.mark.slow
 def test_int8_tells_its_loss(run: Run, tmp_path: Path) -> None:
     exported = export_run(run, "openvino", tmp_path / "small.openvino", int8=True)
     assert exported.facts.precision == "int8" and exported.path.is_file()
@@ -327,6 +330,7 @@ def test_prediction_with_an_export_needs_no_torch(run: Run, onnx: Exported, tmp_
     assert np.load(written).shape == (32, 32)
 
 
+@pytest.mark.slow
 def test_the_command_line_exports_and_predicts(run: Run, tmp_path: Path) -> None:
     cli, out = CliRunner(), tmp_path / "model.pt2"
     done = cli.invoke(app, ["export", str(run.folder), "--to", "torch", "-o", str(out)])

@@ -22,6 +22,8 @@ from foveate.stations.export import _writer
 from foveate.study.settings import PreprocessConfig
 from zoo import ZOO
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("a", "b", "c", "d")
 SIDES = {2: (70, 41), 3: (5, 40, 33)}  # of no network here
 

@@ -32,6 +32,8 @@ from foveate.stations.test import begin_test, cohort_name
 from page import parse
 from small_run import rows_of, small_run
 
+pytestmark = pytest.mark.slow
+
 QUICK = {
     "probe": {"cases": 12, "tiles": 4},
     "trust": {"methods": ["gradcam"], "cases": 4},

@@ -98,6 +98,7 @@ LIBRARIES = (
 FORMATS = ("pydicom", "nibabel", "pandas", "lightning")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "absent"),
     [

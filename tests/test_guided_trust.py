@@ -124,6 +124,7 @@ def kept(card: dict[str, Any], name: str, stage: str) -> float:
     return float(card["methods"][name]["scores"][stage]["value"])
 
 
+@pytest.mark.slow
 def test_guided_maps_fail_the_randomisation_that_gradcam_passes(card: dict[str, Any]) -> None:
     states = {name: found["conditions"]["randomisation"] for name, found in card["methods"].items()}
     assert states["gradcam"]["state"] == "passed", states["gradcam"]["reason"]

@@ -24,6 +24,8 @@ from foveate.report.sections.one_minute import one_minute
 from page import parse
 from report_run import write_run
 
+pytestmark = pytest.mark.slow
+
 # As the guidelines count: CLAIM 2024 has 44 items, TRIPOD+AI 27 with these parts.
 TRIPOD_NUMBERS = [
     *("1", "2", "3a", "3b", "3c", "4", "5a", "5b", "6a", "6b", "6c", "7", "8a", "8b", "8c", "9a", "9b", "9c"),

@@ -130,6 +130,7 @@ def test_holm_by_hand_and_undefined_tests_do_not_count() -> None:
     assert 2 / (1 + replicates_needed(45, 0.95)) * 45 < 0.05
 
 
+@pytest.mark.slow
 @settings(max_examples=20)  # statsmodels collects all garbage at each call
 @given(st.lists(st.floats(0, 1) | st.sampled_from([0.0, 0.01, 1.0]), min_size=1, max_size=20))
 def test_holm_is_that_of_statsmodels(p: list[float]) -> None:

@@ -217,6 +217,7 @@ def _figures(table: PredictionTable) -> Statistic:
     return chosen
 
 
+@pytest.mark.slow
 def test_bca_covers_discrimination_of_clustered_cases_as_often_as_it_says() -> None:
     """Figures of 200 patients with up to 5 cases; benchmarks/coverage.py has more of them."""
     draws, rounds = np.random.default_rng(4), 1000
@@ -254,6 +255,7 @@ def test_the_clustered_interval_is_wider_than_the_naive_one() -> None:
         assert (wide.n, wide.patients, narrow.patients) == (180, 30, 180)
 
 
+@pytest.mark.slow
 def test_every_metric_is_replicated_as_if_the_drawn_patients_were_the_cohort() -> None:
     """Literal resampling, row by row, gives the same replicates."""
     table = random_multiclass(17, 30, 3, 6)

@@ -117,6 +117,7 @@ def _without(picture: Tensor, there: Tensor) -> Tensor:
     return torch.where(there[:, None, None, None], picture, torch.nan)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["concat", "mean"])
 @pytest.mark.parametrize("training", [False, True])
 def test_nothing_depends_on_the_content_of_what_is_missing(fusion: str, training: bool) -> None:

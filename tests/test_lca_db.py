@@ -138,6 +138,7 @@ def test_initial_weights_follow_the_public_code() -> None:
 # --- the network ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "grid"),
     [
@@ -276,6 +277,7 @@ def test_logits_and_attention_are_float32_under_autocast() -> None:
     assert {output.features[f"{branch}_map"].dtype for branch in ("image", "patch")} == {torch.bfloat16}
 
 
+@pytest.mark.slow
 def test_as_fast_training_runs_it_answers_and_losses_are_those_of_float32(tmp_path: Path) -> None:
     """bfloat16 autocast and channels last, with what this processor computes wrong computed otherwise."""
     model, views = _build(width=0.25).train(), _views()
@@ -459,6 +461,7 @@ def _reached(model: LcaDb, term: str) -> set[str]:
     }
 
 
+@pytest.mark.slow
 @both_variants
 @pytest.mark.parametrize(
     ("term", "reached"),

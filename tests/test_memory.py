@@ -29,6 +29,7 @@ print(faults() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can")
 def test_what_one_step_frees_the_next_one_finds() -> None:
     """Without, 20 tensors of 32 MiB are faulted in anew, page by page; with, almost nothing."""

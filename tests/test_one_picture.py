@@ -12,12 +12,16 @@ import threading
 from pathlib import Path
 from types import FrameType
 
+import pytest
+
 import foveate
 from foveate.report.build import write_report
 from foveate.stations.evaluate import evaluate
 from foveate.stations.explain import explain
 from foveate.stations.localize import localize
 from small_run import small_run
+
+pytestmark = pytest.mark.slow
 
 SOURCE = Path(foveate.__file__).parent
 CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"

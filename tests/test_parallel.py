@@ -76,6 +76,7 @@ def test_no_more_is_read_ahead_than_asked_for() -> None:
     items.close()
 
 
+@pytest.mark.slow
 def test_processes_prepare_what_threads_prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cohort = tiny_cohort(tmp_path / "images", count=12)
     bad = tmp_path / "images" / "11.png"

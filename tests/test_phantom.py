@@ -147,6 +147,7 @@ def test_our_readers_return_one_array_for_all_formats(cohorts: dict[str, Path]) 
 # What it shows -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"slices": 1}, {"slices": 9}, {"difficulty": 1.0, "size": 48}])
 def test_every_labelled_slice_cuts_the_lesion_and_has_neighbours(changes: dict[str, Any]) -> None:
     for label, scan in patients(10, **changes):
@@ -187,6 +188,7 @@ def test_nodules_of_a_hemangioma_line_its_border() -> None:
         assert radius[bright].mean() > radius[~bright].mean() + 0.15
 
 
+@pytest.mark.slow
 def test_difficulty_shrinks_and_fades_lesions() -> None:
     def size_and_contrast(difficulty: float) -> tuple[float, float]:
         cysts = [scan for label, scan in patients(10, difficulty=difficulty) if label == "cyst"]

@@ -100,6 +100,7 @@ def labels(cases: Iterable[Drawn]) -> list[str]:
 # What is written ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", NEW)
 def test_same_arguments_give_the_same_bytes(kind: str, cohorts: dict[str, Path], tmp_path: Path) -> None:
     again = draw_phantom(kind, tmp_path / "again", options(kind)).parent
@@ -172,6 +173,7 @@ def test_volumes_of_a_patient_share_spacing_and_place(cohorts: dict[str, Path]) 
         np.testing.assert_allclose(middle[:3], 0, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", NEW)
 def test_the_planted_sign_gives_the_class_away_and_changes_nothing_else(
     kind: str, cohorts: dict[str, Path], tmp_path: Path
@@ -272,6 +274,7 @@ def accuracy(numbers: Any, truth: Any, **how: Any) -> float:
     return float(cross_val_score(rule, np.asarray(numbers).reshape(len(truth), -1), truth, **how).mean())
 
 
+@pytest.mark.slow
 def test_seven_lesions_can_be_told_from_all_phases() -> None:
     cases = liver_cases(84)
     assert Counter(labels(cases)) == dict.fromkeys(liver_mri.CLASSES, 12)
@@ -287,6 +290,7 @@ def test_only_the_contrast_phases_carry_the_class_if_so_wished() -> None:
     assert accuracy(numbers[:, :5], truth) < 0.55, "a third would be chance"
 
 
+@pytest.mark.slow
 def test_a_phase_that_does_not_carry_a_class_shows_a_lesion_of_no_class() -> None:
     """Of two classes that a phase carries both not, none can tell; of a class that it carries, it can."""
     assert set(liver_mri.CARRIERS) == set(liver_mri.CLASSES)
@@ -387,6 +391,7 @@ def chest_twins(name: str, index: int, **changes: Any) -> tuple[Drawn, Drawn]:
     return drawn[0], drawn[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", chest.FINDINGS)
 def test_a_finding_is_seen_within_its_box_and_nowhere_else(name: str) -> None:
     for index in range(6):
@@ -439,6 +444,7 @@ def test_findings_of_a_patient_mostly_stay() -> None:
             assert np.mean([len(found) for found in seen]) > 0.5 * len(own)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cardiomegaly", "effusion"])
 def test_large_findings_can_be_told_from_coarse_pixels(name: str) -> None:
     config = chest.ChestConfig(size=64, cases=1, seed=7, difficulty=0.3)
@@ -519,6 +525,7 @@ def mean_size(cases: Iterable[Drawn]) -> float:
     return float(np.mean([case.masks["mask"].sum() for case in cases]))
 
 
+@pytest.mark.slow
 def test_difficulty_fades_findings_and_signs_of_cells() -> None:
     def strength(difficulty: float) -> float:
         twins = [chest_twins("mass", index, difficulty=difficulty) for index in range(4)]
@@ -565,6 +572,7 @@ def test_impossible_arguments_are_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SMALL)
 def test_the_command_draws_what_the_function_draws(kind: str, tmp_path: Path) -> None:
     wanted = SMALL[kind] | {"difficulty": 0.25, "seed": 3, "patients": 5}

@@ -326,6 +326,7 @@ def test_a_real_measurement_survives_its_file(study: Study, feed: Feed, tmp_path
     assert found.ways == {SHAPE: "padded"}
 
 
+@pytest.mark.slow
 def test_preview_measures_writes_the_plan_and_the_training_follows_it(tmp_path: Path) -> None:
     study, cohort = tiny_study(tmp_path, precision="auto", plan="auto"), tiny_cohort(tmp_path / "images")
     splits, run = tiny_splits(cohort), tmp_path / "run"
@@ -341,6 +342,7 @@ def test_preview_measures_writes_the_plan_and_the_training_follows_it(tmp_path: 
     assert preview(study, cohort, splits, run, cache=tmp_path / "cache", display=Display(None)).kept
 
 
+@pytest.mark.slow
 def test_a_training_learns_the_same_whichever_way_it_is_computed(tmp_path: Path) -> None:
     study, cohort = tiny_study(tmp_path, epochs=2), tiny_cohort(tmp_path / "images")
     values = {}
@@ -353,6 +355,7 @@ def test_a_training_learns_the_same_whichever_way_it_is_computed(tmp_path: Path)
     assert len(values) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cosine", "later"), [(0.5, "float32"), (0.99, "bfloat16")])
 def test_after_the_first_epoch_the_gradient_decides_anew_and_a_resumed_run_remembers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cosine: float, later: str

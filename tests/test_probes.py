@@ -164,11 +164,13 @@ class TestHandMadeNetworks:
         assert np.unravel_index(moved.argmax(), moved.shape) in [(3, 3), (3, 4), (4, 3), (4, 4)]
         assert [leak["kind"] for leak in found["leaks"]] == ["background"]  # there to be learned all the same
 
+    @pytest.mark.slow
     def test_a_clean_cohort(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(bundles, "load_bundle", lambda _: bundle_of(MIDDLE))
         found = probes.probe(run_of(tmp_path, write_cases(tmp_path, marker=False))).to_json()
         assert found["shortcuts"] == [] and found["leaks"] == []
 
+    @pytest.mark.slow
     def test_a_region_that_the_user_names(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(bundles, "load_bundle", lambda _: bundle_of(CORNER))
         run = run_of(tmp_path, write_cases(tmp_path, marker=True))

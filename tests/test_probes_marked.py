@@ -24,6 +24,8 @@ from foveate.stations.shortcuts.regions import Tiles, grown, outside_lesion, wit
 from foveate.stations.shortcuts.shape import mask_features
 from test_probes import SIDE, bundle_of, run_of
 
+pytestmark = pytest.mark.slow
+
 Reads = Callable[[Tensor, Tensor], Tensor]
 RED, BLUE = 0, 2  # grey values; where the lesion is
 _ROWS, _COLUMNS = np.mgrid[:SIDE, :SIDE]

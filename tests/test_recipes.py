@@ -20,6 +20,8 @@ import yaml
 from benchmarks.recipe import STUDIES, on_a_phantom, training_steps
 from foveate.study.study import Study
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",

@@ -22,6 +22,8 @@ from foveate.report.sections.provenance import date_in_words, duration_in_words
 from page import Node, parse
 from report_run import EVIL, TRAIN_CASES, TRAIN_PATIENTS, write_run
 
+pytestmark = pytest.mark.slow
+
 FINDINGS = ("Atelectasis", "Effusion", "Hernia", "Mass")
 
 

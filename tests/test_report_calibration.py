@@ -49,6 +49,7 @@ def triple(value: dict[str, Any]) -> list[float]:
     return [value[name] for name in ("value", "low", "high") if value[name] is not None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["run", "findings_run"])
 def test_raw_calibrated_and_change_are_those_of_the_file(kind: str, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(kind)
@@ -69,6 +70,7 @@ def test_raw_calibrated_and_change_are_those_of_the_file(kind: str, request: pyt
     assert len(page.all("svg")) == 2 + len(raw["per_class"])
 
 
+@pytest.mark.slow
 def test_how_it_was_fitted_is_said(run: Path, findings_run: Path) -> None:
     fit = json.loads((run / "bundle" / "bundle.json").read_text())["calibration"]["fits"][0]
     text = rendered(calibration(RunFiles.read(run))).text
@@ -117,6 +119,7 @@ def test_curves_of_a_class_leave_empty_bins_out() -> None:
     assert "calibrated" not in [line.get_label() for line in class_figure(raw, None).axes[0].get_lines()]
 
 
+@pytest.mark.slow
 def test_which_probabilities_to_go_by_is_said(run: Path) -> None:
     files = RunFiles.read(run)
     fit = {"parameters": {"temperature": 1.25}, "cases": 85, "reason": None, "share": 0.6}

@@ -202,6 +202,7 @@ def test_heat_maps_that_do_not_fit_together_cost_one_card(
     assert card(single, "two").all("span", class_="panel")
 
 
+@pytest.mark.slow
 def test_large_cohorts_have_a_few_cases_of_each_finding(tmp_path: Path) -> None:
     names = tuple(f"finding {number}" for number in range(14))
     folder = write_run(tmp_path, task="multilabel", classes=names, patients=24, per_patient=3)

@@ -13,6 +13,8 @@ from foveate.report.build import write_report
 from page import Node, parse
 from report_run import EVIL, write_run
 
+pytestmark = pytest.mark.slow
+
 KINDS: dict[str, dict[str, Any]] = {
     "multiclass": {"patients": 90},
     "multilabel": {"task": "multilabel", "classes": ("Effusion", "Mass"), "patients": 60},

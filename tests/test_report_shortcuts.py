@@ -14,6 +14,8 @@ from foveate.report.build import write_report
 from page import Node, parse
 from report_run import EVIL, write_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -13,6 +13,8 @@ from foveate.report.build import write_report
 from page import Node, parse
 from report_run import write_run
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("cyst", "FNH", "HCC")
 FINDINGS = ("Effusion", "Hernia", "Mass")
 

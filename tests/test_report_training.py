@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from foveate.report.checklists.artefacts import selection
 from foveate.report.files import RunFiles
@@ -25,6 +26,7 @@ def test_of_equal_epochs_the_one_with_the_lower_loss_was_kept() -> None:
     assert best_epoch({"auroc_macro": np.array([0.7, 0.9, 0.9])}, "auroc_macro") == 1
 
 
+@pytest.mark.slow
 def test_what_was_kept_is_said(tmp_path: Path) -> None:
     files = RunFiles.read(write_run(tmp_path))
     assert files.study is not None

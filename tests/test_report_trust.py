@@ -16,6 +16,8 @@ from page import Node, parse
 from report_run import write_run
 from trust_run import trust_card
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:

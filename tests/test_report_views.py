@@ -21,6 +21,8 @@ from foveate.types import Box
 from page import Node, parse
 from report_run import write_run
 
+pytestmark = pytest.mark.slow
+
 VIEWS = ("t2", "dwi", "late")
 
 

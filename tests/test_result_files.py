@@ -78,6 +78,7 @@ def test_what_is_no_such_file_is_refused_with_the_place(tmp_path: Path, text: st
     assert "run `foveate example" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_published_schemas_are_those_of_the_classes() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / ".ci" / "schemas.py", "--check"], capture_output=True, text=True, check=False

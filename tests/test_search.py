@@ -26,6 +26,8 @@ from foveate.train.fit import fit
 from foveate.types import Cohort
 from tiny_training import tiny_cohort, tiny_splits, tiny_study
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("optuna", reason="the extra 'search' is not installed")
 SPACE = SearchSpace.model_validate(
     {

@@ -116,6 +116,7 @@ class TestNumbers:
         nothing = number_shift(np.array([1, 2, np.nan, np.nan]), cohorts(2, 2), FEW)
         assert nothing.larger.value is None and nothing.p is None and nothing.new is None
 
+    @pytest.mark.slow
     def test_chance_alone_alarms_as_often_as_it_says(self) -> None:
         """Cohorts that do not differ, three cases a patient that resemble each other."""
         draws, alarms = np.random.default_rng(2), 0

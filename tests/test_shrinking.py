@@ -31,6 +31,7 @@ def test_patients_are_never_on_both_sides_and_dealt_out_evenly() -> None:
     np.testing.assert_array_equal(folds([names[place] for place in order])[0], fold[order])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_the_decision_by_a_slow_twin(method: Method) -> None:
     """Loops over shares, folds and patients, with scikit-learn's log loss."""
@@ -78,6 +79,7 @@ def test_a_strong_miscalibration_is_mended_nearly_as_well_as_can_be() -> None:
     assert kept.fits[0].share > 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])
 def test_good_probabilities_are_left_alone_or_hardly_touched(task: Task) -> None:
     """Forty validation parts of 60 cases of a calibrated model: what is kept costs next to nothing."""

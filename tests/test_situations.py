@@ -34,6 +34,8 @@ from foveate.study.study import Study
 from test_probes import CORNER, SIDE, ReadsPatch, bundle_of, write_cases
 from test_probes_marked import Knows, Reads, across, area, around, darkness, inside, write_lesions
 
+pytestmark = pytest.mark.slow
+
 Rows = list[dict[str, str]]
 Change = Callable[[Rows, Path], Any]
 

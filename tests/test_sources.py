@@ -440,6 +440,7 @@ def test_the_page_of_data_sets_names_each_with_its_options() -> None:
         assert all(trap.split(":")[0].split(".")[0] in section.replace("\n", " ") for trap in source.traps)
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path: Path) -> None:
     root = source_trees.sipakmed(tmp_path)
     listed = foveate("sources")

@@ -65,6 +65,7 @@ class TestProperties:
             assert all(len(parts) == 1 for parts in patients_of(cohort, splits, fold).values())
             assert set(splits.folds[fold].values()) == {"train", "test"}
 
+    @pytest.mark.slow
     @settings(max_examples=30, deadline=None)
     @given(cohorts(), st.sampled_from((SplitConfig(), SplitConfig(folds=2, val=0))), st.data())
     def test_rows_in_another_order_and_another_run(

@@ -36,6 +36,7 @@ def size(study: Study) -> int:
     return sum(weight.numel() for weight in model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_a_study_is_short_and_its_model_can_be_built(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 40
@@ -45,6 +46,7 @@ def test_a_study_is_short_and_its_model_can_be_built(path: Path) -> None:
     assert study.explain.method in EXPLAINERS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
 def test_every_model_of_a_grid_can_be_built(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 40

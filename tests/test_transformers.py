@@ -63,6 +63,7 @@ def _picture(name: str, batch: int = 1) -> Tensor:
     return torch.randn(batch, 3, *KINDS[name][0], generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("explainer", ["gradcam", "cam", "integrated_gradients"])
 def test_a_map_of_the_patches_or_a_reason(name: str, explainer: str) -> None:
@@ -78,6 +79,7 @@ def test_a_map_of_the_patches_or_a_reason(name: str, explainer: str) -> None:
     assert maps.flatten(2).std(dim=2).min() > 0, "no map is blank"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_no_map_is_refused_with_the_reason_before_any_training(name: str) -> None:
     size, reason = REFUSED[name]
@@ -96,6 +98,7 @@ def _tokens(name: str) -> tuple[Any, Tensor]:
         return net, net.forward_features(_picture(name))[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in TOKENS if KINDS[name][3]])
 def test_cams_are_the_head_on_each_patch_and_leave_the_tokens_ahead_of_them_out(name: str) -> None:
     """A slow twin: patch by patch, counted from the end of the prefix."""

@@ -119,6 +119,7 @@ def states(card: dict, name: str) -> dict[str, str]:
     return {condition: each["state"] for condition, each in found.items()}
 
 
+@pytest.mark.slow
 def test_maps_of_a_network_that_reads_a_known_square(run: Run) -> None:
     card = trust(run).to_json()
     assert json.loads((run.folder / "trust.json").read_text()) == card
@@ -136,6 +137,7 @@ def test_maps_of_a_network_that_reads_a_known_square(run: Run) -> None:
     assert card["shortcuts"] == "shortcuts were not looked for: run `foveate probe`"
 
 
+@pytest.mark.slow
 def test_a_network_that_reads_elsewhere_has_faithful_maps_that_do_not_localize(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +152,7 @@ def test_a_network_that_reads_elsewhere_has_faithful_maps_that_do_not_localize(
     assert SHORTCUT in sentence
 
 
+@pytest.mark.slow
 def test_two_other_models(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second model that reads the same square draws the same; one that has learned nothing does not."""
     torch.manual_seed(0)
@@ -176,6 +179,7 @@ def test_another_kind_of_model_is_refused(run: Run, tmp_path: Path, monkeypatch:
         trust(run, rivals={"second": tmp_path})
 
 
+@pytest.mark.slow
 def test_a_method_that_the_model_cannot_have_is_told(run: Run) -> None:
     card = trust(run, methods=("cam", "hirescam")).to_json()
     assert card["methods"]["cam"]["verdict"]["sentence"].startswith("not tested: ")

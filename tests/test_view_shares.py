@@ -101,6 +101,7 @@ def test_intervals_are_made_as_the_study_says(run: Run) -> None:
     assert not (run.folder / "views.json").exists(), "explained again with one view, nothing old is left"
 
 
+@pytest.mark.slow
 def test_a_run_of_an_older_version_gets_the_file_when_it_is_reported(run: Run) -> None:
     """0.1.0 left the shares of single cases alone; the page itself computes nothing."""
     rows = [replace(ONE, case_id=f"{n}", patient_id=f"{n}", target="a", view="echo") for n in range(5)]

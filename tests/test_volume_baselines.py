@@ -206,6 +206,7 @@ def test_shortcuts_compute_what_a_strided_convolution_computes() -> None:
     torch.testing.assert_close(ours.weight.grad, plain.weight.grad)
 
 
+@pytest.mark.slow
 def test_shortcuts_train_in_bfloat16_with_two_threads() -> None:
     """With AMX, torch 2.15's convolutions get this shape's gradient wrong, or are never done with it."""
     script = """

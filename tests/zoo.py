@@ -41,6 +41,10 @@ _SMALL = {"width": 0.125, "depths": (1, 1, 1, 1)}
 _DENSE = {"depths": (1, 1, 1, 2), "growth": 16}
 _THIN = {"width": 0.125}
 _PAIR = {"first": "test_resnet", "second": "test_resnet"}
+#: One of each system and of each way to be built: what the quick check goes over.
+QUICK = frozenset(
+    ("dadrn50", "agf", "can", "densenet121_ca", "residual_attention56", "lca_db10", "timm:resnet10t+spatial")
+)
 ZOO: dict[str, Tiny] = {
     **{name: Tiny(name, _SMALL) for name in ("drn50", "sadrn50", "cadrn50", "dadrn50", "seresnet50")},
     "sadrn50-B": Tiny("sadrn50", _SMALL | {"normalization": "softmax"}),

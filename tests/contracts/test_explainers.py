@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import lru_cache
@@ -20,7 +20,7 @@ from foveate.explain.shares import view_shares
 from foveate.study.methods import OPTIONS as OPTIONS_OF_STUDIES
 from foveate.study.methods import caveat, options_of
 from tiny_classifiers import PlacesCnn, PooledCnn, TwoViewCnn, images
-from zoo import ZOO
+from zoo import QUICK, ZOO
 
 # Quick settings; a batch size that divides nothing.
 OPTIONS = ExplainOptions(
@@ -54,7 +54,14 @@ GUIDED = ("guided_backprop", "guided_gradcam")
 ZOO_PAIRS = [(kind, name) for kind in ZOO for name in EXPLAINERS]
 
 
-@pytest.fixture(scope="module", params=ZOO_PAIRS, ids="-".join)
+def _slow_unless_quick(kind: str) -> Sequence[pytest.MarkDecorator]:
+    return () if kind in QUICK else (pytest.mark.slow,)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(pair, id="-".join(pair), marks=_slow_unless_quick(pair[0])) for pair in ZOO_PAIRS],
+)
 def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
     """A model of the zoo and an explainer; of this scope, so that all tests of one pair run together."""
     found: tuple[str, str] = request.param
@@ -126,6 +133,7 @@ def test_on_the_zoo_a_batch_is_its_cases_one_by_one(pair: tuple[str, str]) -> No
         torch.testing.assert_close(values[0], together[view][1], rtol=1e-3, atol=1e-4 * scale + 1e-9)
 
 
+@pytest.mark.slow
 def test_every_pair_of_model_and_explainer_is_run_or_refused() -> None:
     without_cam = {kind for kind in ZOO if ZOO[kind].build().linear_head is None}
     refused = [(kind, "cam") for kind in without_cam] + [(kind, "attention") for kind in WITHOUT_PLACES]
@@ -141,7 +149,14 @@ def test_guided_maps_and_no_others_come_with_a_caveat() -> None:
     assert caveat("guided_gradcam:early") == caveat("guided_gradcam")
 
 
-@pytest.mark.parametrize("kind", [kind for kind, tiny in ZOO.items() if len(tiny.spec.views) > 1])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=_slow_unless_quick(kind))
+        for kind, tiny in ZOO.items()
+        if len(tiny.spec.views) > 1
+    ],
+)
 def test_missing_views_of_the_zoo_have_empty_maps_and_no_share(kind: str) -> None:
     model, views = ZOO[kind].build(), ZOO[kind].views()
     first, *others = views
@@ -330,6 +345,7 @@ def _autocast() -> AbstractContextManager[None]:
     return torch.autocast("cpu", dtype=torch.bfloat16)
 
 
+@pytest.mark.slow
 @on_three_models
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, _autocast])
 def test_the_callers_torch_modes_change_nothing(

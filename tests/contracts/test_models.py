@@ -17,12 +17,15 @@ from foveate.train.tuning.convolution import Convolution, Way
 from foveate.train.tuning.kernel_check import KernelCheck
 from foveate.types import Task
 from reduced_precision import checked_ways, convolutions, gradient
-from zoo import CLASSES, ZOO, Tiny
+from zoo import CLASSES, QUICK, ZOO, Tiny
 
 _NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-@pytest.fixture(scope="module", params=ZOO)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(kind, marks=() if kind in QUICK else pytest.mark.slow) for kind in ZOO],
+)
 def kind(request: pytest.FixtureRequest) -> str:
     """A name in the zoo; of this scope, so that all tests of one model run together."""
     found: str = request.param

@@ -16,6 +16,8 @@ import pytest
 
 from pixel_mean import Pictures, write_model, write_pictures
 
+pytestmark = pytest.mark.slow
+
 COUNT, SHARD, BAD = 300, 4, (5, 17, 250)
 RAY = """
 import sys

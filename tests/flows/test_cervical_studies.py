@@ -71,6 +71,7 @@ def tiny(name: str, root: Path) -> Study:
     return Study.model_validate(content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TREES)
 def test_a_cervical_study_goes_from_its_source_to_heat_maps(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -22,6 +22,8 @@ from foveate.data.phantoms.ct import make_phantom
 from foveate.io.reading import read_image
 from foveate.maps.heatmaps import read_case, read_index
 
+pytestmark = pytest.mark.slow
+
 STUDY = """\
 name: small
 data: {manifest: phantom/manifest.csv}

@@ -18,6 +18,8 @@ from foveate.errors import UsageError
 from foveate.evaluate.table import read_predictions
 from page import parse
 
+pytestmark = pytest.mark.slow
+
 STUDY = """\
 name: small
 data: {manifest: phantom/manifest.csv}

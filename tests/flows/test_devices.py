@@ -13,6 +13,8 @@ import pytest
 from driven_training import SIGKILL, Driver, checkpoints, log, output, weights
 from foveate.bundle.bundle import load_bundle
 
+pytestmark = pytest.mark.slow
+
 # Without batch norms, whose statistics are of a process's own share, and dropout, which each draws itself.
 ALIKE = {"name": "timm:test_convnext"}
 PLAIN = {"optimizer": "sgd", "lr": 0.05, "monitor": "val_loss"}

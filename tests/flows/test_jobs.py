@@ -23,6 +23,8 @@ from foveate.compare.schedulers import threads_for, train_here, train_with
 from foveate.data.phantoms.ct import make_phantom
 from foveate.errors import MissingExtra, UsageError
 
+pytestmark = pytest.mark.slow
+
 GRID = """\
 name: tiny
 base:

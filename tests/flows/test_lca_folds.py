@@ -16,6 +16,8 @@ from foveate.data.sources.lld_mmri import CLASSES
 from foveate.evaluate.table import read_predictions
 from page import parse
 
+pytestmark = pytest.mark.slow
+
 FOLDS = 5
 POOL = {f"MR{number}": number % 3 for number in range(30)}  # three classes, ten cases each
 TEST = {f"MR{number}": number % 3 for number in range(30, 36)}

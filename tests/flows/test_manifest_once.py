@@ -14,6 +14,7 @@ from foveate.stations.run import Run
 from foveate.study.study import Study
 
 
+@pytest.mark.slow
 def test_a_whole_run_reads_its_manifest_and_each_header_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -180,6 +180,7 @@ def test_a_model_that_needs_every_view_lists_the_cases_that_lack_one(
         fitted(tmp_path / "other", "every_view", data={"manifest": str(manifest)})
 
 
+@pytest.mark.slow
 def test_lca_db_takes_this_way(tmp_path: Path) -> None:
     """The published dual-branch network, much narrowed."""
     write_cohort(tmp_path, cases=16)

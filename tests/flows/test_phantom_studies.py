@@ -14,6 +14,8 @@ from foveate.compare.results import write_results
 from foveate.compare.runs import Shown, train_plan
 from foveate.data.phantom import draw_phantom
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parents[2] / "src" / "foveate" / "studies" / "grids"
 # Grid → kind of phantom, how it is drawn, and the classes it has.
 KINDS: dict[str, tuple[str, dict[str, Any], int]] = {

@@ -15,6 +15,8 @@ from foveate.data.manifest.manifest import load_manifest
 from foveate.data.phantoms.ct import make_phantom
 from foveate.types import Case
 
+pytestmark = pytest.mark.slow
+
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
 SMALLER = {"size: [224, 224]": "size: [48, 48]", "epochs: 30": "epochs: 1"}  # the only changes,
 FEWER = """

@@ -25,6 +25,8 @@ from foveate.report.build import write_report
 from foveate.report.comparing.side_by_side import write_side_by_side
 from report_run import write_run
 
+pytestmark = pytest.mark.slow
+
 FLAGS = (
     "--headless",
     "--no-sandbox",

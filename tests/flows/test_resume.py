@@ -20,6 +20,8 @@ from foveate.predict import predict_case
 from foveate.train.monitor import validation_figures
 from tiny_training import tiny_cohort
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:

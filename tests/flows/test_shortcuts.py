@@ -17,6 +17,8 @@ from foveate.stations.train import train
 from foveate.stations.trust import trust
 from foveate.study.study import Study
 
+pytestmark = pytest.mark.slow
+
 
 def probed(folder: Path, *, shortcut: bool, epochs: int) -> dict[str, Any]:
     options = {"patients": 70, "slices": 2, "size": 64, "seed": 3, "difficulty": 0.2, "format": "png"}
