@@ -82,6 +82,27 @@ def test_the_mask_of_a_slice_is_found_in_its_volume(tmp_path: Path) -> None:
         CaseFiles().mask(Case("a", "p", wider, mask=mask, slice_index=1), "ct")
 
 
+def test_every_user_of_masks_gets_them_by_their_place(tmp_path: Path) -> None:
+    """The mask is stored upside down; over a second view, shifted by a voxel, it does not lie at all."""
+    marked = np.zeros((4, 5, 3), np.uint8)
+    marked[1, 2, 1] = 1
+    nib.save(
+        nib.Nifti1Image(marked, np.eye(4)).as_reoriented([[0, 1], [1, -1], [2, 1]]), tmp_path / "m.nii.gz"
+    )
+    views = {"art": _volume(tmp_path / "a.nii.gz", (4, 5, 3)), "ven": tmp_path / "v.nii.gz"}
+    nib.save(nib.Nifti1Image(marked, np.eye(4) + np.eye(4, k=3)), views["ven"])
+    box = Box((0, 0, 0), (1, 1, 1))
+    case = Case("a", "p", views, label="x", mask=tmp_path / "m.nii.gz", boxes=(box,))
+    files = CaseFiles()
+    found = files.mask(case, "art")
+    assert found is not None and np.argwhere(found).tolist() == [[1, 2, 1]]
+    assert files.mask(case, "ven") is None and files.boxes(case, "ven") == ()
+    ((label, mask),) = files.marked(case)
+    assert label == "x" and np.argwhere(mask).tolist() == [[1, 2, 1]]
+    shifted = CaseFiles("resample").mask(case, "ven")
+    assert shifted is not None and np.argwhere(shifted).tolist() == [[1, 2, 0]]
+
+
 def test_a_plane_mask_is_taken_as_it_is(tmp_path: Path) -> None:
     Picture.fromarray(np.array([[0, 255], [0, 0]], np.uint8)).save(tmp_path / "m.png")
     case = Case("a", "p", {"image": tmp_path / "m.png"}, mask=tmp_path / "m.png")

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from nibabel.orientations import inv_ornt_aff
 from nibabel.processing import resample_from_to
+from pydicom.dataset import Dataset
 
-from dicom_files import dataset, write_dicom
+from dicom_files import dataset, slice_tags, write_dicom
 from foveate.errors import InputRefused
 from foveate.io.laying import TOLERANCE, ArrayMask, same_grid, slice_of
 from foveate.io.reading import read_image, read_mask
@@ -161,6 +162,33 @@ def test_dicom_masks_are_read_from_stored_values(tmp_path: Path, what: str, head
     mask = read_mask(tmp_path / "m.dcm")
     np.testing.assert_array_equal(mask.inside, marks > 0)
     assert ("rescale-left-out" in mask.warnings) == (what not in ("nothing", "a padding value"))
+
+
+def test_nifti_masks_are_read_from_stored_values(tmp_path: Path) -> None:
+    path = nifti(tmp_path / "m.nii", MARKS.astype(np.int16), scl_slope=1, scl_inter=-1024)
+    mask = read_mask(path)
+    np.testing.assert_array_equal(mask.inside, MARKS.T)
+    assert mask.warnings == ("rescale-left-out",)
+
+
+def test_frames_of_an_enhanced_mask_are_read_from_stored_values(tmp_path: Path) -> None:
+    """The rescale stands in a functional group of each frame."""
+    groups = []
+    for _ in range(4):
+        values, group = Dataset(), Dataset()
+        values.RescaleSlope, values.RescaleIntercept, values.RescaleType = 1, -1024, "HU"
+        group.PixelValueTransformationSequence = [values]
+        groups.append(group)
+    marks = MARKS.T.astype(np.uint16)
+    write_dicom(tmp_path / "m.dcm", dataset(marks, {"PerFrameFunctionalGroupsSequence": groups}))
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.dcm").inside, MARKS.T)
+
+
+def test_a_series_of_mask_slices_is_read_from_stored_values(tmp_path: Path) -> None:
+    for index in range(4):
+        tags = slice_tags((0, 0, 2.5 * index)) | {"RescaleSlope": 1, "RescaleIntercept": -1024}
+        write_dicom(tmp_path / f"{index}.dcm", dataset(MARKS[..., index].T.astype(np.uint16), tags))
+    np.testing.assert_array_equal(read_mask(tmp_path).inside, MARKS.T)
 
 
 def test_packed_floats_are_marked_after_their_rescale(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def by_patient(table: PredictionTable, how: How) -> tuple[PredictionTable, int]:
     Returns:
         A table with one case a patient, named by it, without views and novelty; and the number of patients
         that were left out because their cases are of different classes. Logits are the logarithms of the
-        probabilities (multi-class) or their log odds.
+        probabilities (multi-class) or their log odds; of a maximum (multi-label) that of the logits.
     """
     names, index = np.unique(np.asarray(table.patient_ids, dtype=object), return_inverse=True)
     order = np.argsort(index, kind="stable")
@@ -66,6 +66,9 @@ def by_patient(table: PredictionTable, how: How) -> tuple[PredictionTable, int]:
         truth = np.where(present, 1.0, gathered(np.maximum, table.truth))  # np.maximum hands NaN on
         kept = np.ones(len(names), dtype=bool)
     safe = np.clip(probabilities, _EDGE, 1 - _EDGE)
+    logits = np.log(safe) if table.task == "multiclass" else logit(safe)
+    if table.task == "multilabel" and how == "max":  # the case's own, which tells apart what is rounded to 1
+        logits = gathered(np.maximum, table.logits)
     patients = tuple(str(name) for name in names)
     whole = PredictionTable(
         task=table.task,
@@ -73,7 +76,7 @@ def by_patient(table: PredictionTable, how: How) -> tuple[PredictionTable, int]:
         case_ids=patients,
         patient_ids=patients,
         splits=("",) * len(names),
-        logits=np.log(safe) if table.task == "multiclass" else logit(safe),
+        logits=logits,
         probabilities=probabilities,
         truth=truth,
     )
