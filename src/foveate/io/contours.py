@@ -69,7 +69,7 @@ class ContourMask(StoredMask):
             row = int(np.rint(plane))
             if 0 <= row < len(inside) and (off <= TOLERANCE or grid == "resample"):
                 inside[row] ^= filled(np.delete(points, axis, axis=1), inside.shape[1:])
-        return LaidMask(np.moveaxis(inside, 0, axis).reshape(target.shape), "turned")
+        return LaidMask(np.moveaxis(inside, 0, axis).reshape(target.shape), "by-position")
 
     def _between(self, off: float) -> InputRefused:
         return InputRefused(

@@ -40,7 +40,8 @@ class LaidMask:
 
     Attributes:
         inside: ``(H, W)`` or ``(D, H, W)``, in the pixels of the image.
-        how: ``as-stored``, ``turned``, ``part``, ``resampled`` or ``by-array``.
+        how: ``as-stored``, ``turned``, ``part`` or ``resampled``; ``by-array`` where only arrays could be
+            compared; ``by-position`` of frames and contours.
     """
 
     inside: Bools

@@ -81,7 +81,7 @@ class FramesMask(StoredMask):
             step.carry(values[None], inside)
         if len(target.shape) == 3 and not reached:
             raise elsewhere(self.source, self._geometry(), target, apart=True)
-        return LaidMask(inside.reshape(target.shape), "turned")
+        return LaidMask(inside.reshape(target.shape), "by-position")
 
     def _gap(self) -> float:
         """Millimetres from slice to slice: the thickness of frames, if they lie multiples of it apart."""

@@ -7,6 +7,7 @@ of the case's first view, and belong to every view on the same grid.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -307,10 +308,11 @@ class CaseFiles:
             organ: the organ mask in place of that of the truth.
 
         Returns:
-            The mask, or None if there is none, nothing is marked, or it is that of another view.
+            The mask, or None if there is none, nothing is marked, or it does not lie on this view. In a case
+            of one view that is warned of: the audit stops for it, and somebody has accepted that.
 
         Raises:
-            InputRefused: the case has this one view, and the mask does not lie on it.
+            InputRefused: the mask cannot be read.
         """
         path = case.organ_mask if organ else case.mask
         if path is None:
@@ -319,9 +321,11 @@ class CaseFiles:
         try:
             laid = stored.over(self._geometry(case.views[view]), case.slice_index, grid=self._grid).inside
         except InputRefused as error:
-            if len(case.views) > 1 and error.code in MISPLACED:
-                return None
-            raise
+            if error.code not in MISPLACED:
+                raise
+            if len(case.views) == 1:
+                warnings.warn(f"case {case.case_id} counts as not marked: {error.what}", stacklevel=2)
+            return None
         return laid if laid.any() else None
 
     def boxes(self, case: Case, view: str) -> tuple[Box, ...]:
