@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -447,6 +449,27 @@ def test_results_of_a_study_are_no_series_of_images(tmp_path: Path) -> None:
     hospital.write(overlay)
     found = made_of(tmp_path / "export", "A=arterial")
     assert (found.export.images, found.export.without_image, found.cases) == (3, 2, 1)
+
+
+def test_a_real_file_set_is_listed_as_its_directory_lists_it(tmp_path: Path) -> None:
+    """pydicom's tree of CR, CT and MR: as many files of each series as its DICOMDIR has records."""
+    for part in ("77654033", "98892001", "98892003"):
+        shutil.copytree(FILES / "dicomdirtests" / part, tmp_path / "export" / part)
+    shutil.copy(FILES / "dicomdirtests" / "DICOMDIR", tmp_path / "export")
+    listed: Counter[tuple[str, str]] = Counter()
+    patient = series = ""
+    for record in dcmread(tmp_path / "export" / "DICOMDIR").DirectoryRecordSequence:
+        patient, series = record.get("PatientID", patient), record.get("SeriesInstanceUID", series)
+        listed[patient, series] += record.DirectoryRecordType == "IMAGE"
+    listed = +listed  # without those that a record of a patient or study made
+    found = made_of(tmp_path / "export", "image=.*", case="series")
+    counted: Counter[tuple[str, str]] = Counter()
+    for row in table_of(found):
+        counted[row["patient_id"], row["series_uid"]] += int(row["files"])
+    assert counted == listed and found.export.images == listed.total() == 31
+    assert found.export.without_image == 1
+    for row in rows_of(found):
+        read_image(tmp_path / row["image"])
 
 
 def test_places_that_do_not_work_are_refused(tmp_path: Path) -> None:
