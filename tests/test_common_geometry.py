@@ -62,7 +62,13 @@ def test_some_with_and_some_without_an_affine_are_refused_with_one_of_each_named
 def test_slices_of_one_cohort_lie_in_one_plane() -> None:
     pictures = PreprocessConfig(size=(32, 32))
     one = settle(pictures, cases(2, 3), set(), read=reader(volume(), volume("IAR")))
-    assert one.config.orientation == "LPS" and "1 of 2 are turned" in one.notes[0]
+    assert (one.config.orientation, one.config.plane) == (
+        "LPS",
+        "axial",
+    ) and "1 of 2 are turned" in one.notes[0]
+    asked = pictures.model_copy(update={"plane": "sagittal"})
+    with pytest.raises(InputRefused, match="none sagittal; 2 axial, such as c0"):
+        settle(asked, cases(2, 3), set(), read=reader(volume(), volume()))
     with pytest.raises(InputRefused, match="2 axial, such as c0; 1 coronal, such as c1") as caught:
         settle(pictures, cases(3, 3), set(), read=reader(volume(), volume("PSL"), volume("IAR")))
     assert caught.value.code == "mixed-planes"

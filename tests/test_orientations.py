@@ -156,6 +156,16 @@ def test_slices_keep_their_plane_and_stand_as_people_see_them(
     np.testing.assert_allclose(found.field.back(found.tensor[0].float().numpy()), plane, atol=5e-4)
 
 
+def test_a_model_of_one_plane_refuses_slices_of_another(tmp_path: Path) -> None:
+    axial = Preprocess(PreprocessConfig(size=(50, 40), window=WINDOW, orientation="LPS", plane="axial"))
+    stack = read_image(write_nifti_phantom(tmp_path / "a.nii", "RAI", (1.0, 1.0, 1.0)))
+    assert axial.prepare(stack, slice_index=3).tensor.shape == (1, 50, 40)
+    other = read_image(write_nifti_phantom(tmp_path / "b.nii", "RSA", (1.0, 1.0, 1.0)))
+    with pytest.raises(InputRefused, match="coronal, and the study takes axial") as caught:
+        axial.prepare(other, slice_index=3)
+    assert caught.value.code == "mixed-planes" and "b.nii" in caught.value.where
+
+
 def test_what_cannot_be_turned_is_refused_by_name_and_auto_takes_the_files_order(tmp_path: Path) -> None:
     volume = np.arange(24, dtype=np.uint8).reshape(1, 2, 3, 4)
     blind = Image(volume, Geometry((2, 3, 4)), "blind.nii", "", value_range=(0, 255))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from foveate.errors import InputRefused, UsageError
 from foveate.io.reading import probe
 from foveate.prepare.align import same_grid
-from foveate.prepare.orientation import Turn, in_mm
+from foveate.prepare.orientation import PLANES, Turn, in_mm
 from foveate.prepare.pixels import plane_of
 from foveate.study.settings import PreprocessConfig
 from foveate.types import Case, Geometry, Track, quiet
@@ -23,7 +23,6 @@ from foveate.types import Case, Geometry, Track, quiet
 ANISOTROPY = 3.0
 """How many times coarser than the others an axis must be to count as anisotropic (nnU-Net's threshold)."""
 
-_PLANES = {"S": "axial", "I": "axial", "A": "coronal", "P": "coronal", "R": "sagittal", "L": "sagittal"}
 GeometryReader = Callable[[Path], Geometry]
 Floats = NDArray[np.float64]
 
@@ -159,28 +158,31 @@ def _with_orientation(
             "preprocess.orientation: none, which takes all in the order of their files",
             code="affine-missing",
         )
-    _refuse_planes(volumes)
+    plane = _one_plane(config, volumes)
     wanted = "LPS" if config.orientation == "auto" else config.orientation
     frames = {item.path: item.frame for item in volumes}.values()
     turned = sum(Turn.to(wanted, each.orientation, len(each.shape)).changes for each in frames)
     notes.append(f"volumes are brought to the orientation {wanted}: {turned} of {len(frames)} are turned")
-    return config.model_copy(update={"orientation": wanted})
+    return config.model_copy(update={"orientation": wanted, "plane": plane})
 
 
-def _refuse_planes(volumes: Sequence[_Seen]) -> None:
-    """Refuse slices of which some are axial and others coronal or sagittal."""
-    planes: dict[str, list[str]] = {}
+def _one_plane(config: PreprocessConfig, volumes: Sequence[_Seen]) -> str | None:
+    """The plane in which all slices lie; that of the study where there are none."""
+    planes: dict[str, list[str]] = {} if config.plane is None else {config.plane: []}
     for item in volumes:
         if item.case.slice_index is not None and item.volume.orientation is not None:
-            planes.setdefault(_PLANES[item.volume.orientation[0]], []).append(item.case.case_id)
+            planes.setdefault(PLANES[item.volume.orientation[0]], []).append(item.case.case_id)
     if len(planes) > 1:
-        parties = "; ".join(f"{len(ids)} {name}, such as {ids[0]}" for name, ids in planes.items())
+        parties = "; ".join(
+            f"{len(ids)} {name}, such as {ids[0]}" if ids else f"none {name}" for name, ids in planes.items()
+        )
         raise InputRefused(
             f"the slices to be classified lie in different planes: {parties}",
             fix="keep to one plane (`slice` counts along the first axis of the file's array), classify whole "
             "volumes, or set preprocess.orientation: none to take them as they are",
             code="mixed-planes",
         )
+    return next(iter(planes), None)
 
 
 def _unaligned(config: PreprocessConfig, seen: Sequence[_Seen]) -> list[str]:

@@ -17,6 +17,8 @@ from foveate.types import Array, Box, Geometry
 
 Number = TypeVar("Number", int, float)
 _AXIS = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
+PLANES = {"S": "axial", "I": "axial", "A": "coronal", "P": "coronal", "R": "sagittal", "L": "sagittal"}
+"""What slices are called, by the direction in which they follow one another."""
 
 
 @dataclass(frozen=True, slots=True)

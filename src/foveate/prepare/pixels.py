@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from foveate.errors import InputRefused, UsageError
 from foveate.io.laying import StoredMask
 from foveate.prepare.geometry import FieldOfView
+from foveate.prepare.orientation import PLANES
 from foveate.study.settings import PreprocessConfig
 from foveate.types import Array, Case, Geometry, Image
 
@@ -108,7 +109,7 @@ def field_of(
 
     Raises:
         InputRefused: the study turns volumes to an orientation or brings them to a spacing, and those of this
-            one are unknown.
+            one are unknown; or its slices lie in another plane.
     """
     frame = plane_or_volume(image, config)
     if image.dimensions == 3 and frame.orientation is None and config.orientation not in ("auto", "none"):
@@ -119,6 +120,15 @@ def field_of(
             fix="give a file with its geometry (NIfTI with qform or sform, DICOM with positions), leave this "
             "case out, or train with preprocess.orientation: none",
             code="no-affine",
+        )
+    codes = image.geometry.orientation
+    sliced = image.dimensions == 3 and not config.volumes
+    if sliced and codes and config.plane and (lies := PLANES[codes[0]]) != config.plane:
+        raise InputRefused(
+            f"the slices of this volume are {lies}, and the study takes {config.plane} ones",
+            where=image.source,
+            fix="give volumes whose first axis (`slice` counts along it) is the same, or leave this case out",
+            code="mixed-planes",
         )
     return FieldOfView.of(
         frame.shape, config, organ, orientation=frame.orientation, spacing=frame.spacing, where=image.source

@@ -24,7 +24,7 @@ from foveate.prepare.align import Floats, grid_matrix, sampled
 from foveate.types import Geometry
 
 FARTHEST, WIDEST = 60.0, 30.0  # mm and degrees that no patient moves within one examination
-_VERSION = 1  # raise it when registrations start to give other transforms
+_VERSION = 1  # raise it, and that of ``preprocess``, when registrations start to give other transforms
 _BINS, _SAMPLES, _SEED = 32, 30_000, 1
 _DIGITS = 7  # of matrices: ITK repeats itself but for the last bits, which are not kept
 _STEP = 1.5  # mm that voxels have at least while they are registered: finer ones only cost time

@@ -18,6 +18,7 @@ FORMER: Mapping[str, Any] = {
     "align": "none",
     "reference": None,
     "agreement": 0.1,
+    "plane": None,
     "mask_grid": "same",
 }
 """Settings that 0.1.0 did not have, with the values under which it did what they ask for. It laid masks on by
@@ -104,6 +105,8 @@ class PreprocessConfig(Settings):
             the left, to the back, up) or ``RAS``. ``auto`` is ``LPS`` where images have an affine, ``none``
             the order of the file. Pictures (single images and slices of volumes) keep their plane; in them
             the vertical axis always runs from head to feet.
+        plane: in which slices of volumes must lie, ``axial``, ``coronal`` or ``sagittal``, by the closest
+            axis; None: that of the first slice a training sees, which goes into the bundle.
         spacing: mm from one voxel of the model to the next along each axis of ``size``, after turning;
             ``auto``: the training images' median. The model then sees a field of a fixed extent around the
             middle of the image (or the organ), cut or padded with zeros. None: all of the image in ``size``.
@@ -142,6 +145,7 @@ class PreprocessConfig(Settings):
 
     size: Annotated[tuple[int, ...], Field(min_length=2, max_length=3)] = (224, 224)
     orientation: Annotated[str, AfterValidator(_orientation)] = "auto"
+    plane: Literal["axial", "coronal", "sagittal"] | None = None
     spacing: tuple[Annotated[float, Field(gt=0)], ...] | Literal["auto"] | None = None
     align: Literal["none", "affine", "rigid"] = "none"
     reference: str | None = None
