@@ -63,6 +63,12 @@ class TestReading:
         assert (second.row, second.case_id, second.label) == (6, "c2", "y")
         assert second.views["image"].is_file()
 
+    @pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=;"])
+    def test_the_line_in_which_spreadsheets_name_the_separator(self, folder: Path, first: str) -> None:
+        text = f"\ufeff{first}\r\ncase_id;patient_id;label;image\r\nc1;p1;x;a.png\r\nc2;p2;y;b.png\r\n"
+        (folder / "m.csv").write_text(text)
+        assert [case.row for case in load_manifest(folder / "m.csv").cases] == [3, 4]
+
     @pytest.mark.parametrize("mark", [",", ";", "\t"])
     def test_separators(self, folder: Path, mark: str) -> None:
         text = "\n".join(mark.join(str(value) for value in row.values()) for row in good())

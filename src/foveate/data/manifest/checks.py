@@ -131,7 +131,8 @@ def _unlabelled(text: str, told: set[str]) -> str:
     )  # fmt: skip
     told.add("unlabelled")
     if text:
-        return f"the label is '{text}', which says that it is not known, where other cases have one{way}"
+        named = f"{way}; if it is a class, name all classes (foveate init --class NAME)" if way else ""
+        return f"the label is '{text}', which says that it is not known, where other cases have one{named}"
     return f"the label is empty, where other cases have one{way}"
 
 

@@ -29,7 +29,10 @@ _IN_NUMBERS = re.compile(r"(?<=\d)[\s_-]+(?=\d)")
 _IN_WORDS = re.compile(r"(?<=[^\W\d_])[\s_-]+(?=\w)|(?<=\d)[\s_-]+(?=[^\W\d_])")
 _PATTERN = str.maketrans(string.ascii_lowercase + string.digits, "a" * 26 + "0" * 10)
 _EXACT = 15  # significant digits that spreadsheets keep of a number
-_WAY_OUT = "`ids: as-written` if these are two, `ids: normalised` if they are one (foveate init --ids)"
+_WAY_OUT = (
+    "Write them alike if they are, or so that they differ by more; or say `ids: normalised` (they are one) "
+    "or `ids: as-written` (they are two) in the study's data (foveate init --ids)"
+)
 
 
 def alike(name: str) -> str:
@@ -154,7 +157,7 @@ def _problems(
             continue
         earlier, row = first.setdefault(group[name], (name, each.row))
         if earlier != name:
-            way = "" if told else f" Write them alike, or say {_WAY_OUT}"
+            way = "" if told else f" {_WAY_OUT}"
             told = True
             yield each.row, f"{column} is '{name}', and in row {row} '{earlier}': are they one?{way}"
 

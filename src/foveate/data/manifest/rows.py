@@ -9,6 +9,7 @@ import csv
 import difflib
 import hashlib
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -26,6 +27,7 @@ _NOT_TEXT = {
     b"\xff\xfe": "this is UTF-16 text",
     b"\xfe\xff": "this is UTF-16 text",
 }
+_SEPARATOR = re.compile(r'"?sep=([,;\t|])"?', re.IGNORECASE)
 _SAVE_AS = "save it as 'CSV UTF-8'"
 _START = 4096  # bytes that are looked at before anything is read as text
 Problem = tuple[int, str]
@@ -222,11 +224,14 @@ def _raw_records(path: Path, content: bytes | None) -> Iterator[tuple[int, list[
             return
         stream.seek(0)
         lines, before = _lines(path, stream), list[str]()
+        said = ""
         for line in lines:
+            if match := _SEPARATOR.fullmatch(line.strip()):
+                said, line = match[1], "\n"  # what Excel writes above the header
             before.append(line)
             if line.strip():
                 break
-        mark = _delimiter(before[-1] if before else "")
+        mark = said or _delimiter(before[-1] if before else "")
         reader, start = csv.reader(chain(before, lines), delimiter=mark, strict=True), 1
         while True:
             try:

@@ -14,7 +14,6 @@ from foveate.data.manifest.truth import ColumnCells
 from foveate.data.manifest.words import in_quotes, plain
 from foveate.evaluate.sample import counted
 from foveate.prepare.orientation import Turn
-from foveate.study.settings import TableRules
 from foveate.types import Case, TableReading
 
 _FEWEST_EXCLUSIVE = 3  # columns that exclude each other in every row, to be taken for classes
@@ -36,24 +35,21 @@ def reading_of(
         cases: that were read.
         notes: what else was understood by a rule.
     """
-    rows = reader.rows
+    sliced = reader.rows.sliced
     told = [
         *notes,
         *_name_notes(table, columns),
         *_label_notes(table, columns, reader, cases),
         *_finding_notes(table, columns, reader),
     ]
-    used = {columns.case, columns.patient, columns.label, *columns.exclusive, *columns.findings}
-    used |= {*columns.views, *columns.metadata}
-    ignored = {name for name in RESERVED if name in table.columns} - used
     return TableReading(
         case=columns.case or "",
         patient=columns.patient or "",
-        label=" ".join(columns.exclusive) if columns.exclusive else columns.label or "",
+        label=", ".join(columns.exclusive) if columns.exclusive else columns.label or "",
         metadata=columns.metadata,
-        known=tuple(name for name in RESERVED if name in ignored and (name != "slice" or rows.sliced)),
+        known=tuple(name for name in RESERVED if name in table.columns and (name != "slice" or sliced)),
         aside=dict(columns.aside),
-        notes=tuple([*told, *_suggestions(columns, cases, rows.rules)]),
+        notes=tuple([*told, *_suggestions(columns, cases)]),
         sizes=_sizes(table, columns, reader),
     )
 
@@ -112,7 +108,7 @@ def _finding_notes(table: ManifestTable, columns: Columns, reader: CaseReader) -
         yield f"{', '.join(names)}: {what}"
 
 
-def _suggestions(columns: Columns, cases: Sequence[Case], rules: TableRules) -> Iterator[str]:
+def _suggestions(columns: Columns, cases: Sequence[Case]) -> Iterator[str]:
     """What the table may mean as well."""
     names = columns.findings
     if columns.label or len(names) < _FEWEST_EXCLUSIVE or not cases:

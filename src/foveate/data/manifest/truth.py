@@ -234,7 +234,7 @@ class LabelReader:
         """
         missing = rest_of(rules, classes)
         if classes or rules.separator:
-            return cls(missing, {whole(name): name for name in classes}, rules.separator)
+            return cls(missing, {whole(plain(name)): name for name in classes}, rules.separator)
         spelt = {plain(text) for text in set(texts) if text not in missing}
         return cls(missing, {whole(name): name for name in sorted(spelt, key=len, reverse=True)})
 
