@@ -77,6 +77,23 @@ def learned_case(run: Run) -> str:
     return next(name for name, part in parts.items() if part == "train")
 
 
+def test_a_known_patient_is_known_under_another_spelling(run: Run, tmp_path: Path) -> None:
+    """By hand: p07 is P-7 and P 007, and neither p70 nor p0-7."""
+    number = int(learned_case(run)[1:])
+    names = [f"P-{number}", f"P {number:03d}", f"p{number}0", f"p0-{number}x"]
+    rows = []
+    for place, name in enumerate(names):
+        write_image(tmp_path / f"n{place}.png", picture(800 + place))
+        rows.append(row(f"n{place}", name, "xy"[place % 2]))
+    rows[1]["patient_id"] = names[0]  # two spellings in one table are refused by themselves
+    (found,) = [
+        each
+        for each in audit_against(run.folder, write_csv(tmp_path / "new.csv", rows)).findings
+        if each.code == "training-patients"
+    ]
+    assert found.case_ids == ("n0", "n1") and f"(spelt otherwise there: {names[0]})" in found.message
+
+
 class TestContamination:
     @pytest.mark.slow
     def test_what_the_model_learned_from_is_found(self, run: Run, tmp_path: Path) -> None:
@@ -138,7 +155,11 @@ class TestContamination:
     def test_nobody_can_be_read_from_the_bundle(self, run: Run) -> None:
         facts = json.loads((run.folder / "bundle" / "bundle.json").read_text())
         digests = {key: row.digest for key, row in read_images(run.folder).items()}
-        assert len(digests) == 40 and len(facts["fingerprints"]["hashes"]) == len(facts["patients"]["hashes"])
+        parts = json.loads((run.folder / "splits.json").read_text())["folds"][0]
+        learned = [name.replace("c", "p") for name, part in parts.items() if part != "test"]
+        assert len(digests) == 40 and len(facts["fingerprints"]["hashes"]) == len(learned)
+        names = {*learned, *(name.replace("p0", "p") for name in learned)}  # as written, and spelt otherwise
+        assert len(facts["patients"]["hashes"]) == len(names)
         assert not set(digests.values()) & set(facts["fingerprints"]["hashes"])
         again = load_bundle(run.folder)
         assert again.images is not None
