@@ -148,6 +148,7 @@ def trained(folder: Path, orientation: str) -> float:
         "name": f"side-{orientation}",
         "data": {"manifest": str(folder / "manifest.csv")},
         "split": {"test": 0.3, "val": 0.2},
+        "audit": {"allow": ["mixed-orientation"]},  # what the last row shows
         "preprocess": {"size": list(SIZE), "window": [0, 200], "orientation": orientation},
         "augment": {"rotate_degrees": 0, "translate": 0, "scale": [1, 1]},
         "model": {"name": "place_net"},
