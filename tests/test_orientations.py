@@ -58,7 +58,9 @@ def test_eight_orientations_are_one_tensor_and_maps_come_back(
     size = tuple(round(side / step) for side, step in zip(EXTENT[::-1], spacing[::-1], strict=True))
     for letters in EIGHT:
         (folder := tmp_path / letters).mkdir()
-        image, found = prepared(WRITERS[kind](folder / NAMES[kind], letters, spacing), size=size)
+        image, found = prepared(
+            WRITERS[kind](folder / NAMES[kind], letters, spacing), size=size, keep_aspect=False
+        )
         tensors.append(found.tensor)
         affine = image.geometry.affine
         assert affine is not None and found.field.shape == image.geometry.shape
