@@ -10,6 +10,7 @@ import pytest
 
 from cohort_files import Row, good, image_folder, picture, problems, write_csv, write_image
 from dicom_files import dataset, slice_tags, write_dicom
+from foveate.data.audit.audit import audit_cohort
 from foveate.data.manifest.manifest import load_manifest
 from tiny_volumes import write_volume
 
@@ -119,5 +120,5 @@ class TestSeveralViews:
         case = load_manifest(folder / "masks.csv").cases[0]
         assert case.mask == folder / "mask.nii.gz"
         write_volume(folder / "mask.nii.gz", mask[:, :7])
-        (said,) = problems(folder, text)
-        assert said.startswith("row 2: mask is 20 × 7 × 5 pixels, but its image is")
+        codes = {item.code: item for item in audit_cohort(load_manifest(folder / "masks.csv")).findings}
+        assert codes["refused-mask"].severity == "stop" and codes["refused-mask"].case_ids == ("a",)

@@ -346,7 +346,7 @@ def test_the_result_is_plain_json_of_the_documented_shape(task: Task) -> None:
     assert " ".join(found) == (
         "format task classes split n patients patients_known without_truth seen bootstrap metrics per_class"
         " delong agreement confusion calibration operating_points at_prevalence decision_curves curves"
-        " by_views subgroups per_patient abstention"
+        " by_views subgroups per_patient abstention unlike"
     )
     assert found["bootstrap"] == {
         "n": 30,

@@ -45,7 +45,8 @@ _PAIR = {letter: pair for pair in ("RL", "AP", "SI") for letter in pair}
 
 def prepared(path: Path, **chosen: object) -> tuple[Image, Prepared]:
     image = read_image(path)
-    return image, Preprocess(PreprocessConfig.model_validate({"window": WINDOW, **chosen})).prepare(image)
+    config = PreprocessConfig.model_validate({"window": WINDOW, "keep_aspect": False, **chosen})
+    return image, Preprocess(config).prepare(image)
 
 
 @pytest.mark.parametrize("kind", WRITERS)

@@ -101,7 +101,7 @@ def test_a_view_that_is_missing_stays_missing() -> None:
     config = PreprocessConfig(size=(8, 8))
     pixels = torch.full((2, 1, 12, 9), 100.0)
     pixels[1] = torch.nan
-    found = prepared(pixels, torch.tensor([[0.0, 255.0]] * 2), config, missing=True)
+    found = prepared(pixels, torch.tensor([[0.0, 255.0]] * 2), config)
     assert given(found)[1].tolist() == [True, False]
 
 

@@ -110,6 +110,8 @@ HERE = {
     "compare/search.py": {"trials[-1].facts"},
     "report/comparing/case_rows.py": {"found"},  # scores of one case, of localization.csv
     "report/sections/calibration.py": {"found"},  # the calibration in bundle.json
+    "report/sections/cohort.py": {"files.run.stations"},  # by the name of the command
+    "stations/probe.py": {"row.values"},  # a row of the table of boxes
     "stations/shift.py": {"forms", "found.p", "found.per_class", "json.loads"},  # bundle.json, statistics
     "stations/shortcuts": None,  # figures as arrays by name, before probes.json is made of them
 }
