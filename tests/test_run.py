@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cohort_files import good, image_folder, write_csv
 from foveate.errors import ManifestRefused, UsageError
 from foveate.evaluate.results.run import RunRecord
 from foveate.stations.run import Run
+from foveate.study.settings import FORMER
 from foveate.study.study import Study
 from foveate.train.lock import run_lock
 
@@ -103,3 +105,23 @@ def test_a_record_of_0_1_0_opens(tmp_path: Path) -> None:
     assert record is not None and record.format == 0 and record.seconds == 3.25 and record.allowed == ()
     assert record.hashes.manifest == "0" * 64 and record.hashes.weights is None
     assert record.to_json()["hashes"] == old["hashes"] and record.to_json()["stations"] == old["stations"]
+
+
+def test_a_run_of_before_keeps_the_order_of_its_files_and_goes_on(tmp_path: Path) -> None:
+    """Its study names none of the newer settings; the same study, read today, is still its own."""
+    choices = {"name": "small", "data": {"manifest": tmp_path / "m.csv"}, "preprocess": {"size": [8, 16, 16]}}
+    study = Study.model_validate(choices)
+    assert study.preprocess.orientation == "auto"
+    kept = yaml.safe_load(study.dump())
+    for name in FORMER:
+        del kept["preprocess"][name]
+    (folder := tmp_path / "run").mkdir()
+    (folder / "study.yaml").write_text(yaml.safe_dump(kept), encoding="utf-8")
+    for run in (Run.open(folder), Run.create(study, folder)):
+        found = run.study.preprocess.model_dump()
+        assert {name: found[name] for name in FORMER} == dict(FORMER)
+    other = Study.model_validate(choices | {"preprocess": {"size": [8, 16, 16], "orientation": "RAS"}})
+    with pytest.raises(UsageError, match="different study"):
+        Run.create(other, folder)
+    fresh = Run.create(study, tmp_path / "fresh")
+    assert Run.open(fresh.folder).study == study

@@ -23,6 +23,7 @@ from foveate.evaluate.results.external import ExternalTest
 from foveate.evaluate.results.file import ResultFile
 from foveate.evaluate.results.run import RunHashes, RunRecord, StationRecord, TrainingFacts
 from foveate.files import sha256_of, write_atomic
+from foveate.study.settings import FORMER, PreprocessConfig
 from foveate.study.study import Study
 from foveate.train.lock import run_lock
 from foveate.types import Cohort
@@ -59,11 +60,14 @@ class StationFacts:
 def alike(kept: Study, study: Study) -> bool:
     """Whether a study is that of a run folder, whatever audit findings both accept.
 
-    Where a run of 0.1.0 says nothing of how volumes are turned, it stays with what it did.
+    Of settings that a run of 0.1.0 does not name, it stays with what it did, as long as nobody chooses
+    something else now.
     """
-    there, wanted = kept.preprocess, study.preprocess
-    if "orientation" not in there.model_fields_set and wanted.orientation == "auto":
-        kept = kept.model_copy(update={"preprocess": there.model_copy(update={"orientation": "auto"})})
+    there, wanted, usual = kept.preprocess, study.preprocess, PreprocessConfig()
+    untold = FORMER.keys() - there.model_fields_set
+    unchosen = {name for name in untold if getattr(wanted, name) == getattr(usual, name)}
+    same = {name: getattr(usual, name) for name in unchosen}
+    kept = kept.model_copy(update={"preprocess": there.model_copy(update=same)})
     return kept.model_copy(update={"audit": study.audit}) == study
 
 
