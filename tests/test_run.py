@@ -120,6 +120,8 @@ def test_a_run_of_before_keeps_the_order_of_its_files_and_goes_on(tmp_path: Path
     for run in (Run.open(folder), Run.create(study, folder)):
         found = run.study.preprocess.model_dump()
         assert {name: found[name] for name in FORMER} == dict(FORMER)
+    assert Run.open(folder).allowing(["refused-image"]).study.preprocess.orientation == "none"
+    assert Run.create(study, folder).study.audit.allow == ["refused-image"]
     other = Study.model_validate(choices | {"preprocess": {"size": [8, 16, 16], "orientation": "RAS"}})
     with pytest.raises(UsageError, match="different study"):
         Run.create(other, folder)

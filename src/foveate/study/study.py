@@ -287,8 +287,16 @@ class Study(Settings):
         return type(self).model_validate(changed)
 
     def dump(self) -> str:
-        """The whole study as YAML, every default spelt out and every path absolute."""
-        return dump_yaml(self.model_dump(mode="json"))
+        """The whole study as YAML, every default spelt out and every path absolute.
+
+        What a run of 0.1.0 left unsaid, and means something else today, stays unsaid (see ``of_run``).
+        """
+        content, usual = self.model_dump(mode="json"), PreprocessConfig()
+        for name, value in FORMER.items():
+            own = getattr(self.preprocess, name)
+            if name not in self.preprocess.model_fields_set and own == value != getattr(usual, name):
+                del content["preprocess"][name]
+        return dump_yaml(content)
 
     def write(self, path: Path) -> None:
         """Write only the keys that were chosen, for a person to edit; the rest keep their defaults.
