@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,8 +31,12 @@ class Readings:
         self.headers: list[str] = []
         table, header, mask = manifest.read_table, paths.probe, paths.probe_mask
         patch.setattr(manifest, "read_table", lambda path: (self.tables.append(path.name), table(path))[1])
-        patch.setattr(paths, "probe", lambda path: (self.headers.append(Path(path).name), header(path))[1])
-        patch.setattr(paths, "probe_mask", lambda path: (self.headers.append(Path(path).name), mask(path))[1])
+
+        def noted(reader: Callable[..., Any]) -> Callable[..., Any]:
+            return lambda path, **how: (self.headers.append(Path(path).name), reader(path, **how))[1]
+
+        patch.setattr(paths, "probe", noted(header))
+        patch.setattr(paths, "probe_mask", noted(mask))
 
 
 @pytest.fixture

@@ -38,7 +38,9 @@ def test_a_whole_run_reads_its_manifest_and_each_header_once(
     monkeypatch.setattr(
         manifest, "read_table", lambda path: (tables.update([path.name]), read_table(path))[1]
     )
-    monkeypatch.setattr(paths, "probe", lambda path: (headers.update([str(path)]), probe(path))[1])
+    monkeypatch.setattr(
+        paths, "probe", lambda path, **how: (headers.update([str(path)]), probe(path, **how))[1]
+    )
     run = Run.create(study, tmp_path / "run")
     whole_way(run)
     assert (run.folder / "report.html").is_file()

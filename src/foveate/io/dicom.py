@@ -83,7 +83,7 @@ def read_dicom(source: ImageSource, max_pixels: int, *, stored: bool = False, vo
     )
 
 
-def probe_dicom(path: Path, max_pixels: int, volume: str = "") -> tuple[Geometry, int]:
+def probe_dicom(path: Path, max_pixels: int, volume: str = "", *, whole: bool = True) -> tuple[Geometry, int]:
     """Geometry and channels of one file, from its header only, with every check on it."""
     where = str(path)
     with decoding(where, "dicom") as codes, disable_value_validation(), path.open("rb") as stream:
@@ -91,7 +91,7 @@ def probe_dicom(path: Path, max_pixels: int, volume: str = "") -> tuple[Geometry
         header = pixel_header(dataset, where)
         check_readable(header, where)
         check_pixels((header.frames, header.rows, header.columns), max_pixels, where)
-        check_pixel_element(stream, header, where)
+        check_pixel_element(stream, header, where, whole=whole)
         if tiling := tiling_of(dataset, header, where):
             geometry = tiling.geometry
             check_pixels(geometry.shape, max_pixels, where)

@@ -171,13 +171,14 @@ def decode_frames(dataset: Dataset, header: PixelHeader, where: str, codes: list
     return pixels.reshape(shape if header.samples == 1 else (*shape, header.samples))
 
 
-def check_pixel_element(stream: BinaryIO, header: PixelHeader, where: str) -> None:
+def check_pixel_element(stream: BinaryIO, header: PixelHeader, where: str, *, whole: bool = True) -> None:
     """Compare what the head of the pixel data says with the data set, without reading them all.
 
     Args:
         stream: of the file, where its pixel data start (as ``dcmread`` leaves it that stops before them).
         header: of the data set.
         where: the file, for errors.
+        whole: false takes a file whose end is missing for what its header says.
 
     Raises:
         InputRefused: there are no pixels, too few, or those of another image.
@@ -198,7 +199,7 @@ def check_pixel_element(stream: BinaryIO, header: PixelHeader, where: str) -> No
         return
     start = stream.tell()
     held = min(stream.seek(0, 2) - start, declared)
-    if held < header.bytes_needed:
+    if whole and held < header.bytes_needed:
         raise _disagree(f"{held:,} bytes", f"{header.bytes_needed:,}", where)
 
 

@@ -80,40 +80,49 @@ def read_mask(path: Path | str, segment: str = "", *, max_pixels: int = MAX_PIXE
     return stored_mask(whole, segment, max_pixels, read)
 
 
-def probe_mask(path: Path | str) -> Geometry | None:
+def probe_mask(path: Path | str, *, whole: bool = True) -> Geometry | None:
     """Where a mask lies, from headers alone; None for SEG and RTSTRUCT, which are placed over an image.
+
+    Args:
+        path: as for ``read_mask``.
+        whole: as for ``probe``.
 
     Raises:
         InputRefused: for whatever the header already shows that ``read_mask`` would refuse.
     """
-    return mask_geometry(chosen(Path(path))[0], lambda _: probe(path).geometry)
+    return mask_geometry(chosen(Path(path))[0], lambda _: probe(path, whole=whole).geometry)
 
 
-def probe(path: Path | str) -> Probe:
+def probe(path: Path | str, *, whole: bool = True) -> Probe:
     """Tell what a path holds from headers alone.
+
+    Args:
+        path: as for ``read_image``.
+        whole: false takes a DICOM file whose end is missing for what its header says. A manifest does: one
+            damaged file among many is for whoever reads it to refuse, and leaves the others whole.
 
     Raises:
         InputRefused: for whatever the header already shows that ``read_image`` would refuse.
     """
     path, volume = chosen(Path(path))
     kind = kind_of(path)
-    geometry, channels = _probe(path, kind, volume)
+    geometry, channels = _probe(path, kind, volume, whole)
     return Probe(kind, channels, geometry)
 
 
 # The libraries of a kind are imported with its first file: pydicom and nibabel take longer than a picture.
 
 
-def _probe(path: Path, kind: Kind, volume: str) -> tuple[Geometry, int]:
+def _probe(path: Path, kind: Kind, volume: str, whole: bool) -> tuple[Geometry, int]:
     """Geometry and channels."""
     if kind == "dicom-series":
         from foveate.io.series import probe_series
 
-        return probe_series(path, MAX_PIXELS, volume)
+        return probe_series(path, MAX_PIXELS, volume, whole=whole)
     if kind == "dicom":
         from foveate.io.dicom import probe_dicom
 
-        return probe_dicom(path, MAX_PIXELS, volume)
+        return probe_dicom(path, MAX_PIXELS, volume, whole=whole)
     if kind == "nifti":
         from foveate.io.nifti import probe_nifti
 

@@ -97,19 +97,23 @@ def read_series(folder: Path, max_pixels: int, *, stored: bool = False, volume: 
     )
 
 
-def probe_series(folder: Path, max_pixels: int, volume: str = "") -> tuple[Geometry, int]:
+def probe_series(
+    folder: Path, max_pixels: int, volume: str = "", *, whole: bool = True
+) -> tuple[Geometry, int]:
     """Geometry ``(D, H, W)`` and channels of a series, from headers only, with every check on them."""
     where = str(folder)
     with decoding(where, "dicom-series") as codes, disable_value_validation():
-        slices, volume = _of_volume(list(_read_slices(folder, codes, header_only=True)), volume, where)
+        slices, volume = _of_volume(
+            list(_read_slices(folder, codes, header_only=True, whole=whole)), volume, where
+        )
         if _is_one_volume_file(slices, where):
-            return probe_dicom(slices[0].path, max_pixels, volume)
+            return probe_dicom(slices[0].path, max_pixels, volume, whole=whole)
         order, geometry = _check(slices, where, max_pixels, codes)
         return geometry, channels(slices[order[0]].dataset, slices[order[0]].header, where)
 
 
 def _read_slices(
-    folder: Path, codes: list[str], *, header_only: bool = False, stored: bool = False
+    folder: Path, codes: list[str], *, header_only: bool = False, stored: bool = False, whole: bool = True
 ) -> Iterator[Slice]:
     """Read every DICOM image that lies directly in a folder, by name (only so that errors repeat)."""
     total = 0
@@ -128,7 +132,7 @@ def _read_slices(
                 header = pixel_header(dataset, str(path))
                 check_readable(header, str(path))
                 if source is None:
-                    check_pixel_element(stream, header, str(path))
+                    check_pixel_element(stream, header, str(path), whole=whole)
             if source is not None:
                 require_pixels(dataset, str(path))
         digest = b"" if source is None else bytes.fromhex(source.sha256)

@@ -197,7 +197,8 @@ def files_below(folder: Path) -> Mapping[str, str]:
 
 def _probe(text: str, path: Path, real: str, *, mask: bool) -> FoundFile | Fault:
     try:
-        return FoundFile(path, real, probe_mask(path) if mask else probe(path).geometry)
+        geometry = probe_mask(path, whole=False) if mask else probe(path, whole=False).geometry
+        return FoundFile(path, real, geometry)
     except InputRefused as error:
         return Fault("refused", f"'{text}' cannot be used: {error.what}")
 
