@@ -19,6 +19,7 @@ from foveate.evaluate.localization import CaseScore
 from foveate.evaluate.localization.published import CHESTXRAY14
 from foveate.evaluate.scores import read_scores
 from foveate.evaluate.table import PredictionTable, read_predictions
+from foveate.files import write_json
 from foveate.models.by_class import (
     CERVICAL_RECALL,
     CLASS_TABLES,
@@ -240,6 +241,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     second = Path(shutil.copytree(first, folder / "plain"))
     shutil.rmtree(second / "heatmaps")
     (second / "localization.csv").unlink()
+    _compared(second, {})
     return [first, second]
 
 
@@ -256,6 +258,13 @@ def write_localization(folder: Path) -> None:
             made = replace(score(case, name, hit, 0.6 * hit), patient_id=table.patient_ids[number + 1])
             rows.append(replace(made, largest_ious=(1.0, 0.6 * hit, 0.0)))
     write_scores(folder / "localization.csv", rows)
+    _compared(folder, located(RunFigures(table, scores=rows, swept=SWEPT), Bootstrap()))
+
+
+def _compared(folder: Path, found: dict[str, Any]) -> None:
+    """What the localize station would leave for other runs to be shown beside."""
+    content = json.loads((folder / "localization.json").read_text())
+    write_json(folder / "localization.json", content | {"comparable": found})
 
 
 def sections(path: Path) -> dict[str, Node]:
